@@ -1,0 +1,4 @@
+//! MCP-X
+pub mod log;
+pub mod shutdown;
+pub mod wire;

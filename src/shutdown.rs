@@ -1,0 +1,63 @@
+//! The stop signal: one [`Trigger`], any number of [`Shutdown`] listeners, across runtimes.
+
+use tokio::sync::watch;
+
+/// Makes a connected pair.
+#[must_use]
+pub fn channel() -> (Trigger, Shutdown) {
+    let (sender, receiver) = watch::channel(false);
+    (Trigger(sender), Shutdown(receiver))
+}
+
+/// Tells every listener to stop. Dropping it tells them too.
+#[derive(Debug)]
+pub struct Trigger(watch::Sender<bool>);
+
+impl Trigger {
+    /// Tells every listener, present and future.
+    pub fn fire(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+/// Hears of the stop.
+#[derive(Clone, Debug)]
+pub struct Shutdown(watch::Receiver<bool>);
+
+impl Shutdown {
+    /// Whether the stop was ordered already.
+    #[must_use]
+    pub fn ordered(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+
+    /// Waits for the stop; returns at once if it was ordered already.
+    pub async fn recv(&mut self) {
+        // An error means that the trigger is gone, which is a stop as well.
+        let _ = self.0.wait_for(|stop| *stop).await.map(drop);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn firing_reaches_listeners_made_before_and_after() {
+        let (trigger, mut early) = channel();
+        assert!(!early.ordered());
+        trigger.fire();
+        let mut late = early.clone();
+        early.recv().await;
+        late.recv().await;
+        assert!(late.ordered());
+    }
+
+    #[tokio::test]
+    async fn a_lost_trigger_is_a_stop() {
+        let (trigger, mut shutdown) = channel();
+        drop(trigger);
+        shutdown.recv().await;
+        assert!(shutdown.ordered());
+    }
+}

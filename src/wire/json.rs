@@ -1,0 +1,608 @@
+//! A JSON scanner: one pass over the bytes, no tree, spans instead of values.
+//!
+//! Checks the whole grammar of RFC 8259 and the nesting depth, and hands the members of the objects that somebody wants
+//! to read to a visitor. What nobody reads is skipped, checked but not copied.
+//!
+//! SECURITY: keys are compared after unescaping, so that `"n\u0061me"` cannot slip past as another member than `"name"`.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::Range;
+
+/// A stretch of a message, as byte offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// First byte.
+    pub start: usize,
+    /// One past the last byte.
+    pub end: usize,
+}
+
+impl Span {
+    /// The stretch of `bytes` that the span names; empty when the span is not from these bytes.
+    #[must_use]
+    pub fn of(self, bytes: &[u8]) -> &[u8] {
+        bytes.get(self.range()).unwrap_or_default()
+    }
+
+    /// The span as a range.
+    #[must_use]
+    pub fn range(self) -> Range<usize> {
+        self.start..self.end
+    }
+}
+
+/// Why bytes are not a JSON text that may be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JsonError {
+    /// Not UTF-8; the offset of the first bad byte.
+    NotUtf8(usize),
+    /// Not JSON: what was expected, and the offset at which something else stands.
+    Syntax(&'static str, usize),
+    /// Nested deeper than the limit.
+    TooDeep(usize),
+    /// A member that occurs twice in one of the objects that are read.
+    Duplicate(String),
+}
+
+impl fmt::Display for JsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotUtf8(at) => write!(f, "not UTF-8 at byte {at}"),
+            Self::Syntax(expected, at) => write!(f, "expected {expected} at byte {at}"),
+            Self::TooDeep(limit) => write!(f, "nested deeper than {limit} levels"),
+            Self::Duplicate(key) => write!(f, "member `{key}` occurs twice"),
+        }
+    }
+}
+
+impl std::error::Error for JsonError {}
+
+/// What happens to a member that occurs twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duplicates {
+    /// It is an error: what was authorised must be what is sent.
+    Refused,
+    /// The last one counts, as nearly every parser has it; for what servers send.
+    LastCounts,
+}
+
+/// The kind of a JSON value, from its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JsonType {
+    /// `{…}`
+    Object,
+    /// `[…]`
+    Array,
+    /// `"…"`
+    String,
+    /// A number.
+    Number,
+    /// `true` or `false`.
+    Bool,
+    /// `null`.
+    Null,
+}
+
+/// The kind of a value that was scanned before.
+#[must_use]
+pub fn type_of(value: &[u8]) -> JsonType {
+    match value.first() {
+        Some(b'{') => JsonType::Object,
+        Some(b'[') => JsonType::Array,
+        Some(b'"') => JsonType::String,
+        Some(b't' | b'f') => JsonType::Bool,
+        Some(b'n') => JsonType::Null,
+        _ => JsonType::Number,
+    }
+}
+
+/// The text of a string value that was scanned before; `None` for other values and for unpaired surrogates.
+#[must_use]
+pub fn text_of(value: &[u8]) -> Option<Cow<'_, str>> {
+    let inner = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if inner.contains(&b'\\') {
+        return serde_json::from_slice(value).ok().map(Cow::Owned);
+    }
+    std::str::from_utf8(inner).ok().map(Cow::Borrowed)
+}
+
+/// Appends `text` as a JSON string.
+pub fn write_text(out: &mut Vec<u8>, text: &str) {
+    // A `Vec` takes every write and a `str` is always serialisable.
+    let _ = serde_json::to_writer(out, text);
+}
+
+/// The members of an object that was scanned before, in order; empty for other values.
+///
+/// Keys are unescaped. Where a member occurs twice, both are there.
+#[must_use]
+pub fn members_of(bytes: &[u8], object: Span) -> Vec<(Cow<'_, str>, Span)> {
+    let mut members = Vec::new();
+    let mut scanner =
+        Scanner { bytes, at: object.start, depth: 0, limit: usize::MAX, duplicates: Duplicates::LastCounts };
+    let _ = scanner.object(|s, key| {
+        let value = s.value()?;
+        members.push((key, value));
+        Ok(())
+    });
+    members
+}
+
+/// The elements of an array that was scanned before, in order; empty for other values.
+#[must_use]
+pub fn elements_of(bytes: &[u8], array: Span) -> Vec<Span> {
+    let mut elements = Vec::new();
+    let mut scanner =
+        Scanner { bytes, at: array.start, depth: 0, limit: usize::MAX, duplicates: Duplicates::LastCounts };
+    let _ = scanner.array(|s| {
+        elements.push(s.value()?);
+        Ok(())
+    });
+    elements
+}
+
+/// A position in a JSON text, moving forward only.
+pub struct Scanner<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    depth: usize,
+    limit: usize,
+    duplicates: Duplicates,
+}
+
+impl<'a> Scanner<'a> {
+    /// Starts at the first byte of `bytes`; `limit` is the deepest nesting allowed, in levels.
+    ///
+    /// # Errors
+    /// [`JsonError::NotUtf8`].
+    pub fn new(bytes: &'a [u8], limit: usize, duplicates: Duplicates) -> Result<Self, JsonError> {
+        std::str::from_utf8(bytes).map_err(|e| JsonError::NotUtf8(e.valid_up_to()))?;
+        let mut scanner = Self { bytes, at: 0, depth: 0, limit, duplicates };
+        scanner.space();
+        Ok(scanner)
+    }
+
+    /// The first byte of the value that comes next, after white space.
+    #[must_use]
+    pub fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    /// Checks that nothing but white space is left.
+    ///
+    /// # Errors
+    /// [`JsonError::Syntax`].
+    pub fn end(&mut self) -> Result<(), JsonError> {
+        self.space();
+        if self.at == self.bytes.len() { Ok(()) } else { Err(self.expected("the end of the message")) }
+    }
+
+    /// Skips the value that comes next and returns its span.
+    ///
+    /// # Errors
+    /// [`JsonError::Syntax`], [`JsonError::TooDeep`].
+    pub fn value(&mut self) -> Result<Span, JsonError> {
+        let start = self.at;
+        match self.peek() {
+            Some(b'"') => self.string(),
+            Some(b'{') => self.skip_object(),
+            Some(b'[') => self.array(|s| s.value().map(drop)).map(drop),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b't') => self.word(b"true"),
+            Some(b'f') => self.word(b"false"),
+            Some(b'n') => self.word(b"null"),
+            _ => Err(self.expected("a JSON value")),
+        }?;
+        Ok(Span { start, end: self.at })
+    }
+
+    /// Reads the object that comes next: `member` gets each key, unescaped, and must take the value off the scanner.
+    ///
+    /// # Errors
+    /// As [`Scanner::value`]; [`JsonError::Duplicate`] for a member that occurs twice, if those are refused; and what `member` returns.
+    pub fn object(
+        &mut self,
+        mut member: impl FnMut(&mut Self, Cow<'a, str>) -> Result<(), JsonError>,
+    ) -> Result<Span, JsonError> {
+        let start = self.at;
+        let mut seen = Keys::default();
+        self.enter(b'{', "an object")?;
+        if !self.eat(b'}') {
+            loop {
+                let key = self.key()?;
+                if self.duplicates == Duplicates::Refused && !seen.insert(&key) {
+                    return Err(JsonError::Duplicate(key.chars().take(40).collect()));
+                }
+                member(self, key)?;
+                if self.leaves(b'}', "`,` or `}`")? {
+                    break;
+                }
+            }
+        }
+        self.depth -= 1;
+        Ok(Span { start, end: self.at })
+    }
+
+    /// Reads the array that comes next: `element` must take each element off the scanner.
+    ///
+    /// # Errors
+    /// As [`Scanner::value`], and what `element` returns.
+    pub fn array(&mut self, mut element: impl FnMut(&mut Self) -> Result<(), JsonError>) -> Result<Span, JsonError> {
+        let start = self.at;
+        self.enter(b'[', "an array")?;
+        if !self.eat(b']') {
+            loop {
+                element(self)?;
+                if self.leaves(b']', "`,` or `]`")? {
+                    break;
+                }
+            }
+        }
+        self.depth -= 1;
+        Ok(Span { start, end: self.at })
+    }
+
+    fn skip_object(&mut self) -> Result<(), JsonError> {
+        self.enter(b'{', "an object")?;
+        if !self.eat(b'}') {
+            loop {
+                self.raw_key()?;
+                self.value()?;
+                if self.leaves(b'}', "`,` or `}`")? {
+                    break;
+                }
+            }
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn key(&mut self) -> Result<Cow<'a, str>, JsonError> {
+        let span = self.raw_key()?;
+        // A key with an unpaired surrogate equals no name that is looked for; its raw text stands in for it.
+        let raw = span.of(self.bytes);
+        Ok(text_of(raw).unwrap_or_else(|| String::from_utf8_lossy(raw)))
+    }
+
+    /// Takes a key and the colon behind it; the span is the key's.
+    fn raw_key(&mut self) -> Result<Span, JsonError> {
+        let start = self.at;
+        if self.peek() != Some(b'"') {
+            return Err(self.expected("a member name"));
+        }
+        self.string()?;
+        let end = self.at;
+        self.space();
+        if !self.eat(b':') {
+            return Err(self.expected("`:`"));
+        }
+        Ok(Span { start, end })
+    }
+
+    fn enter(&mut self, bracket: u8, expected: &'static str) -> Result<(), JsonError> {
+        if self.peek() != Some(bracket) {
+            return Err(self.expected(expected));
+        }
+        self.depth += 1;
+        if self.depth > self.limit {
+            return Err(JsonError::TooDeep(self.limit));
+        }
+        self.at += 1;
+        self.space();
+        Ok(())
+    }
+
+    /// After a member or element: true at the closing bracket, false after a comma.
+    fn leaves(&mut self, bracket: u8, expected: &'static str) -> Result<bool, JsonError> {
+        self.space();
+        match self.peek() {
+            Some(b',') => {
+                self.at += 1;
+                self.space();
+                Ok(false)
+            }
+            Some(b) if b == bracket => {
+                self.at += 1;
+                Ok(true)
+            }
+            _ => Err(self.expected(expected)),
+        }
+    }
+
+    /// Takes `byte` and the white space behind it, if it comes next.
+    fn eat(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        if found {
+            self.at += 1;
+            // After a closing bracket the caller's position is the end of its span.
+            if byte == b':' {
+                self.space();
+            }
+        }
+        found
+    }
+
+    fn space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    fn string(&mut self) -> Result<(), JsonError> {
+        self.at += 1;
+        loop {
+            self.at += plain_prefix(self.bytes.get(self.at..).unwrap_or_default());
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(b'\\') => self.escape()?,
+                _ => return Err(self.expected("a string without control characters, closed by `\"`")),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), JsonError> {
+        self.at += 1;
+        match self.peek() {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
+            Some(b'u') => {
+                let digits = self.bytes.get(self.at + 1..self.at + 5).unwrap_or_default();
+                if digits.len() != 4 || !digits.iter().all(u8::is_ascii_hexdigit) {
+                    return Err(self.expected("`\\u` and four hexadecimal digits"));
+                }
+                self.at += 5;
+            }
+            _ => return Err(self.expected("an escape sequence")),
+        }
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(), JsonError> {
+        self.eat(b'-');
+        if !self.eat(b'0') {
+            self.digits()?;
+        }
+        if self.eat(b'.') {
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            if !self.eat(b'+') {
+                self.eat(b'-');
+            }
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), JsonError> {
+        let start = self.at;
+        while self.peek().is_some_and(|b| b.is_ascii_digit()) {
+            self.at += 1;
+        }
+        if self.at == start { Err(self.expected("a digit")) } else { Ok(()) }
+    }
+
+    fn word(&mut self, word: &'static [u8]) -> Result<(), JsonError> {
+        if !self.bytes.get(self.at..).unwrap_or_default().starts_with(word) {
+            return Err(self.expected("a JSON value"));
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn expected(&self, what: &'static str) -> JsonError {
+        JsonError::Syntax(what, self.at)
+    }
+}
+
+/// Length of the longest prefix without quote, backslash and control characters.
+fn plain_prefix(bytes: &[u8]) -> usize {
+    let special = |b: u8| b == b'"' || b == b'\\' || b < 0x20;
+    // Whole blocks are tested without a branch in them, which the compiler turns into vector compares.
+    let mut length = 0;
+    for block in bytes.chunks_exact(32) {
+        if block.iter().fold(false, |found, &b| found | special(b)) {
+            break;
+        }
+        length += 32;
+    }
+    let rest = bytes.get(length..).unwrap_or_default();
+    length + rest.iter().position(|&b| special(b)).unwrap_or(rest.len())
+}
+
+/// The keys of one object, as hashes: compared one by one while they are few, by a set when there are many.
+///
+/// Equal keys have equal hashes, so no duplicate goes unseen; a sender who constructs a collision has only its own
+/// message refused.
+#[derive(Default)]
+struct Keys {
+    few: [u64; 16],
+    count: usize,
+    many: HashSet<u64>,
+}
+
+impl Keys {
+    /// Adds a key; false if it was there.
+    fn insert(&mut self, key: &str) -> bool {
+        let hash = fnv1a(key.as_bytes());
+        if self.few.iter().take(self.count).any(|&h| h == hash) || self.many.contains(&hash) {
+            return false;
+        }
+        match self.few.get_mut(self.count) {
+            Some(slot) => {
+                *slot = hash;
+                self.count += 1;
+                true
+            }
+            None => self.many.insert(hash),
+        }
+    }
+}
+
+/// The 64-bit FNV-1a hash.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &b| (hash ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Result<(), JsonError>) {
+        let found = Scanner::new(text.as_bytes(), 4, Duplicates::Refused).and_then(|mut s| {
+            s.value()?;
+            s.end()
+        });
+        assert_eq!(found, expected, "{text}");
+    }
+
+    #[test]
+    fn json_texts_are_accepted() {
+        for text in [
+            "0",
+            "-0",
+            "10",
+            "1.5",
+            "1e5",
+            "1E+5",
+            "1.5e-5",
+            "true",
+            "false",
+            "null",
+            "\"\"",
+            " [] ",
+            "{}",
+            "[1, 2]",
+            "[[[[]]]]",
+            "{ \"a\" : 1 , \"b\" : [ ] }",
+            r#""\u00e9\n\\\"""#,
+            "\"\u{e9}\u{1F600}\"",
+            "\t\r\n 1",
+            r#""\ud800""#,
+        ] {
+            check(text, Ok(()));
+        }
+    }
+
+    #[test]
+    fn other_texts_are_refused_with_their_place() {
+        for (text, expected, at) in [
+            ("", "a JSON value", 0),
+            ("  ", "a JSON value", 2),
+            ("tru", "a JSON value", 0),
+            ("nul", "a JSON value", 0),
+            ("01", "the end of the message", 1),
+            ("1.", "a digit", 2),
+            ("-", "a digit", 1),
+            ("1e", "a digit", 2),
+            (".5", "a JSON value", 0),
+            ("+1", "a JSON value", 0),
+            ("NaN", "a JSON value", 0),
+            ("[1,]", "a JSON value", 3),
+            ("[1 2]", "`,` or `]`", 3),
+            ("[", "a JSON value", 1),
+            ("{\"a\":1,}", "a member name", 7),
+            ("{a:1}", "a member name", 1),
+            ("{\"a\" 1}", "`:`", 5),
+            ("{\"a\":1", "`,` or `}`", 6),
+            ("1 2", "the end of the message", 2),
+            ("\"a\nb\"", "a string without control characters, closed by `\"`", 2),
+            ("\"abc", "a string without control characters, closed by `\"`", 4),
+            (r#""\x""#, "an escape sequence", 2),
+            (r#""\u12g4""#, "`\\u` and four hexadecimal digits", 2),
+            (r#""\u12"#, "`\\u` and four hexadecimal digits", 2),
+            ("\u{feff}1", "a JSON value", 0),
+        ] {
+            check(text, Err(JsonError::Syntax(expected, at)));
+        }
+        assert_eq!(Scanner::new(b"\"\xff\"", 4, Duplicates::Refused).err(), Some(JsonError::NotUtf8(1)));
+    }
+
+    #[test]
+    fn nesting_ends_at_the_limit() {
+        check("[[[[]]]]", Ok(()));
+        check("[[[[[]]]]]", Err(JsonError::TooDeep(4)));
+        check(r#"{"a":{"a":{"a":{"a":{}}}}}"#, Err(JsonError::TooDeep(4)));
+        let deep = "[".repeat(1_000_000);
+        check(&deep, Err(JsonError::TooDeep(4)));
+    }
+
+    #[track_caller]
+    fn keys(text: &str, duplicates: Duplicates) -> Result<Vec<String>, JsonError> {
+        let mut keys = Vec::new();
+        Scanner::new(text.as_bytes(), 9, duplicates)?.object(|s, key| {
+            keys.push(key.into_owned());
+            s.value().map(drop)
+        })?;
+        Ok(keys)
+    }
+
+    #[test]
+    fn duplicate_members_are_refused_however_they_are_written() {
+        for text in [r#"{"a":1,"b":2,"a":3}"#, r#"{"name":1,"n\u0061me":2}"#, r#"{"\u0061":1,"\u0061":2}"#] {
+            assert!(matches!(keys(text, Duplicates::Refused), Err(JsonError::Duplicate(_))), "{text}");
+            assert!(keys(text, Duplicates::LastCounts).is_ok(), "{text}");
+        }
+        let mut many: String = (0..1000).map(|i| format!("\"k{i}\":0,")).collect();
+        assert_eq!(keys(&format!("{{{many}\"x\":0}}"), Duplicates::Refused).map(|k| k.len()), Ok(1001));
+        many.push_str("\"k999\":0");
+        let found = keys(&format!("{{{many}}}"), Duplicates::Refused);
+        assert_eq!(found, Err(JsonError::Duplicate("k999".into())));
+    }
+
+    #[test]
+    fn strings_of_every_length_are_skipped_to_their_end() {
+        for length in 0..100 {
+            let text = format!("[\"{}\", 7]", "x".repeat(length));
+            let array = Span { start: 0, end: text.len() };
+            let found = elements_of(text.as_bytes(), array);
+            assert_eq!(found.last().map(|s| s.of(text.as_bytes())), Some(&b"7"[..]), "{length}");
+            check(
+                &format!("\"{}\u{1}\"", "x".repeat(length)),
+                Err(JsonError::Syntax("a string without control characters, closed by `\"`", length + 1)),
+            );
+        }
+    }
+
+    #[test]
+    fn texts_are_unescaped_only_where_they_must_be() {
+        assert!(matches!(text_of(b"\"abc\""), Some(Cow::Borrowed("abc"))));
+        assert_eq!(text_of(br#""a\u00e9\ud83d\ude00""#).as_deref(), Some("a\u{e9}\u{1f600}"));
+        assert_eq!(text_of(br#""\ud800""#), None);
+        assert_eq!(text_of(b"12"), None);
+    }
+
+    /// Agreement with an independent parser, on texts made from the pieces that JSON is made of.
+    #[test]
+    fn verdicts_agree_with_serde_json() {
+        let pieces = [
+            "{", "}", "[", "]", ",", ":", "\"a\"", "\"b\"", "\"\\n\"", "1", "-2.5e3", "0", "true", "null", " ", "\"",
+            "\\", "e", ".",
+        ];
+        let mut seed = 0x9e37_79b9_u32;
+        let mut valid = 0;
+        for _ in 0..60_000 {
+            let mut text = String::new();
+            for _ in 0..seed % 9 + 1 {
+                seed ^= seed << 13;
+                seed ^= seed >> 17;
+                seed ^= seed << 5;
+                text.push_str(pieces[seed as usize % pieces.len()]);
+            }
+            let expected = serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok();
+            let found = Scanner::new(text.as_bytes(), 128, Duplicates::LastCounts).and_then(|mut s| {
+                s.value()?;
+                s.end()
+            });
+            assert_eq!(found.is_ok(), expected, "{text:?} {found:?}");
+            valid += u32::from(expected);
+        }
+        assert!(valid > 1_000, "only {valid} valid texts");
+    }
+}

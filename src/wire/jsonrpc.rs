@@ -1,0 +1,502 @@
+//! JSON-RPC 2.0 messages as MCP uses them: spans over their own bytes.
+//!
+//! An [`Envelope`] is read in one pass and knows where the id, the method, the parameters and those members stand that the
+//! gateway reads; everything else stays bytes. Source: JSON-RPC 2.0, and MCP's `schema.ts` (ids are strings or integers,
+//! never `null`; `params` is an object).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use hyper::body::Bytes;
+
+use super::json::{self, Duplicates, JsonError, JsonType, Scanner, Span, text_of, type_of};
+use super::mcp::code;
+
+/// Members of `params` that the gateway reads, in the order of [`PARAM_NAMES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Param {
+    /// Tool or prompt of a call.
+    Name,
+    /// Resource of a read or subscription.
+    Uri,
+    /// Where a list goes on.
+    Cursor,
+    /// Progress token of a progress notification.
+    ProgressToken,
+    /// Request that a `notifications/cancelled` means.
+    RequestId,
+    /// Version asked for by `initialize`.
+    ProtocolVersion,
+    /// Client capabilities in `initialize`.
+    Capabilities,
+    /// Client name and version in `initialize`.
+    ClientInfo,
+}
+
+const PARAM_NAMES: [&str; 8] =
+    ["name", "uri", "cursor", "progressToken", "requestId", "protocolVersion", "capabilities", "clientInfo"];
+
+/// Members of `params._meta` that the gateway reads, in the order of [`META_NAMES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meta {
+    /// Token under which the sender wants progress.
+    ProgressToken,
+    /// Version of a modern request.
+    ProtocolVersion,
+    /// Client capabilities of a modern request.
+    ClientCapabilities,
+}
+
+const META_NAMES: [&str; 3] =
+    ["progressToken", "io.modelcontextprotocol/protocolVersion", "io.modelcontextprotocol/clientCapabilities"];
+
+/// Why a body is not a message that may be acted on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MessageError {
+    /// Not JSON, or JSON that is refused whole: -32700.
+    Json(JsonError),
+    /// JSON, but not a JSON-RPC message: -32600.
+    Shape(&'static str),
+}
+
+impl MessageError {
+    /// The JSON-RPC code of the answer.
+    #[must_use]
+    pub fn code(&self) -> i64 {
+        match self {
+            Self::Json(_) => code::PARSE_ERROR,
+            Self::Shape(_) => code::INVALID_REQUEST,
+        }
+    }
+}
+
+impl fmt::Display for MessageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(e) => write!(f, "parse error: {e}"),
+            Self::Shape(what) => write!(f, "invalid request: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for MessageError {}
+
+impl From<JsonError> for MessageError {
+    fn from(error: JsonError) -> Self {
+        Self::Json(error)
+    }
+}
+
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Has a method and an id.
+    Request,
+    /// Has a method and no id.
+    Notification,
+    /// Has a result.
+    Result,
+    /// Has an error.
+    Error,
+}
+
+/// Who sent a message, which decides how strictly it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// A client: duplicate members are refused.
+    Client,
+    /// A server: of duplicate members the last counts.
+    Server,
+}
+
+/// A JSON-RPC message as spans over its own bytes.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    bytes: Bytes,
+    version_ok: bool,
+    id: Option<Span>,
+    method: Option<Span>,
+    params: Option<Span>,
+    result: Option<Span>,
+    error: Option<Span>,
+    meta: Option<Span>,
+    param: [Option<Span>; PARAM_NAMES.len()],
+    in_meta: [Option<Span>; META_NAMES.len()],
+}
+
+impl Envelope {
+    /// Reads one message; `depth` is the deepest nesting allowed, in levels.
+    ///
+    /// # Errors
+    /// [`MessageError::Json`] for what is no JSON; [`MessageError::Shape`] for JSON that is no object (arrays included).
+    pub fn parse(bytes: Bytes, depth: usize, sender: Sender) -> Result<Self, MessageError> {
+        let duplicates = match sender {
+            Sender::Client => Duplicates::Refused,
+            Sender::Server => Duplicates::LastCounts,
+        };
+        let mut found = Self {
+            bytes: Bytes::new(),
+            version_ok: false,
+            id: None,
+            method: None,
+            params: None,
+            result: None,
+            error: None,
+            meta: None,
+            param: [None; PARAM_NAMES.len()],
+            in_meta: [None; META_NAMES.len()],
+        };
+        let mut scanner = Scanner::new(&bytes, depth, duplicates)?;
+        if scanner.peek() != Some(b'{') {
+            scanner.value()?;
+            scanner.end()?;
+            return Err(MessageError::Shape("expected a JSON object"));
+        }
+        scanner.object(|s, key| found.member(&bytes, s, &key))?;
+        scanner.end()?;
+        found.bytes = bytes;
+        Ok(found)
+    }
+
+    fn member(&mut self, bytes: &[u8], s: &mut Scanner<'_>, key: &str) -> Result<(), JsonError> {
+        match key {
+            "jsonrpc" => self.version_ok = s.value()?.of(bytes) == b"\"2.0\"",
+            "id" => self.id = Some(s.value()?),
+            "method" => self.method = Some(s.value()?),
+            "params" if s.peek() == Some(b'{') => {
+                self.param = [None; PARAM_NAMES.len()];
+                self.params = Some(s.object(|s, key| self.param_member(s, &key))?);
+            }
+            "params" => self.params = Some(s.value()?),
+            "result" => self.result = Some(s.value()?),
+            "error" => self.error = Some(s.value()?),
+            _ => drop(s.value()?),
+        }
+        Ok(())
+    }
+
+    fn param_member(&mut self, s: &mut Scanner<'_>, key: &str) -> Result<(), JsonError> {
+        if key == "_meta" && s.peek() == Some(b'{') {
+            self.in_meta = [None; META_NAMES.len()];
+            self.meta = Some(s.object(|s, key| {
+                let value = s.value()?;
+                if let Some(slot) = slot(&META_NAMES, &mut self.in_meta, &key) {
+                    *slot = Some(value);
+                }
+                Ok(())
+            })?);
+            return Ok(());
+        }
+        let value = s.value()?;
+        if let Some(slot) = slot(&PARAM_NAMES, &mut self.param, key) {
+            *slot = Some(value);
+        }
+        Ok(())
+    }
+
+    /// The message's own bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Tells what the message is.
+    ///
+    /// # Errors
+    /// [`MessageError::Shape`], naming what is missing or wrong.
+    pub fn kind(&self) -> Result<Kind, MessageError> {
+        if !self.version_ok {
+            return Err(MessageError::Shape("expected `\"jsonrpc\": \"2.0\"`"));
+        }
+        match (self.method, self.result, self.error) {
+            (Some(method), None, None) if type_of(method.of(&self.bytes)) == JsonType::String => match self.id {
+                None => Ok(Kind::Notification),
+                Some(_) if self.id().is_some() => Ok(Kind::Request),
+                Some(_) => Err(MessageError::Shape("expected an `id` that is a string or an integer")),
+            },
+            (Some(_), None, None) => Err(MessageError::Shape("expected a `method` that is a string")),
+            (None, Some(_), None) => Ok(Kind::Result),
+            (None, None, Some(_)) => Ok(Kind::Error),
+            (None, None, None) => Err(MessageError::Shape("expected a `method`, a `result` or an `error`")),
+            _ => Err(MessageError::Shape("expected only one of `method`, `result` and `error`")),
+        }
+    }
+
+    /// The id as it is written, if it is a string or an integer.
+    #[must_use]
+    pub fn id(&self) -> Option<&[u8]> {
+        self.id.map(|s| s.of(&self.bytes)).filter(|id| is_id(id))
+    }
+
+    /// Where the id stands, whatever it is.
+    #[must_use]
+    pub fn id_span(&self) -> Option<Span> {
+        self.id
+    }
+
+    /// Whether the id is this number, written as a number or (as some servers do) as a string.
+    #[must_use]
+    pub fn id_is(&self, number: u64) -> bool {
+        self.id()
+            .is_some_and(|id| text_of(id).as_deref().unwrap_or_default().parse() == Ok(number) || is_number(id, number))
+    }
+
+    /// The method's name, unescaped.
+    #[must_use]
+    pub fn method(&self) -> Option<Cow<'_, str>> {
+        text_of(self.method?.of(&self.bytes))
+    }
+
+    /// Where `params` stands.
+    #[must_use]
+    pub fn params_span(&self) -> Option<Span> {
+        self.params
+    }
+
+    /// Whether `params` is absent or an object.
+    #[must_use]
+    pub fn params_fit(&self) -> bool {
+        self.params.is_none_or(|p| type_of(p.of(&self.bytes)) == JsonType::Object)
+    }
+
+    /// Where a member of `params` stands.
+    #[must_use]
+    pub fn param_span(&self, param: Param) -> Option<Span> {
+        self.param.get(param as usize).copied().flatten()
+    }
+
+    /// A member of `params`, as it is written.
+    #[must_use]
+    pub fn param(&self, param: Param) -> Option<&[u8]> {
+        self.param_span(param).map(|s| s.of(&self.bytes))
+    }
+
+    /// A member of `params` that is a string, unescaped; `None` if it is absent or something else.
+    #[must_use]
+    pub fn param_text(&self, param: Param) -> Option<Cow<'_, str>> {
+        self.param(param).and_then(text_of)
+    }
+
+    /// Where a member of `params._meta` stands.
+    #[must_use]
+    pub fn meta_span(&self, meta: Meta) -> Option<Span> {
+        self.in_meta.get(meta as usize).copied().flatten()
+    }
+
+    /// A member of `params._meta`, as it is written.
+    #[must_use]
+    pub fn meta(&self, meta: Meta) -> Option<&[u8]> {
+        self.meta_span(meta).map(|s| s.of(&self.bytes))
+    }
+
+    /// Where the result stands.
+    #[must_use]
+    pub fn result_span(&self) -> Option<Span> {
+        self.result
+    }
+
+    /// The error object, if the message is one.
+    #[must_use]
+    pub fn error(&self) -> Option<ErrorObject> {
+        let object = self.error?;
+        let mut error = ErrorObject { code: code::INTERNAL_ERROR, message: String::new(), data: None };
+        for (key, span) in json::members_of(&self.bytes, object) {
+            let value = span.of(&self.bytes);
+            match key.as_ref() {
+                "code" => error.code = std::str::from_utf8(value).ok()?.parse().ok()?,
+                "message" => error.message = text_of(value)?.into_owned(),
+                "data" => error.data = Some(self.bytes.slice(span.range())),
+                _ => {}
+            }
+        }
+        Some(error)
+    }
+}
+
+fn slot<'s, const N: usize>(
+    names: &[&str; N],
+    slots: &'s mut [Option<Span>; N],
+    key: &str,
+) -> Option<&'s mut Option<Span>> {
+    names.iter().position(|name| *name == key).and_then(|i| slots.get_mut(i))
+}
+
+/// Whether a value that was scanned is a string, or a number without fraction and exponent.
+#[must_use]
+pub fn is_id(value: &[u8]) -> bool {
+    match type_of(value) {
+        JsonType::String => true,
+        JsonType::Number => value.iter().all(|b| b.is_ascii_digit() || *b == b'-'),
+        _ => false,
+    }
+}
+
+/// Whether `raw` is this number as this gateway writes it.
+#[must_use]
+pub fn is_number(raw: &[u8], number: u64) -> bool {
+    std::str::from_utf8(raw).is_ok_and(|text| text.parse() == Ok(number))
+}
+
+/// A JSON-RPC error: code, message, and data as JSON text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorObject {
+    /// Number of the error, see [`code`].
+    pub code: i64,
+    /// One sentence for a person.
+    pub message: String,
+    /// Details, as they are written.
+    pub data: Option<Bytes>,
+}
+
+impl ErrorObject {
+    /// Makes an error without data.
+    #[must_use]
+    pub fn new(code: i64, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), data: None }
+    }
+
+    /// Writes the response that carries the error; `id` is left out when it is not known (the schemas allow no `null`).
+    #[must_use]
+    pub fn to_message(&self, id: Option<&[u8]>) -> Vec<u8> {
+        let mut out = Vec::with_capacity(96 + self.message.len());
+        out.extend_from_slice(b"{\"jsonrpc\":\"2.0\"");
+        if let Some(id) = id {
+            out.extend_from_slice(b",\"id\":");
+            out.extend_from_slice(id);
+        }
+        out.extend_from_slice(b",\"error\":{\"code\":");
+        out.extend_from_slice(self.code.to_string().as_bytes());
+        out.extend_from_slice(b",\"message\":");
+        json::write_text(&mut out, &self.message);
+        if let Some(data) = &self.data {
+            out.extend_from_slice(b",\"data\":");
+            out.extend_from_slice(data);
+        }
+        out.extend_from_slice(b"}}");
+        out
+    }
+}
+
+/// What stands before the result in a response: `{"jsonrpc":"2.0","id":…,"result":`. A `}` follows the result.
+#[must_use]
+pub fn result_head(id: &[u8]) -> Vec<u8> {
+    [b"{\"jsonrpc\":\"2.0\",\"id\":", id, b",\"result\":"].concat()
+}
+
+/// Writes the response that carries `result`, a JSON text.
+#[must_use]
+pub fn result_message(id: &[u8], result: &[u8]) -> Vec<u8> {
+    let mut out = result_head(id);
+    out.extend_from_slice(result);
+    out.push(b'}');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Envelope, MessageError> {
+        Envelope::parse(Bytes::copy_from_slice(text.as_bytes()), 8, Sender::Client)
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: Result<Kind, MessageError>) {
+        assert_eq!(parse(text).and_then(|e| e.kind()), expected, "{text}");
+    }
+
+    #[test]
+    fn messages_are_told_apart() {
+        check(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#, Ok(Kind::Request));
+        check(r#"{"jsonrpc":"2.0","id":"","method":"ping","params":{}}"#, Ok(Kind::Request));
+        check(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, Ok(Kind::Notification));
+        check(r#"{"result":{},"jsonrpc":"2.0","id":1}"#, Ok(Kind::Result));
+        check(r#"{"jsonrpc":"2.0","error":{"code":1,"message":""}}"#, Ok(Kind::Error));
+        check(" \n{\"jsonrpc\" : \"2.0\" , \"id\" : -7 , \"method\" : \"x\"} ", Ok(Kind::Request));
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused_with_the_reason() {
+        let shape = |what| Err(MessageError::Shape(what));
+        check("[]", shape("expected a JSON object"));
+        check("7", shape("expected a JSON object"));
+        check("{}", shape("expected `\"jsonrpc\": \"2.0\"`"));
+        check(r#"{"jsonrpc":2.0,"id":1,"method":"x"}"#, shape("expected `\"jsonrpc\": \"2.0\"`"));
+        check(r#"{"jsonrpc":"2.0","id":1}"#, shape("expected a `method`, a `result` or an `error`"));
+        check(r#"{"jsonrpc":"2.0","id":1,"method":7}"#, shape("expected a `method` that is a string"));
+        let two = "expected only one of `method`, `result` and `error`";
+        check(r#"{"jsonrpc":"2.0","id":1,"method":"x","result":{}}"#, shape(two));
+        check(r#"{"jsonrpc":"2.0","id":1,"error":{},"result":{}}"#, shape(two));
+        assert_eq!(parse("{").map_err(|e| e.code()).err(), Some(code::PARSE_ERROR));
+        assert_eq!(parse("[]").map_err(|e| e.code()).err(), Some(code::INVALID_REQUEST));
+    }
+
+    #[test]
+    fn null_fractional_and_structured_ids_are_refused() {
+        for id in ["null", "1.0", "1e3", "1.5", "true", "{}", "[1]"] {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"x"}}"#);
+            check(&text, Err(MessageError::Shape("expected an `id` that is a string or an integer")));
+        }
+        for id in ["0", "-1", "9007199254740993", "123456789012345678901234567890", r#""a""#, r#""\u00e9""#] {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"x"}}"#);
+            assert_eq!(parse(&text).unwrap().id(), Some(id.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn duplicates_are_refused_at_every_level_that_is_read() {
+        for text in [
+            r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"x"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","name":"b"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","n\u0061me":"b"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"progressToken":1,"progressToken":2}}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"z":1,"z":2}}"#,
+        ] {
+            assert!(matches!(parse(text), Err(MessageError::Json(JsonError::Duplicate(_)))), "{text}");
+        }
+    }
+
+    #[test]
+    fn of_a_servers_duplicates_the_last_counts() {
+        let text = r#"{"jsonrpc":"2.0","id":1,"id":2,"result":1,"result":{"a":1}}"#;
+        let envelope = Envelope::parse(Bytes::from_static(text.as_bytes()), 8, Sender::Server).unwrap();
+        assert_eq!(envelope.id(), Some(&b"2"[..]));
+        assert_eq!(envelope.result_span().map(|s| s.of(text.as_bytes())), Some(&br#"{"a":1}"#[..]));
+    }
+
+    #[test]
+    fn members_are_found_wherever_they_stand() {
+        let text = r#"{"params":{"arguments":{"name":"no"},"_meta":{"x":1,"progressToken":"p"},"name":"t\u00e9","cursor":7},"method":"tools\/call","id":"i","jsonrpc":"2.0"}"#;
+        let e = parse(text).unwrap();
+        assert_eq!(e.method().as_deref(), Some("tools/call"));
+        assert_eq!(e.param_text(Param::Name).as_deref(), Some("t\u{e9}"));
+        assert_eq!(e.param(Param::Cursor), Some(&b"7"[..]));
+        assert_eq!(e.param_text(Param::Cursor), None);
+        assert_eq!(e.meta(Meta::ProgressToken), Some(&b"\"p\""[..]));
+        assert_eq!(e.param(Param::Uri), None);
+    }
+
+    #[test]
+    fn numeric_ids_are_recognised_as_numbers_and_as_strings() {
+        let is = |id: &str, n| {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
+            Envelope::parse(Bytes::from(text), 8, Sender::Server).unwrap().id_is(n)
+        };
+        assert!(is("41", 41) && is("\"41\"", 41));
+        assert!(!is("42", 41) && !is("\"x\"", 41) && !is("null", 41) && !is("41.0", 41));
+    }
+
+    #[test]
+    fn errors_are_read_and_written() {
+        let text = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no \"x\"","data":{"uri":"a"}}}"#;
+        let error = parse(text).unwrap().error().unwrap();
+        assert_eq!(error.code, -32602);
+        assert_eq!(error.data.as_deref(), Some(&br#"{"uri":"a"}"#[..]));
+        assert_eq!(String::from_utf8(error.to_message(Some(b"1"))).unwrap(), text);
+        let without_id = r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"a"}}"#;
+        assert_eq!(String::from_utf8(ErrorObject::new(-32700, "a").to_message(None)).unwrap(), without_id);
+        for broken in [r#"{"code":"1"}"#, r#"{"code":1.5}"#, r#"{"message":1}"#] {
+            assert_eq!(parse(&format!(r#"{{"jsonrpc":"2.0","id":1,"error":{broken}}}"#)).unwrap().error(), None);
+        }
+    }
+}

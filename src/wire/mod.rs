@@ -1,0 +1,8 @@
+//! Bytes ↔ types. Pure: no I/O, no clock, no async, no log. The only place with serde derives.
+
+pub mod endpoint;
+pub mod json;
+pub mod jsonrpc;
+pub mod mcp;
+pub mod seal;
+pub mod splice;

@@ -1,0 +1,200 @@
+//! Values that leave the gateway and come back unchanged or not at all: HMAC-sealed.
+//!
+//! Format: base64url, without padding, of version (1 byte) ‖ key id (1 byte) ‖ payload ‖ HMAC-SHA256 over all before it.
+//! A seal proves that this gateway (or another with the same secret) made the value; it hides nothing, so nothing secret
+//! goes in. Every kind of value has its own key, so that one cannot be passed off as another.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
+
+use super::mcp::{ClientCapabilities, ProtocolVersion};
+
+const FORMAT: u8 = 1;
+const MAC_BYTES: usize = 32;
+
+/// The keys of one kind of sealed value: the newest seals, all of them open.
+#[derive(Clone)]
+pub struct Sealer {
+    keys: Vec<[u8; 32]>,
+}
+
+impl Sealer {
+    /// Derives the keys of `kind` from the lines of the secret file, the newest first: HMAC(line, `mcp-x/1/<kind>`).
+    #[must_use]
+    pub fn new<'a>(lines: impl IntoIterator<Item = &'a [u8]>, kind: &str) -> Self {
+        let label = format!("mcp-x/1/{kind}");
+        Self { keys: lines.into_iter().map(|line| mac(line, &[label.as_bytes()])).collect() }
+    }
+
+    /// Seals `payload`.
+    #[must_use]
+    pub fn seal(&self, payload: &[u8]) -> String {
+        let Some(key) = self.keys.first() else { return String::new() };
+        let mut value = vec![FORMAT, key_id(key)];
+        value.extend_from_slice(payload);
+        let tag = mac(key, &[&value]);
+        value.extend_from_slice(&tag);
+        URL_SAFE_NO_PAD.encode(value)
+    }
+
+    /// Opens a sealed value; `None` if it was not sealed with one of the keys, whatever else is wrong with it.
+    #[must_use]
+    pub fn open(&self, sealed: &str) -> Option<Vec<u8>> {
+        let mut value = URL_SAFE_NO_PAD.decode(sealed).ok()?;
+        let (signed, tag) = value.split_at_checked(value.len().checked_sub(MAC_BYTES)?)?;
+        let [FORMAT, id, payload @ ..] = signed else { return None };
+        let made = |key: &&[u8; 32]| key_id(*key) == *id && hmac_of(*key, &[signed]).verify_slice(tag).is_ok();
+        self.keys.iter().find(made)?;
+        let length = payload.len();
+        value.drain(..2);
+        value.truncate(length);
+        Some(value)
+    }
+}
+
+/// A byte that tells keys apart, so that the right one of several is tried.
+fn key_id(key: &[u8; 32]) -> u8 {
+    let [id, ..] = mac(key, &[b"key id"]);
+    id
+}
+
+#[expect(clippy::expect_used, reason = "HMAC takes keys of every length; the error is for other algorithms of the trait")]
+fn hmac_of(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
+    for part in parts {
+        mac.update(part);
+    }
+    mac
+}
+
+fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    hmac_of(key, parts).finalize().into_bytes().into()
+}
+
+/// What an `Mcp-Session-Id` says: enough to serve the session again after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionId {
+    /// First half of the SHA-256 of the client's name.
+    pub principal: [u8; 16],
+    /// Negotiated revision.
+    pub version: ProtocolVersion,
+    /// What the client declared in `initialize`.
+    pub capabilities: ClientCapabilities,
+    /// Issue time, seconds since the Unix epoch.
+    pub issued: u64,
+    /// 128 random bits: the key of the session's soft state.
+    pub nonce: [u8; 16],
+}
+
+impl SessionId {
+    /// Longest session id there is, in bytes; longer headers are not looked at.
+    pub const MAX_LENGTH: usize = 200;
+
+    /// The principal of a client's name.
+    #[must_use]
+    pub fn principal(client: &str) -> [u8; 16] {
+        let hash = Sha256::digest(client.as_bytes());
+        std::array::from_fn(|i| hash.get(i).copied().unwrap_or_default())
+    }
+
+    /// Writes the id as a header value.
+    #[must_use]
+    pub fn seal(&self, sealer: &Sealer) -> String {
+        let mut payload = Vec::with_capacity(43);
+        payload.extend_from_slice(&self.principal);
+        payload.push(self.version as u8);
+        payload.extend_from_slice(&self.capabilities.bits().to_be_bytes());
+        payload.extend_from_slice(&self.issued.to_be_bytes());
+        payload.extend_from_slice(&self.nonce);
+        sealer.seal(&payload)
+    }
+
+    /// Reads a header value; `None` if it is no session id of this gateway.
+    #[must_use]
+    pub fn open(sealer: &Sealer, sealed: &str) -> Option<Self> {
+        if sealed.len() > Self::MAX_LENGTH {
+            return None;
+        }
+        let payload = sealer.open(sealed)?;
+        let (principal, rest) = payload.split_first_chunk::<16>()?;
+        let (version, rest) = rest.split_first()?;
+        let (capabilities, rest) = rest.split_first_chunk::<2>()?;
+        let (issued, rest) = rest.split_first_chunk::<8>()?;
+        Some(Self {
+            principal: *principal,
+            version: *ProtocolVersion::ALL.get(usize::from(*version))?,
+            capabilities: ClientCapabilities::from_bits(u16::from_be_bytes(*capabilities)),
+            issued: u64::from_be_bytes(*issued),
+            nonce: rest.try_into().ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sealer(lines: &[&str], kind: &str) -> Sealer {
+        Sealer::new(lines.iter().map(|l| l.as_bytes()), kind)
+    }
+
+    #[test]
+    fn what_was_sealed_opens() {
+        let seal = sealer(&["secret"], "session");
+        for payload in [&b""[..], b"a", &[0; 1000]] {
+            assert_eq!(seal.open(&seal.seal(payload)).as_deref(), Some(payload));
+        }
+    }
+
+    #[test]
+    fn a_changed_value_does_not_open() {
+        let seal = sealer(&["secret"], "session");
+        let sealed = seal.seal(b"payload");
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone().into_bytes();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            assert_eq!(seal.open(std::str::from_utf8(&changed).unwrap()), None, "byte {at}");
+            assert_eq!(seal.open(&sealed[..at]), None, "length {at}");
+        }
+        for other in ["", "x", "====", &format!("{sealed}A"), &format!("{sealed}-TAMPERED")] {
+            assert_eq!(seal.open(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_another_kind_or_secret_does_not_open() {
+        let sealed = sealer(&["secret"], "session").seal(b"x");
+        assert_eq!(sealer(&["secret"], "cursor").open(&sealed), None);
+        assert_eq!(sealer(&["other"], "session").open(&sealed), None);
+        assert_eq!(sealer(&[], "session").open(&sealed), None);
+    }
+
+    #[test]
+    fn an_older_secret_still_opens() {
+        let old = sealer(&["old"], "session").seal(b"x");
+        let rotated = sealer(&["new", "old"], "session");
+        assert_eq!(rotated.open(&old).as_deref(), Some(&b"x"[..]));
+        assert_eq!(sealer(&["old"], "session").open(&rotated.seal(b"y")), None);
+    }
+
+    #[test]
+    fn session_ids_survive_the_round_trip_and_stay_short() {
+        let seal = sealer(&["secret"], "session");
+        for version in ProtocolVersion::ALL {
+            let id = SessionId {
+                principal: SessionId::principal(&"long name ".repeat(100)),
+                version,
+                capabilities: ClientCapabilities::from_bits(0x7f),
+                issued: u64::MAX,
+                nonce: [7; 16],
+            };
+            let sealed = id.seal(&seal);
+            assert!(sealed.len() <= SessionId::MAX_LENGTH, "{}", sealed.len());
+            assert!(sealed.bytes().all(|b| b.is_ascii_graphic()));
+            assert_eq!(SessionId::open(&seal, &sealed), Some(id));
+        }
+        assert_eq!(SessionId::open(&seal, &seal.seal(b"short")), None);
+    }
+}

@@ -1,0 +1,104 @@
+//! A message rebuilt with some spans replaced, everything else byte for byte.
+//!
+//! This is what keeps the gateway lossless: numbers keep their spelling, objects their order, and unknown members stay.
+
+use super::json::Span;
+
+/// Replacements in one message, collected and then carried out in one copy.
+pub struct Splice<'a> {
+    bytes: &'a [u8],
+    edits: Vec<(Span, &'a [u8])>,
+}
+
+impl<'a> Splice<'a> {
+    /// Starts with the message as it is.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, edits: Vec::with_capacity(4) }
+    }
+
+    /// Replaces the bytes of `span`; an empty span inserts. Spans must not overlap; of overlapping ones the first counts.
+    #[must_use]
+    pub fn replace(mut self, span: Span, with: &'a [u8]) -> Self {
+        self.edits.push((span, with));
+        self
+    }
+
+    /// The same, if there is a span.
+    #[must_use]
+    pub fn replace_if(self, span: Option<Span>, with: &'a [u8]) -> Self {
+        match span {
+            Some(span) => self.replace(span, with),
+            None => self,
+        }
+    }
+
+    /// Writes the new message behind what `out` holds.
+    pub fn write_to(mut self, out: &mut Vec<u8>) {
+        self.edits.sort_by_key(|(span, _)| span.start);
+        let added: usize = self.edits.iter().map(|(_, with)| with.len()).sum();
+        out.reserve(self.bytes.len() + added);
+        let mut copied = 0;
+        for (span, with) in self.edits {
+            if span.start < copied {
+                continue;
+            }
+            out.extend_from_slice(self.bytes.get(copied..span.start).unwrap_or_default());
+            out.extend_from_slice(with);
+            copied = span.end;
+        }
+        out.extend_from_slice(self.bytes.get(copied..).unwrap_or_default());
+    }
+
+    /// The new message.
+    #[must_use]
+    pub fn build(self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write_to(&mut out);
+        out
+    }
+}
+
+/// Rebuilds an object from some of its members, given as the spans of whole members (`"key": value`) or as new text.
+#[must_use]
+pub fn object_of<'a>(members: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut out = vec![b'{'];
+    for member in members {
+        if out.len() > 1 {
+            out.push(b',');
+        }
+        out.extend_from_slice(member);
+    }
+    out.push(b'}');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(edits: &[(usize, usize, &str)], expected: &str) {
+        let splice = edits.iter().fold(Splice::new(b"0123456789"), |s, (start, end, with)| {
+            s.replace(Span { start: *start, end: *end }, with.as_bytes())
+        });
+        assert_eq!(String::from_utf8(splice.build()).unwrap(), expected);
+    }
+
+    #[test]
+    fn spans_are_replaced_and_the_rest_is_kept() {
+        check(&[], "0123456789");
+        check(&[(2, 4, "ab")], "01ab456789");
+        check(&[(8, 10, ""), (0, 1, "xyz")], "xyz1234567");
+        check(&[(5, 5, "+")], "01234+56789");
+        check(&[(0, 10, "")], "");
+        check(&[(2, 6, "a"), (4, 8, "b")], "01a6789");
+        check(&[(10, 10, "end")], "0123456789end");
+    }
+
+    #[test]
+    fn objects_are_rebuilt_from_their_members() {
+        assert_eq!(object_of([&b"\"a\": 1"[..], b"\"b\":[ ]"]), b"{\"a\": 1,\"b\":[ ]}");
+        assert_eq!(object_of([]), b"{}");
+    }
+}
