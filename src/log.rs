@@ -350,6 +350,15 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// What the system said, in lower case and without the error number.
+#[must_use]
+pub fn os_error(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}
+
 #[expect(clippy::disallowed_methods, reason = "a record carries the time at which it was written")]
 fn wall_clock() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()

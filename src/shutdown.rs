@@ -1,5 +1,9 @@
 //! The stop signal: one [`Trigger`], any number of [`Shutdown`] listeners, across runtimes.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
 use tokio::sync::watch;
 
 /// Makes a connected pair.
@@ -36,6 +40,16 @@ impl Shutdown {
         // An error means that the trigger is gone, which is a stop as well.
         let _ = self.0.wait_for(|stop| *stop).await.map(drop);
     }
+
+    /// Waits for `future`, or for the stop, whichever comes first; `None` for the stop.
+    pub async fn or<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+        let (mut future, mut stop) = (pin!(future), pin!(self.recv()));
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(value) => Poll::Ready(Some(value)),
+            Poll::Pending => stop.as_mut().poll(cx).map(|()| None),
+        })
+        .await
+    }
 }
 
 #[cfg(test)]
@@ -51,6 +65,14 @@ mod tests {
         early.recv().await;
         late.recv().await;
         assert!(late.ordered());
+    }
+
+    #[tokio::test]
+    async fn a_future_runs_until_the_stop() {
+        let (trigger, mut shutdown) = channel();
+        assert_eq!(shutdown.or(async { 7 }).await, Some(7));
+        trigger.fire();
+        assert_eq!(shutdown.or(std::future::pending::<()>()).await, None);
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use hyper::header::HeaderName;
+use serde::Deserialize;
 
 use super::json::{JsonType, Span, members_of, type_of};
 
@@ -153,6 +154,27 @@ impl ClientCapabilities {
     #[must_use]
     pub fn from_bits(bits: u16) -> Self {
         Self(bits)
+    }
+}
+
+/// What the gateway reads of a server's answer to `initialize`.
+#[derive(Debug, Deserialize)]
+pub struct InitializeResult {
+    /// The revision that the server chose.
+    #[serde(rename = "protocolVersion")]
+    pub protocol_version: String,
+    /// What the server has to say to models about itself.
+    #[serde(default)]
+    pub instructions: Option<String>,
+}
+
+impl InitializeResult {
+    /// Reads the `result` of an `initialize` response.
+    ///
+    /// # Errors
+    /// The first member that is missing or of a wrong type.
+    pub fn parse(result: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(result)
     }
 }
 

@@ -1,8 +1,10 @@
 //! Bytes ↔ types. Pure: no I/O, no clock, no async, no log. The only place with serde derives.
 
+pub mod config;
 pub mod endpoint;
 pub mod json;
 pub mod jsonrpc;
 pub mod mcp;
 pub mod seal;
 pub mod splice;
+pub mod sse;

@@ -45,7 +45,7 @@ impl Sealer {
         let mut value = URL_SAFE_NO_PAD.decode(sealed).ok()?;
         let (signed, tag) = value.split_at_checked(value.len().checked_sub(MAC_BYTES)?)?;
         let [FORMAT, id, payload @ ..] = signed else { return None };
-        let made = |key: &&[u8; 32]| key_id(*key) == *id && hmac_of(*key, &[signed]).verify_slice(tag).is_ok();
+        let made = |key: &&[u8; 32]| key_id(key) == *id && hmac_of(*key, &[signed]).verify_slice(tag).is_ok();
         self.keys.iter().find(made)?;
         let length = payload.len();
         value.drain(..2);
@@ -60,7 +60,10 @@ fn key_id(key: &[u8; 32]) -> u8 {
     id
 }
 
-#[expect(clippy::expect_used, reason = "HMAC takes keys of every length; the error is for other algorithms of the trait")]
+#[expect(
+    clippy::expect_used,
+    reason = "HMAC takes keys of every length; the error is for other algorithms of the trait"
+)]
 fn hmac_of(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
     for part in parts {

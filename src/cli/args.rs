@@ -1,0 +1,264 @@
+//! Command-line arguments → [`Command`].
+//!
+//! Environment variables stand in for flags that are not given: `MCP_X_CONFIG`, `MCP_X_STATE_DIR`, `MCP_X_LOG`.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::log::{Format, Level};
+use crate::wire::config::{listen_address, nearest};
+
+/// What `--help` prints.
+pub const HELP: &str = "\
+mcp-x — a multi-client MCP gateway with per-tool access control
+
+Usage:
+  mcp-x [serve] [options]   run the gateway
+  mcp-x demo [options]      run it with two example MCP servers, on config.example.toml
+  mcp-x check [options]     read the configuration and report every problem
+
+Options:
+  --config PATH             configuration file (default: config.toml)          [MCP_X_CONFIG]
+  --state-dir DIR           where secrets are kept (default: the config's folder) [MCP_X_STATE_DIR]
+  --listen ADDR             address to listen on, such as 127.0.0.1:9000
+  --host HOST               only the host of that address
+  --port PORT               only the port of that address
+  --threads N               threads that serve clients (default: one a core)
+  --log LEVEL               error, warn, info or debug (default: info)         [MCP_X_LOG]
+  --log-format FORMAT       text or json (default: text)
+  --help, --version
+
+Exit codes: 0 fine, 1 a stated problem, 2 wrong usage.
+";
+
+/// What the user wants done.
+#[derive(Debug, PartialEq)]
+pub enum Command {
+    /// Run the gateway.
+    Serve(Options),
+    /// Run the gateway with example servers.
+    Demo(Options),
+    /// Report the configuration's problems.
+    Check(Options),
+    /// Print [`HELP`].
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// The options of every command; a command takes those that concern it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Options {
+    /// Configuration file.
+    pub config: Option<PathBuf>,
+    /// Where secrets are kept.
+    pub state_dir: Option<PathBuf>,
+    /// Address to listen on, instead of the configured one.
+    pub listen: Option<SocketAddr>,
+    /// Host of that address.
+    pub host: Option<IpAddr>,
+    /// Port of that address.
+    pub port: Option<u16>,
+    /// Threads that serve clients.
+    pub threads: Option<usize>,
+    /// Gravest level that is not logged is the next one.
+    pub log: Option<Level>,
+    /// How records are written.
+    pub log_format: Option<Format>,
+}
+
+impl Options {
+    /// The configuration file, `config.toml` by default.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| PathBuf::from("config.toml"))
+    }
+
+    /// The address to listen on, given the configured one.
+    #[must_use]
+    pub fn address(&self, configured: SocketAddr) -> SocketAddr {
+        let base = self.listen.unwrap_or(configured);
+        SocketAddr::new(self.host.unwrap_or(base.ip()), self.port.unwrap_or(base.port()))
+    }
+}
+
+/// Arguments that make no command: what is wrong, and perhaps what to do.
+#[derive(Debug, PartialEq)]
+pub struct UsageError {
+    message: String,
+    hint: Option<String>,
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+fn wrong(message: String) -> UsageError {
+    UsageError { message, hint: None }
+}
+
+const COMMANDS: [&str; 3] = ["serve", "demo", "check"];
+const FLAGS: [&str; 10] = [
+    "--config",
+    "--state-dir",
+    "--listen",
+    "--host",
+    "--port",
+    "--threads",
+    "--log",
+    "--log-format",
+    "--help",
+    "--version",
+];
+
+/// Reads the arguments behind the program's name; `environment` looks up a variable.
+///
+/// # Errors
+/// [`UsageError`] for the first argument that cannot be used.
+pub fn parse(
+    arguments: impl IntoIterator<Item = String>,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Command, UsageError> {
+    let mut arguments = arguments.into_iter().peekable();
+    let command = match arguments.peek() {
+        Some(first) if !first.starts_with('-') => arguments.next().unwrap_or_default(),
+        _ => "serve".to_owned(),
+    };
+    if !COMMANDS.contains(&command.as_str()) {
+        return Err(unknown("command", &command, &COMMANDS));
+    }
+    let mut options = Options::default();
+    while let Some(argument) = arguments.next() {
+        let (flag, attached) = match argument.split_once('=') {
+            Some((flag, value)) => (flag.to_owned(), Some(value.to_owned())),
+            None => (argument, None),
+        };
+        match flag.as_str() {
+            "--help" | "-h" => return Ok(Command::Help),
+            "--version" | "-V" => return Ok(Command::Version),
+            known if FLAGS.contains(&known) => {
+                let value = attached.or_else(|| arguments.next());
+                set(&mut options, known, &value.ok_or_else(|| wrong(format!("expected a value after `{known}`")))?)?;
+            }
+            other => return Err(unknown("option", other, &FLAGS)),
+        }
+    }
+    fill_in(&mut options, environment)?;
+    Ok(match command.as_str() {
+        "demo" => Command::Demo(options),
+        "check" => Command::Check(options),
+        _ => Command::Serve(options),
+    })
+}
+
+fn set(options: &mut Options, flag: &str, value: &str) -> Result<(), UsageError> {
+    match flag {
+        "--config" => options.config = Some(value.into()),
+        "--state-dir" => options.state_dir = Some(value.into()),
+        "--listen" => options.listen = Some(listen_address(value).map_err(|e| wrong(format!("`--listen`: {e}")))?),
+        "--host" if value == "localhost" => options.host = Some(IpAddr::from([127, 0, 0, 1])),
+        "--host" => options.host = Some(read(flag, value, "an IP address or `localhost`")?),
+        "--port" => options.port = Some(read(flag, value, "a number up to 65535")?),
+        "--threads" => {
+            let threads: u8 = read(flag, value, "a number from 1 to 255")?;
+            options.threads = Some(usize::from(threads.max(1)));
+        }
+        "--log" => options.log = Some(read(flag, value, "`error`, `warn`, `info` or `debug`")?),
+        _ => options.log_format = Some(read(flag, value, "`text` or `json`")?),
+    }
+    Ok(())
+}
+
+fn fill_in(options: &mut Options, environment: impl Fn(&str) -> Option<String>) -> Result<(), UsageError> {
+    options.config = options.config.take().or_else(|| environment("MCP_X_CONFIG").map(PathBuf::from));
+    options.state_dir = options.state_dir.take().or_else(|| environment("MCP_X_STATE_DIR").map(PathBuf::from));
+    if let (None, Some(level)) = (options.log, environment("MCP_X_LOG")) {
+        options.log = Some(read("MCP_X_LOG", &level, "`error`, `warn`, `info` or `debug`")?);
+    }
+    Ok(())
+}
+
+fn read<T: FromStr>(name: &str, value: &str, expected: &str) -> Result<T, UsageError> {
+    value.parse().map_err(|_| wrong(format!("`{name}`: expected {expected}, found `{value}`")))
+}
+
+fn unknown(what: &str, found: &str, known: &[&str]) -> UsageError {
+    let hint = match nearest(found, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "`mcp-x --help` lists them".to_owned(),
+    };
+    UsageError { message: format!("unknown {what} `{found}`"), hint: Some(hint) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(line: &str) -> Result<Command, UsageError> {
+        parse(line.split_whitespace().map(str::to_owned), |_| None)
+    }
+
+    #[test]
+    fn commands_and_options_are_read() {
+        assert_eq!(run(""), Ok(Command::Serve(Options::default())));
+        let options = Options { config: Some("a.toml".into()), port: Some(7), ..Options::default() };
+        assert_eq!(run("--config a.toml --port=7"), Ok(Command::Serve(options)));
+        assert!(matches!(run("demo --threads 2"), Ok(Command::Demo(o)) if o.threads == Some(2)));
+        assert!(matches!(run("check --log-format json"), Ok(Command::Check(o)) if o.log_format == Some(Format::Json)));
+        assert_eq!(run("serve --help"), Ok(Command::Help));
+        assert_eq!(run("-V"), Ok(Command::Version));
+    }
+
+    #[test]
+    fn wrong_usage_says_what_to_do() {
+        let text = |line| run(line).unwrap_err().to_string();
+        assert_eq!(text("--prot 1"), "unknown option `--prot`\nhint: did you mean `--port`?");
+        assert_eq!(text("sevre"), "unknown command `sevre`\nhint: did you mean `serve`?");
+        assert_eq!(text("--frobnicate"), "unknown option `--frobnicate`\nhint: `mcp-x --help` lists them");
+        assert_eq!(text("--port"), "expected a value after `--port`");
+        assert_eq!(text("--port x"), "`--port`: expected a number up to 65535, found `x`");
+        assert_eq!(text("--log loud"), "`--log`: expected `error`, `warn`, `info` or `debug`, found `loud`");
+    }
+
+    #[test]
+    fn the_environment_stands_in_for_flags() {
+        let environment = |name: &str| (name == "MCP_X_CONFIG").then(|| "env.toml".to_owned());
+        let config = |line: &str| match parse(line.split_whitespace().map(str::to_owned), environment) {
+            Ok(Command::Serve(options)) => options.config(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(config(""), PathBuf::from("env.toml"));
+        assert_eq!(config("--config flag.toml"), PathBuf::from("flag.toml"));
+        assert!(parse([], |name| (name == "MCP_X_LOG").then(|| "loud".to_owned())).is_err());
+    }
+
+    #[test]
+    fn the_help_names_every_command_and_flag() {
+        for name in COMMANDS.iter().chain(&FLAGS) {
+            assert!(HELP.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn host_and_port_change_parts_of_the_address() {
+        let configured = SocketAddr::from(([127, 0, 0, 1], 9000));
+        let address = |line| match run(line) {
+            Ok(Command::Serve(options)) => options.address(configured).to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(address(""), "127.0.0.1:9000");
+        assert_eq!(address("--port 1"), "127.0.0.1:1");
+        assert_eq!(address("--host ::1"), "[::1]:9000");
+        assert_eq!(address("--listen 0.0.0.0:5 --port 6"), "0.0.0.0:6");
+    }
+}

@@ -1,0 +1,127 @@
+//! `mcp-x demo`: two example MCP servers and a gateway in one process, on `config.example.toml`.
+//!
+//! The configuration is copied into a folder of its own, where it can be edited while the demo runs.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+
+use super::args::Options;
+use super::examples::{Example, serve as serve_example};
+use super::serve::{Running, open_log, start, wait_for_signal};
+use super::{Failure, print};
+use crate::log::{Level, Log};
+use crate::policy::ClientId;
+
+const CONFIG: &str = include_str!("../../config.example.toml");
+/// The example servers, with the address that the example configuration gives them.
+const SERVERS: [(Example, &str); 2] = [(Example::Text, "localhost:9100"), (Example::Clock, "localhost:9101")];
+/// Who may be played, and their tokens in the example configuration.
+const CLIENTS: [(&str, &str); 3] = [("alice", "123"), ("bob", "456"), ("charlie", "789")];
+
+/// Runs the demo until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`Failure`] if something cannot start; what it says tells what to do.
+pub(super) fn run(options: &Options) -> Result<(), Failure> {
+    let log = open_log(&Options { log: Some(options.log.unwrap_or(Level::Warn)), ..options.clone() });
+    let folder = std::env::temp_dir().join(format!("mcp-x-demo-{}", std::process::id()));
+    fs::create_dir_all(&folder)?;
+    let ended = play(options, &log, &folder);
+    // The folder is the demo's own and goes with it.
+    let _ = fs::remove_dir_all(&folder);
+    log.flush();
+    ended
+}
+
+fn play(options: &Options, log: &Log, folder: &Path) -> Result<(), Failure> {
+    let mut config = CONFIG.to_owned();
+    for (example, configured) in SERVERS {
+        config = config.replace(configured, &start_example(example)?.to_string());
+    }
+    let path = folder.join("config.toml");
+    fs::write(&path, config)?;
+    let options = Options { config: Some(path.clone()), state_dir: Some(folder.to_owned()), ..options.clone() };
+    let running = start(&options, log)?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    print(&runtime.block_on(introduction(&running, &path)))?;
+    wait_for_signal(log)?;
+    running.stop();
+    Ok(())
+}
+
+/// Starts an example server on a free port and a thread of its own, where it stays until the process ends.
+fn start_example(example: Example) -> Result<SocketAddr, Failure> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(example.name().into()).spawn(move || {
+        runtime.block_on(async {
+            if let Ok(listener) = TcpListener::from_std(listener) {
+                serve_example(listener, example).await;
+            }
+        });
+    })?;
+    Ok(address)
+}
+
+/// What is printed: who sees what, and what to paste.
+async fn introduction(running: &Running, config: &Path) -> String {
+    let url = format!("http://{}/mcp", running.address);
+    let mut out = String::from("MCP-X demo: two MCP servers, and a gateway on config.example.toml\n\n");
+    let _ = writeln!(
+        out,
+        "  gateway  {url}\n  config   {}  (edit it: changes are in force within two seconds)\n",
+        config.display()
+    );
+    let _ = writeln!(out, "  {:<9}{:<7}sees", "client", "token");
+    let snapshot = running.gateway.snapshot();
+    for (client, token) in CLIENTS {
+        let view = running.gateway.view(&snapshot, &ClientId::new(client)).await;
+        let _ = writeln!(out, "  {client:<9}{token:<7}{}", view.names().collect::<Vec<_>>().join(", "));
+    }
+    let _ = write!(out, "{}", SNIPPETS.replace("{url}", &url));
+    out
+}
+
+const SNIPPETS: &str = r#"
+List what bob may use, and call one of his tools:
+
+  curl -s {url} -H 'Authorization: Bearer 456' -H 'Content-Type: application/json' \
+    -d '{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
+
+  curl -s {url} -H 'Authorization: Bearer 456' -H 'Content-Type: application/json' \
+    -d '{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"text_stats","arguments":{"text":"hello world"}}}'
+
+Watch progress while a call runs:
+
+  curl -sN {url} -H 'Authorization: Bearer 456' -H 'Content-Type: application/json' \
+    -d '{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"countdown","arguments":{"seconds":3},"_meta":{"progressToken":"p"}}}'
+
+From Python (pip install 'mcp<2'):
+
+  import asyncio
+  from mcp import ClientSession
+  from mcp.client.streamable_http import streamablehttp_client
+
+  async def main():
+      headers = {"Authorization": "Bearer 456"}
+      async with streamablehttp_client("{url}", headers=headers) as (read, write, _):
+          async with ClientSession(read, write) as session:
+              await session.initialize()
+              print([tool.name for tool in (await session.list_tools()).tools])
+              print(await session.call_tool("text_hash", {"text": "hello"}))
+
+  asyncio.run(main())
+
+Claude Code:
+
+  claude mcp add --transport http mcp-x {url} --header "Authorization: Bearer 456"
+
+Ctrl-C ends the demo.
+"#;

@@ -1,0 +1,163 @@
+//! `mcp-x serve`: the gateway put together, and its life until a signal.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::args::Options;
+use super::{Failure, check};
+use crate::gateway::Gateway;
+use crate::gateway::reload::{Follower, report};
+use crate::http::server::{Server, wall_clock};
+use crate::log::{Format, Level, Log};
+use crate::outbound::{Client, Trust};
+use crate::policy::Registry;
+use crate::shutdown::{self, Shutdown, Trigger};
+use crate::store::{ConfigFile, load_secret};
+use crate::upstream::Pool;
+use crate::wire::seal::Sealer;
+
+/// How often sessions are looked through for idle ones.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// A gateway that is being served; ends when it is told to, or dropped.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The gateway itself.
+    pub gateway: Arc<Gateway>,
+    trigger: Trigger,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Stops accepting, answers what has been accepted, and ends.
+    pub fn stop(self) {
+        self.trigger.fire();
+        for thread in self.threads {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`Failure`] if the gateway cannot start.
+pub(super) fn run(options: &Options) -> Result<(), Failure> {
+    let log = open_log(options);
+    let running = start(options, &log)?;
+    wait_for_signal(&log)?;
+    running.stop();
+    log.info("stopped", |_| {});
+    log.flush();
+    Ok(())
+}
+
+pub(super) fn open_log(options: &Options) -> Log {
+    Log::stderr(options.log.unwrap_or(Level::Info), options.log_format.unwrap_or(Format::Text))
+}
+
+/// Blocks until the process is asked to end.
+pub(super) fn wait_for_signal(log: &Log) -> Result<(), Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        std::future::poll_fn(|cx| match terminate.poll_recv(cx) {
+            std::task::Poll::Pending => interrupt.poll_recv(cx),
+            ready => ready,
+        })
+        .await;
+        log.info("stopping", |_| {});
+        Ok(())
+    })
+}
+
+/// Loads the configuration, binds the address and starts every thread.
+///
+/// # Errors
+/// [`Failure`] naming the file or address that is in the way.
+pub fn start(options: &Options, log: &Log) -> Result<Running, Failure> {
+    let path = options.config();
+    let (file, registry) = load(&path, log)?;
+    let state_dir = options.state_dir.clone().unwrap_or_else(|| folder_of(&path));
+    let secrets = load_secret(&state_dir, rand::random())?;
+    let sealer = Sealer::new(secrets.iter().map(Vec::as_slice), "session");
+    let address = options.address(registry.settings().listen);
+    let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+
+    let (trigger, stop) = shutdown::channel();
+    let control = Builder::new_current_thread().enable_all().build()?;
+    let trust = Trust::default();
+    let pool = Pool::new(control.handle().clone(), Client::new(trust.clone()), log.clone());
+    let listener = {
+        let _runtime = control.enter();
+        Server::bind(address).map_err(|e| cannot_listen(address, &e))?
+    };
+    let address = listener.local_addr()?;
+    let gateway = Arc::new(Gateway::new(registry, pool, sealer, log.clone()));
+    let mut handles = Server::new(listener, Arc::clone(&gateway), trust, log.clone()).run(threads, &stop)?;
+    handles.push(spawn("control", {
+        let (gateway, stop) = (Arc::clone(&gateway), stop.clone());
+        move || control.block_on(sweep(gateway, stop))
+    })?);
+    let follower =
+        Follower { gateway: Arc::clone(&gateway), file, log: log.clone(), loaded_at: wall_clock(), now: wall_clock };
+    handles.push(spawn("config", move || follower.run(&stop))?);
+    log.info("listening", |r| {
+        r.field("address", address).field("config", path.display()).field("version", env!("CARGO_PKG_VERSION"));
+    });
+    Ok(Running { address, gateway, trigger, threads: handles })
+}
+
+/// Loads the configuration at the start, when there is no last good one to keep.
+fn load(path: &Path, log: &Log) -> Result<(ConfigFile, Registry), Failure> {
+    let mut file = ConfigFile::new(path);
+    let mut built = file.load()?.built;
+    let name = path.display().to_string();
+    match built.registry.take() {
+        Some(registry) => {
+            report(log, &name, &built);
+            Ok((file, registry))
+        }
+        None => {
+            let problems: Vec<String> = built.problems.iter().map(|p| p.display(&name).to_string()).collect();
+            Err(Failure(format!("{}\n{}", problems.join("\n"), check::refused(&name, &built))))
+        }
+    }
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Failure {
+    let hint = match error.kind() {
+        std::io::ErrorKind::AddrInUse => "\nhint: choose another with --port",
+        std::io::ErrorKind::PermissionDenied => "\nhint: ports below 1024 need a privilege; choose another with --port",
+        std::io::ErrorKind::AddrNotAvailable => "\nhint: no interface has this address; choose another with --host",
+        _ => "",
+    };
+    Failure(format!("cannot listen on {address}: {}{hint}", crate::log::os_error(error)))
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
+    Ok(std::thread::Builder::new().name(name.to_owned()).spawn(work)?)
+}
+
+/// Drives the control runtime, whose tasks keep the catalogues fresh, until the stop.
+async fn sweep(gateway: Arc<Gateway>, mut stop: Shutdown) {
+    while stop.or(tokio::time::sleep(SWEEP)).await.is_some() {
+        gateway.drop_idle_sessions(wall_clock());
+    }
+}

@@ -1,0 +1,94 @@
+//! Following the configuration file while the gateway runs.
+//!
+//! A good edit is in force within two seconds; a bad one is reported with every problem, and the last good one stays.
+//! Runs on a thread of its own, where registries are built and dropped, because both take long when they are large.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Gateway;
+use crate::log::{Log, Timestamp};
+use crate::policy::Registry;
+use crate::policy::registry::Built;
+use crate::shutdown::Shutdown;
+use crate::store::ConfigFile;
+use crate::wire::config::Severity;
+
+/// How often the file is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How often the stop is looked at in between.
+const STEP: Duration = Duration::from_millis(100);
+
+/// Follows the file until the stop.
+pub struct Follower {
+    /// Whom to tell.
+    pub gateway: Arc<Gateway>,
+    /// The file, loaded once already.
+    pub file: ConfigFile,
+    /// Where to say what happened.
+    pub log: Log,
+    /// When the configuration in force was loaded, since the Unix epoch.
+    pub loaded_at: Duration,
+    /// The clock, which is the caller's.
+    pub now: fn() -> Duration,
+}
+
+impl Follower {
+    /// Looks at the file once a second until the stop.
+    pub fn run(mut self, stop: &Shutdown) {
+        let mut retired: Vec<Arc<Registry>> = Vec::new();
+        while !stop.ordered() {
+            for _ in 0..INTERVAL.as_millis() / STEP.as_millis() {
+                if stop.ordered() {
+                    return;
+                }
+                std::thread::sleep(STEP);
+            }
+            if self.file.looks_changed() {
+                retired.extend(self.reload());
+            }
+            // Dropped here, and not by whichever request happens to be the last to hold one.
+            retired.retain(|registry| Arc::strong_count(registry) > 1);
+        }
+    }
+
+    /// Loads the file; returns the registry that it replaced, if it did.
+    fn reload(&mut self) -> Option<Arc<Registry>> {
+        let loaded = match self.file.load() {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let kept = Timestamp(self.loaded_at);
+                self.log.error("configuration unreadable", |r| _ = r.field("reason", &error).field("keeping", kept));
+                return None;
+            }
+        };
+        if !loaded.changed {
+            return None;
+        }
+        let name = self.file.path().display().to_string();
+        report(&self.log, &name, &loaded.built);
+        let Some(registry) = loaded.built.registry else {
+            let errors = loaded.built.problems.iter().filter(|p| p.severity == Severity::Error).count();
+            let kept = Timestamp(self.loaded_at);
+            self.log.error("configuration refused", |r| {
+                r.number("problems", errors as u64).field("keeping", kept);
+            });
+            return None;
+        };
+        self.loaded_at = (self.now)();
+        self.log.info("configuration loaded", |r| {
+            r.number("clients", registry.clients().len() as u64).number("servers", registry.servers().len() as u64);
+        });
+        Some(self.gateway.publish(registry))
+    }
+}
+
+/// Writes every problem of a configuration to the log.
+pub fn report(log: &Log, file: &str, built: &Built) {
+    for problem in &built.problems {
+        match problem.severity {
+            Severity::Error => log.error("configuration problem", |r| _ = r.field("problem", problem.display(file))),
+            Severity::Warning => log.warn("configuration warning", |r| _ = r.field("problem", problem.display(file))),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What is checked of a request before anybody looks at what it asks for.
+//!
+//! Source: protocol.md 2.1; RFC 9110 (`Accept`, `Authorization`, `Host`), RFC 9112 3.2, RFC 6750.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING,
+};
+use hyper::http::request::Parts;
+use hyper::http::uri::Authority;
+
+use super::response::Refusal;
+use crate::wire::config::Settings;
+
+/// Checks that there is one `Host`, and that it and the authority of an absolute target are served here.
+///
+/// SECURITY: a page that had its own name resolve to this machine (DNS rebinding) sends that name as `Host`.
+///
+/// # Errors
+/// [`Refusal::BadHost`], [`Refusal::Host`].
+pub fn check_host(parts: &Parts, settings: &Settings) -> Result<(), Refusal> {
+    let host = only(&parts.headers, &HOST).ok_or(Refusal::BadHost)?;
+    let host: Authority = host.to_str().ok().and_then(|h| h.parse().ok()).ok_or(Refusal::BadHost)?;
+    let authorities = [Some(&host), parts.uri.authority()];
+    let served = authorities.into_iter().flatten().all(|a| is_loopback(a.host()) || is_listed(a, settings));
+    if served { Ok(()) } else { Err(Refusal::Host) }
+}
+
+/// Whether one of `allowed_hosts` is this authority: with the port, if it names one.
+fn is_listed(authority: &Authority, settings: &Settings) -> bool {
+    let is = |allowed: &String| {
+        allowed.eq_ignore_ascii_case(authority.as_str()) || allowed.eq_ignore_ascii_case(authority.host())
+    };
+    !authority.as_str().contains('@') && settings.allowed_hosts.iter().any(is)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|a| a.is_loopback())
+}
+
+/// Checks the `Origin` of a browser's request; returns it, to be named in the answer.
+///
+/// # Errors
+/// [`Refusal::Origin`] for one that is neither a loopback origin nor listed.
+pub fn check_origin(headers: &HeaderMap, settings: &Settings) -> Result<Option<HeaderValue>, Refusal> {
+    if !headers.contains_key(ORIGIN) {
+        return Ok(None);
+    }
+    let origin = only(headers, &ORIGIN).ok_or(Refusal::Origin)?;
+    let text = origin.to_str().map_err(|_| Refusal::Origin)?;
+    let listed = settings.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(text));
+    let authority = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let loopback = || authority.and_then(|a| a.parse::<Authority>().ok()).is_some_and(|a| is_loopback(a.host()));
+    if listed || loopback() { Ok(Some(origin.clone())) } else { Err(Refusal::Origin) }
+}
+
+/// The bearer token.
+///
+/// # Errors
+/// [`Refusal::NotAuthenticated`] if there is none, or more than one.
+pub fn bearer_token(headers: &HeaderMap) -> Result<&str, Refusal> {
+    let value = only(headers, &AUTHORIZATION).and_then(|v| v.to_str().ok()).ok_or(Refusal::NotAuthenticated)?;
+    let (scheme, token) = value.split_once(' ').ok_or(Refusal::NotAuthenticated)?;
+    let token = token.trim();
+    let usable = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' ');
+    if usable { Ok(token) } else { Err(Refusal::NotAuthenticated) }
+}
+
+/// Checks that the body is JSON by its own word.
+///
+/// # Errors
+/// [`Refusal::MediaType`].
+pub fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let value = only(headers, &CONTENT_TYPE).and_then(|v| v.to_str().ok()).ok_or(Refusal::MediaType)?;
+    let mut parameters = value.split(';').map(str::trim);
+    let json = parameters.next().is_some_and(|t| t.eq_ignore_ascii_case("application/json"));
+    let charset = |p: &str| {
+        p.split_once('=')
+            .filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))
+            .map(|(_, c)| c.trim().trim_matches('"').to_owned())
+    };
+    let utf8 =
+        parameters.filter_map(charset).all(|c| c.eq_ignore_ascii_case("utf-8") || c.eq_ignore_ascii_case("utf8"));
+    if json && utf8 { Ok(()) } else { Err(Refusal::MediaType) }
+}
+
+/// Checks that the client takes both JSON and event streams; `*/*` is both, and so is no `Accept` at all.
+///
+/// # Errors
+/// [`Refusal::NotAcceptable`].
+pub fn check_accept(headers: &HeaderMap) -> Result<(), Refusal> {
+    let (mut json, mut events) = (!headers.contains_key(ACCEPT), !headers.contains_key(ACCEPT));
+    // Several header lines are one list (RFC 9110 5.3); the Python SDK sends two.
+    for value in headers.get_all(ACCEPT) {
+        for range in value.to_str().map_err(|_| Refusal::NotAcceptable)?.split(',') {
+            let (range, parameters) = range.split_once(';').unwrap_or((range, ""));
+            if is_never(parameters) {
+                continue;
+            }
+            let range = range.trim().to_ascii_lowercase();
+            json |= matches!(range.as_str(), "application/json" | "application/*" | "*/*");
+            events |= matches!(range.as_str(), "text/event-stream" | "text/*" | "*/*");
+        }
+    }
+    if json && events { Ok(()) } else { Err(Refusal::NotAcceptable) }
+}
+
+/// Whether a media range's parameters say `q=0`.
+fn is_never(parameters: &str) -> bool {
+    let quality = parameters.split(';').filter_map(|p| p.trim().strip_prefix("q=")).next();
+    quality.is_some_and(|q| q.trim().parse() == Ok(0.0))
+}
+
+/// Checks that the body is framed in a way that everybody reads alike.
+///
+/// SECURITY: a coding that a proxy in front reads otherwise would let one request hide in another.
+///
+/// # Errors
+/// [`Refusal::TransferCoding`].
+pub fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let plain = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    };
+    if plain { Ok(()) } else { Err(Refusal::TransferCoding) }
+}
+
+/// Reads the whole body.
+///
+/// # Errors
+/// [`Refusal::TooLarge`], [`Refusal::TooSlow`], [`Refusal::Broken`].
+pub async fn read_body(mut body: Incoming, limit: usize, within: Duration) -> Result<Bytes, Refusal> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Refusal::TooLarge(limit));
+    }
+    let read = async {
+        // Nearly every body is one frame, which is used as it is.
+        let mut whole = Bytes::new();
+        let mut more: Vec<u8> = Vec::new();
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let Ok(chunk) = frame.map_err(|_| Refusal::Broken)?.into_data() else { continue };
+            if whole.len() + more.len() + chunk.len() > limit {
+                return Err(Refusal::TooLarge(limit));
+            }
+            if whole.is_empty() && more.is_empty() {
+                whole = chunk;
+                continue;
+            }
+            if more.is_empty() {
+                more.extend_from_slice(&std::mem::take(&mut whole));
+            }
+            more.extend_from_slice(&chunk);
+        }
+        Ok(if more.is_empty() { whole } else { more.into() })
+    };
+    tokio::time::timeout(within, read).await.unwrap_or(Err(Refusal::TooSlow(within.as_secs())))
+}
+
+/// The value of a header that must not be repeated; `None` if it is absent or is repeated.
+#[must_use]
+pub fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
+}

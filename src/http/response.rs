@@ -1,0 +1,300 @@
+//! Answers: the one body type, and the table of errors.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::{Response, StatusCode};
+use tokio::time::{Instant, Sleep};
+
+use super::access::Access;
+use crate::gateway::{GatewayError, Outgoing, Relay};
+use crate::upstream::UpstreamError;
+use crate::wire::json::write_text;
+use crate::wire::jsonrpc::{ErrorObject, MessageError, result_head};
+use crate::wire::mcp::{code, header};
+use crate::wire::sse::{KEEP_ALIVE, encode};
+
+/// How often a silent event stream says that it is alive.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Bytes of events that are gathered, of those that are there already, before they are sent.
+const GATHERED: usize = 64 * 1024;
+
+/// The body of every answer.
+pub struct Body {
+    content: Content,
+    /// Written to the log when the body is dropped.
+    access: Option<Access>,
+}
+
+enum Content {
+    /// Pieces that follow one another, the next one last.
+    Pieces(Vec<Bytes>),
+    Events(Box<Events>),
+}
+
+impl Body {
+    fn of(pieces: Vec<Bytes>) -> Self {
+        Self { content: Content::Pieces(pieces), access: None }
+    }
+
+    /// Hands over the request's record, to be completed while the body is sent.
+    pub fn set_access(&mut self, mut access: Access) {
+        access.complete = matches!(self.content, Content::Pieces(_));
+        self.access = Some(access);
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        let next = match &mut this.content {
+            Content::Pieces(pieces) => Poll::Ready(pieces.pop()),
+            Content::Events(events) => events.poll_next(cx, this.access.as_mut()),
+        };
+        if let (Poll::Ready(Some(bytes)), Some(access)) = (&next, this.access.as_mut()) {
+            access.bytes += bytes.len() as u64;
+        }
+        next.map(|bytes| bytes.map(|b| Ok(Frame::data(b))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(&self.content, Content::Pieces(pieces) if pieces.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Pieces(pieces) => SizeHint::with_exact(pieces.iter().map(|p| p.len() as u64).sum()),
+            Content::Events(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// A call's messages as an event stream.
+struct Events {
+    relay: Relay,
+    /// The message that made it a stream.
+    first: Option<Vec<u8>>,
+    done: bool,
+    alive: Pin<Box<Sleep>>,
+}
+
+impl Events {
+    /// All events that are there, in one piece; waits only if there is none.
+    fn poll_next(&mut self, cx: &mut Context<'_>, access: Option<&mut Access>) -> Poll<Option<Bytes>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        let mut out = Vec::new();
+        if let Some(first) = self.first.take() {
+            encode(&mut out, &first);
+        }
+        while out.len() < GATHERED && !self.done {
+            match self.relay.poll_next(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Some(Outgoing::Notification(message))) => encode(&mut out, &message),
+                Poll::Ready(Some(Outgoing::Response(message, error))) => {
+                    encode(&mut out, &message);
+                    self.done = true;
+                    if let Some(access) = access {
+                        access.complete = true;
+                        access.code = error.map(|e| e.code);
+                    }
+                    break;
+                }
+                Poll::Ready(None) => self.done = true,
+            }
+        }
+        if out.is_empty() && !self.done {
+            if self.alive.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            out.extend_from_slice(KEEP_ALIVE);
+        }
+        if !self.done {
+            self.alive.as_mut().reset(Instant::now() + KEEP_ALIVE_INTERVAL);
+            // Resetting does not wake: the timer has to be asked again for that.
+            let _ = self.alive.as_mut().poll(cx);
+        }
+        Poll::Ready(Some(out.into()))
+    }
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// An answer without a body.
+#[must_use]
+pub fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::of(Vec::new()));
+    *response.status_mut() = status;
+    response
+}
+
+/// A JSON answer.
+#[must_use]
+pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    with_type(status, "application/json", Body::of(vec![body.into()]))
+}
+
+/// A JSON-RPC result; the result's bytes are not copied.
+#[must_use]
+pub fn result(id: &[u8], result: Bytes) -> Response<Body> {
+    let pieces = vec![Bytes::from_static(b"}"), result, result_head(id).into()];
+    with_type(StatusCode::OK, "application/json", Body::of(pieces))
+}
+
+/// An event stream that begins with the message that made it one, if there is one, and goes on with the relay's.
+#[must_use]
+pub fn event_stream(first: Option<Vec<u8>>, relay: Relay) -> Response<Body> {
+    let alive = Box::pin(tokio::time::sleep(KEEP_ALIVE_INTERVAL));
+    let events = Events { relay, first, done: false, alive };
+    let body = Body { content: Content::Events(Box::new(events)), access: None };
+    let mut response = with_type(StatusCode::OK, "text/event-stream", body);
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(header::ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response
+}
+
+/// Why a request is refused before anybody looks at what it asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such path.
+    NotFound,
+    /// The path does not take this method; those it does take.
+    Method(&'static str),
+    /// No `Host`, two of them, or one that cannot be read.
+    BadHost,
+    /// A `Host` that is not served.
+    Host,
+    /// An `Origin` that is not served.
+    Origin,
+    /// No usable `Authorization`.
+    NotAuthenticated,
+    /// A token of nobody.
+    InvalidToken,
+    /// A body that is not JSON by its own word.
+    MediaType,
+    /// A client that does not take what the endpoint answers with.
+    NotAcceptable,
+    /// A body larger than so many bytes.
+    TooLarge(usize),
+    /// A body that did not come within so many seconds.
+    TooSlow(u64),
+    /// A body that broke off.
+    Broken,
+    /// A transfer coding that is not read here.
+    TransferCoding,
+}
+
+impl Refusal {
+    /// Status and text, for every endpoint; `protocol.md` 2.1 and design 7.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BadHost | Self::Broken => StatusCode::BAD_REQUEST,
+            Self::Host | Self::Origin => StatusCode::FORBIDDEN,
+            Self::NotAuthenticated | Self::InvalidToken => StatusCode::UNAUTHORIZED,
+            Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
+        }
+    }
+
+    /// Whether the request's body may still be on its way, so that the connection is of no further use.
+    fn closes(&self) -> bool {
+        matches!(self, Self::TooLarge(_) | Self::TooSlow(_) | Self::Broken | Self::TransferCoding)
+    }
+
+    /// The answer: `{"detail": …}`, as every endpoint gives it.
+    #[must_use]
+    pub fn detail(&self) -> Response<Body> {
+        let mut body = b"{\"detail\":".to_vec();
+        write_text(&mut body, &self.to_string());
+        body.push(b'}');
+        self.finish(json(self.status(), body))
+    }
+
+    /// The answer of the MCP endpoint: a JSON-RPC error without an id, which its clients can show.
+    #[must_use]
+    pub fn rpc(&self) -> Response<Body> {
+        let error = ErrorObject::new(code::INVALID_REQUEST, self.to_string());
+        self.finish(json(self.status(), error.to_message(None)))
+    }
+
+    fn finish(&self, mut response: Response<Body>) -> Response<Body> {
+        let headers = response.headers_mut();
+        match self {
+            Self::Method(allow) => _ = headers.insert(ALLOW, HeaderValue::from_static(allow)),
+            Self::NotAuthenticated => _ = headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            Self::InvalidToken => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""));
+            }
+            _ => {}
+        }
+        if self.closes() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound => f.write_str("Not Found"),
+            Self::Method(allow) => write!(f, "Method Not Allowed, expected one of: {allow}"),
+            Self::BadHost => f.write_str("expected exactly one valid Host header"),
+            Self::Host => f.write_str("Host not allowed; add it to allowed_hosts in [gateway]"),
+            Self::Origin => f.write_str("Origin not allowed; add it to allowed_origins in [gateway]"),
+            Self::NotAuthenticated => f.write_str("Not authenticated"),
+            Self::InvalidToken => f.write_str("Invalid authentication token"),
+            Self::MediaType => f.write_str("expected Content-Type: application/json, in UTF-8"),
+            Self::NotAcceptable => f.write_str("expected Accept: application/json, text/event-stream"),
+            Self::TooLarge(limit) => write!(f, "body larger than {limit} bytes"),
+            Self::TooSlow(seconds) => write!(f, "body not received within {seconds} s"),
+            Self::Broken => f.write_str("body broke off"),
+            Self::TransferCoding => f.write_str("expected no Transfer-Encoding but chunked"),
+        }
+    }
+}
+
+/// The JSON-RPC error of what the gateway could not do.
+#[must_use]
+pub fn rpc_error(error: &GatewayError) -> ErrorObject {
+    let code = match error {
+        GatewayError::InvalidParams(_) | GatewayError::UnknownTool(_) => code::INVALID_PARAMS,
+        GatewayError::Upstream { error: UpstreamError::Removed, .. } => code::INVALID_PARAMS,
+        GatewayError::Upstream { error: UpstreamError::Rpc(e), .. } if e.code == code::INVALID_PARAMS => e.code,
+        GatewayError::Overloaded(_) | GatewayError::Upstream { .. } => code::INTERNAL_ERROR,
+    };
+    ErrorObject::new(code, error.to_string())
+}
+
+/// A JSON-RPC error as an answer.
+#[must_use]
+pub fn rpc(status: StatusCode, id: Option<&[u8]>, error: &ErrorObject) -> Response<Body> {
+    json(status, error.to_message(id))
+}
+
+/// The answer to a body that is no message: 400, with the id if there is a usable one.
+#[must_use]
+pub fn not_a_message(error: &MessageError, id: Option<&[u8]>) -> Response<Body> {
+    rpc(StatusCode::BAD_REQUEST, id, &ErrorObject::new(error.code(), error.to_string()))
+}

@@ -1,0 +1,70 @@
+//! (method, path) → [`Route`].
+
+use hyper::Method;
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The MCP endpoint.
+    Mcp,
+    /// Whether the process is alive.
+    Health,
+    /// Whether the configuration is loaded and the gateway is not draining.
+    Ready,
+}
+
+impl Route {
+    /// The route of a path; a slash at the end of `/mcp/` makes no difference.
+    #[must_use]
+    pub fn of(path: &str) -> Option<Self> {
+        match path {
+            "/mcp" | "/mcp/" => Some(Self::Mcp),
+            "/healthz" => Some(Self::Health),
+            "/readyz" => Some(Self::Ready),
+            _ => None,
+        }
+    }
+
+    /// The methods that the route takes, as the `Allow` header lists them.
+    #[must_use]
+    pub fn allow(self) -> &'static str {
+        match self {
+            Self::Mcp => "POST, DELETE",
+            Self::Health | Self::Ready => "GET, HEAD",
+        }
+    }
+
+    /// Whether the route takes this method.
+    #[must_use]
+    pub fn takes(self, method: &Method) -> bool {
+        self.allow().split(", ").any(|m| m == method.as_str())
+    }
+
+    /// Whether the `Host` header is checked. Probes of orchestrators name the container's address, and learn nothing.
+    #[must_use]
+    pub fn checks_host(self) -> bool {
+        self == Self::Mcp
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lead_to_their_routes() {
+        assert_eq!(Route::of("/mcp"), Some(Route::Mcp));
+        assert_eq!(Route::of("/mcp/"), Some(Route::Mcp));
+        assert_eq!(Route::of("/healthz"), Some(Route::Health));
+        for path in ["", "/", "/mcp//", "/MCP", "/mcp/x", "//mcp", "/healthz/", "*"] {
+            assert_eq!(Route::of(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_the_allowed_methods_are_taken() {
+        assert!(Route::Mcp.takes(&Method::POST) && Route::Mcp.takes(&Method::DELETE));
+        assert!(!Route::Mcp.takes(&Method::GET) && !Route::Mcp.takes(&Method::PUT));
+        assert!(Route::Health.takes(&Method::GET) && !Route::Health.takes(&Method::POST));
+    }
+}

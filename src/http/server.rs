@@ -1,0 +1,295 @@
+//! The accept loop, the threads, and the one wrapper around every request.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, HeaderName, HeaderValue, VARY,
+};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::access::Access;
+use super::connection::{Phase, ReadLimits, Socket};
+use super::mcp::{self, Exchange};
+use super::ops;
+use super::request::{
+    bearer_token, check_accept, check_content_type, check_framing, check_host, check_origin, read_body,
+};
+use super::response::{Body, Refusal, empty};
+use super::router::Route;
+use crate::gateway::{Gateway, Snapshot};
+use crate::log::Log;
+use crate::outbound::{Client, Trust};
+use crate::policy::{Caller, authenticate};
+use crate::shutdown::Shutdown;
+
+/// Pause after an `accept` that failed, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that the kernel keeps waiting to be accepted, as far as `net.core.somaxconn` allows.
+const BACKLOG: u32 = 4096;
+/// More connections than a thread will ever have; what the count starts from.
+const NONE_OPEN: u32 = 1 << 28;
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A bound port, and what it takes to serve it.
+pub struct Server {
+    listener: StdListener,
+    gateway: Arc<Gateway>,
+    trust: Trust,
+    log: Log,
+}
+
+impl Server {
+    /// Takes a listener that is bound already, so that a taken port is the caller's error and tests choose their own.
+    #[must_use]
+    pub fn new(listener: StdListener, gateway: Arc<Gateway>, trust: Trust, log: Log) -> Self {
+        Self { listener, gateway, trust, log }
+    }
+
+    /// Binds an address, once; the threads share the listener. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// What the system says, such as that the address is in use.
+    pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restarted gateway must not wait for the old connections' last minute.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)?.into_std()
+    }
+
+    /// Serves on `threads` threads until the stop, and then until every request is answered or the drain time is over.
+    ///
+    /// A connection, its requests and their connections to servers stay on the thread that accepted it.
+    ///
+    /// # Errors
+    /// What the system says if a thread or its runtime cannot be made.
+    pub fn run(self, threads: usize, stop: &Shutdown) -> io::Result<Vec<JoinHandle<()>>> {
+        let settings = self.gateway.snapshot();
+        let connections = Arc::new(Semaphore::new(settings.registry().settings().limits.connections));
+        let ids = Arc::new(RequestIds { prefix: rand::random(), next: AtomicU64::new(0) });
+        let mut handles = Vec::with_capacity(threads);
+        for _ in 0..threads.max(1) {
+            let worker = Worker {
+                gateway: Arc::clone(&self.gateway),
+                http: Client::new(self.trust.clone()),
+                log: self.log.clone(),
+                ids: Arc::clone(&ids),
+                stop: stop.clone(),
+            };
+            let listener = self.listener.try_clone()?;
+            let connections = Arc::clone(&connections);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let serve = move || runtime.block_on(Arc::new(worker).serve(listener, connections));
+            handles.push(std::thread::Builder::new().name("serve".into()).spawn(serve)?);
+        }
+        Ok(handles)
+    }
+}
+
+/// Names for requests: a random part for the process, so that two gateways' records can be told apart, and a count.
+struct RequestIds {
+    prefix: u16,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    fn next(&self) -> String {
+        format!("{:04x}-{:x}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// One thread's share of the work.
+struct Worker {
+    gateway: Arc<Gateway>,
+    http: Client,
+    log: Log,
+    ids: Arc<RequestIds>,
+    stop: Shutdown,
+}
+
+impl Worker {
+    async fn serve(self: Arc<Self>, listener: StdListener, connections: Arc<Semaphore>) {
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return self.log.error("cannot listen", |r| _ = r.field("reason", &error)),
+        };
+        // Counts this thread's connections down, so that the drain knows when the last has ended.
+        let own = Arc::new(Semaphore::new(NONE_OPEN as usize));
+        let mut stop = self.stop.clone();
+        while let Some(accepted) = stop.or(accept(&listener, &connections)).await {
+            let (stream, permit) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    self.log.error("accept failed", |r| _ = r.field("reason", crate::log::os_error(&error)));
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(open) = Arc::clone(&own).try_acquire_owned() else { continue };
+            let worker = Arc::clone(&self);
+            tokio::spawn(async move {
+                worker.connection(stream).await;
+                drop((permit, open));
+            });
+        }
+        drop(listener);
+        let drain = self.gateway.snapshot().registry().settings().drain;
+        if tokio::time::timeout(drain, own.acquire_many(NONE_OPEN)).await.is_err() {
+            self.log.warn("requests cut off", |r| _ = r.number("after_seconds", drain.as_secs()));
+        }
+    }
+
+    /// Serves one connection to its end.
+    async fn connection(self: Arc<Self>, stream: TcpStream) {
+        // Small answers must not wait for more to come. A failure shows at the next write anyway.
+        let _ = stream.set_nodelay(true);
+        let limits = self.gateway.snapshot().registry().settings().limits.clone();
+        let socket = Socket::new(stream, ReadLimits { idle: limits.idle, head: limits.header_read });
+        let phase = socket.phase();
+        let worker = &self;
+        let service = service_fn(move |request| {
+            let phase = phase.clone();
+            async move { Ok::<_, Infallible>(worker.wrap(&phase, request).await) }
+        });
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(limits.head_bytes).max_headers(limits.headers).header_read_timeout(None);
+        let mut connection = std::pin::pin!(builder.serve_connection(socket, service));
+        let mut stop = self.stop.clone();
+        let ended = match stop.or(connection.as_mut()).await {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            // hyper answers a bad or oversized head by itself, before there is a request to record.
+            let refused = error.is_parse() || error.is_parse_too_large();
+            match refused {
+                true => self.log.warn("request refused", |r| _ = r.field("reason", &error)),
+                false => self.log.debug("connection ended", |r| _ = r.field("reason", &error)),
+            }
+        }
+    }
+
+    /// The wrapper around every request: clock, id, record, and the headers that every answer has.
+    async fn wrap(&self, phase: &Phase, request: Request<Incoming>) -> Response<Body> {
+        let now = wall_clock();
+        let id = self.ids.next();
+        let mut access =
+            Access::start(id, request.method().clone(), request.uri().path(), self.log.clone(), phase.busy());
+        let snapshot = self.gateway.snapshot();
+        let origin = check_origin(request.headers(), snapshot.registry().settings());
+        let route = Route::of(request.uri().path());
+        let answer = match route {
+            Some(route) => self.dispatch(route, snapshot, &origin, request, now, &mut access).await,
+            None => Err(Refusal::NotFound),
+        };
+        let mut answer = answer.unwrap_or_else(|refusal| match (&refusal, route) {
+            // Before there is a caller, every endpoint speaks alike.
+            (Refusal::NotAuthenticated | Refusal::InvalidToken | Refusal::NotFound | Refusal::Method(_), _) => {
+                refusal.detail()
+            }
+            (_, Some(Route::Mcp)) => refusal.rpc(),
+            (_, _) => refusal.detail(),
+        });
+        access.status = answer.status().as_u16();
+        let headers = answer.headers_mut();
+        if let Ok(id) = HeaderValue::try_from(access.id.as_str()) {
+            headers.insert(REQUEST_ID, id);
+        }
+        if let Ok(Some(origin)) = origin {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("mcp-session-id, x-request-id"));
+            headers.insert(VARY, HeaderValue::from_static("origin"));
+        }
+        answer.body_mut().set_access(access);
+        answer
+    }
+
+    /// Everything that is checked of a request, in the order of protocol.md 2.1, and then its route.
+    async fn dispatch(
+        &self,
+        route: Route,
+        snapshot: Snapshot,
+        origin: &Result<Option<HeaderValue>, Refusal>,
+        request: Request<Incoming>,
+        now: Duration,
+        access: &mut Access,
+    ) -> Result<Response<Body>, Refusal> {
+        let (parts, body) = request.into_parts();
+        let settings = snapshot.registry().settings();
+        if route.checks_host() {
+            check_host(&parts, settings)?;
+        }
+        let origin = origin.clone()?;
+        check_framing(&parts.headers)?;
+        if parts.method == Method::OPTIONS && origin.is_some() {
+            return Ok(preflight(route));
+        }
+        let method = || if route.takes(&parts.method) { Ok(()) } else { Err(Refusal::Method(route.allow())) };
+        match route {
+            Route::Health => method().map(|()| ops::health()),
+            Route::Ready => method().map(|()| ops::ready(self.stop.ordered())),
+            Route::Mcp => {
+                let caller = self.caller(&snapshot, &parts.headers, now)?;
+                access.client = Some(caller.client().clone());
+                method()?;
+                let (limit, within) = (settings.limits.body_bytes, settings.limits.body_read);
+                let (gateway, http) = (&self.gateway, &self.http);
+                let exchange = Exchange { gateway, http, snapshot, caller, headers: parts.headers, now, access };
+                if parts.method == Method::DELETE {
+                    return Ok(mcp::delete(&exchange));
+                }
+                check_content_type(&exchange.headers)?;
+                check_accept(&exchange.headers)?;
+                let body = read_body(body, limit, within).await?;
+                Ok(mcp::post(exchange, body).await)
+            }
+        }
+    }
+
+    fn caller(&self, snapshot: &Snapshot, headers: &hyper::HeaderMap, now: Duration) -> Result<Caller, Refusal> {
+        let token = bearer_token(headers)?;
+        authenticate(snapshot.registry(), token, now).map_err(|_| Refusal::InvalidToken)
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    // At the limit nothing is accepted; the kernel keeps a few waiting.
+    let permit = Arc::clone(connections).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+/// The answer to a browser that asks whether it may send the real request.
+fn preflight(route: Route) -> Response<Body> {
+    let mut answer = empty(StatusCode::NO_CONTENT);
+    let headers = answer.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(route.allow()));
+    let allowed = "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, last-event-id";
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+    answer
+}
+
+/// Time since the Unix epoch: the one place where requests get theirs.
+#[expect(clippy::disallowed_methods, reason = "this is the edge")]
+#[must_use]
+pub fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

@@ -1,0 +1,13 @@
+//! Who may see and call what.
+//!
+//! Pure functions of a [`Registry`]: no I/O, no clock, no async, no randomness, no log. The default answer is
+//! no. Wire formats are left to `wire`, and what happens after a yes to `gateway` and `upstream`.
+
+pub mod access;
+pub mod auth;
+pub mod fnmatch;
+pub mod registry;
+
+pub use access::{Decision, Permit, Rule, Target};
+pub use auth::{AuthError, Caller, authenticate};
+pub use registry::{ClientId, Reach, Registry, Server, ServerId, ServerKey};

@@ -1,0 +1,185 @@
+//! `config.toml`: reading it, and noticing that it changed.
+
+use std::collections::BTreeSet;
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::StoreError;
+use crate::policy::Registry;
+use crate::policy::registry::Built;
+use crate::wire::config::{Reference, Secrets};
+
+/// How long a file that is being written must have rested before it is read.
+const SETTLE: Duration = Duration::from_millis(50);
+/// How often a file may still change under our eyes before it is read all the same.
+const SETTLE_TRIES: usize = 10;
+
+/// What tells one state of a file from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    modified: Option<SystemTime>,
+    size: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Self { modified: metadata.modified().ok(), size: metadata.size(), inode: metadata.ino() }
+    }
+}
+
+/// A configuration file, and what was last seen of it.
+pub struct ConfigFile {
+    path: PathBuf,
+    /// `None`: could not be looked at.
+    seen: Option<Identity>,
+    text: String,
+}
+
+/// What a file says.
+pub struct Loaded {
+    /// The registry and all problems.
+    pub built: Built,
+    /// Whether the text differs from what was loaded before.
+    pub changed: bool,
+}
+
+impl ConfigFile {
+    /// Names a file; nothing is read yet.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), seen: None, text: String::new() }
+    }
+
+    /// The file's path as it was given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the file looks different from when it was last loaded. Costs one `stat`.
+    #[must_use]
+    pub fn looks_changed(&self) -> bool {
+        self.identity() != self.seen
+    }
+
+    /// Reads the file and builds a registry from it.
+    ///
+    /// A file that is being written is waited for a moment, so that half an edit is not taken for a whole one.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read. What is wrong with its text is in [`Built::problems`].
+    pub fn load(&mut self) -> Result<Loaded, StoreError> {
+        let failed = |source: io::Error| {
+            let error = StoreError::new("read", &self.path, source);
+            match error.source.kind() {
+                ErrorKind::NotFound => {
+                    error.with_hint("name the configuration with --config, or copy config.example.toml")
+                }
+                _ => error,
+            }
+        };
+        let mut identity = self.identity();
+        for _ in 0..SETTLE_TRIES {
+            // Only a file that was loaded before can be caught in the middle of an edit.
+            if self.seen.is_none() {
+                break;
+            }
+            std::thread::sleep(SETTLE);
+            let later = self.identity();
+            if std::mem::replace(&mut identity, later) == later {
+                break;
+            }
+        }
+        let text = fs::read_to_string(&self.path);
+        self.seen = identity;
+        let text = text.map_err(failed)?;
+        let changed = text != self.text;
+        self.text = text;
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        Ok(Loaded { built: Registry::load(&self.text, |references| resolve(references, folder)), changed })
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        fs::metadata(&self.path).ok().map(|m| Identity::of(&m))
+    }
+}
+
+/// Looks up the values that stand outside the configuration; relative paths begin at its folder.
+fn resolve(references: &BTreeSet<Reference>, folder: &Path) -> Secrets {
+    let mut secrets = Secrets::default();
+    for reference in references {
+        let value = match reference {
+            Reference::Env(name) => {
+                std::env::var(name).map_err(|_| format!("environment variable `{name}` is not set or not UTF-8"))
+            }
+            Reference::File(path) => fs::read_to_string(folder.join(path))
+                .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+                .map_err(|e| format!("cannot read `{path}`: {}", crate::log::os_error(&e))),
+        };
+        secrets.insert(reference.clone(), value);
+    }
+    secrets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("mcp-x-file-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_change_is_noticed_and_read() {
+        let folder = folder("change");
+        let path = folder.join("config.toml");
+        fs::write(&path, "[clients.a]\nauth_token = \"1\"\n").unwrap();
+        let mut file = ConfigFile::new(&path);
+        assert!(file.looks_changed());
+        assert!(file.load().unwrap().changed);
+        assert!(!file.looks_changed());
+        fs::write(&path, "[clients.b]\nauth_token = \"1\"\n# more\n").unwrap();
+        assert!(file.looks_changed());
+        let loaded = file.load().unwrap();
+        assert!(loaded.changed && loaded.built.registry.is_some());
+        fs::remove_file(&path).unwrap();
+        assert!(file.looks_changed());
+        assert!(file.load().is_err());
+        assert!(!file.looks_changed(), "a file that is gone is reported once");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn the_same_text_written_again_is_no_change() {
+        let folder = folder("same");
+        let path = folder.join("config.toml");
+        fs::write(&path, "").unwrap();
+        let mut file = ConfigFile::new(&path);
+        file.load().unwrap();
+        fs::write(folder.join("new"), "").unwrap();
+        fs::rename(folder.join("new"), &path).unwrap();
+        assert!(file.looks_changed());
+        assert!(!file.load().unwrap().changed);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn references_are_resolved_from_files_and_the_environment() {
+        let folder = folder("secrets");
+        fs::write(folder.join("token"), "abc\n").unwrap();
+        let path = folder.join("config.toml");
+        fs::write(&path, "[clients.a]\nauth_token_file = \"token\"\n[clients.b]\nauth_token_env = \"MCP_X_NO_SUCH\"\n")
+            .unwrap();
+        let built = ConfigFile::new(&path).load().unwrap().built;
+        let texts: Vec<String> = built.problems.iter().map(|p| p.display("config.toml").to_string()).collect();
+        assert_eq!(texts.len(), 1, "{texts:?}");
+        assert!(texts[0].contains("`MCP_X_NO_SUCH` is not set"), "{texts:?}");
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

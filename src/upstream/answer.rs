@@ -1,0 +1,348 @@
+//! A server's answer to one request, as the messages it consists of.
+//!
+//! Whether the server answers with one JSON object or with an event stream, [`Answer`] hands out its messages one by one
+//! as they arrive, the response last. What concerns only the gateway stays here: time and size limits, requests that the
+//! server makes meanwhile, and reading the body to its end so that the connection can be used again.
+//! Source: MCP 2025-11-25, transports, "Sending Messages to the Server"; protocol.md 3.4 to 3.7.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::Response;
+use hyper::body::{Body, Bytes};
+use hyper::header::CONTENT_TYPE;
+use tokio::time::{Instant, Sleep};
+
+use super::error::UpstreamError;
+use super::legacy::Session;
+use super::{Channel, Upstream};
+use crate::outbound::Incoming;
+use crate::wire::config::Limits;
+use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Sender, result_message};
+use crate::wire::mcp::{code, method};
+use crate::wire::sse::{Decoder, Event};
+
+/// How long the rest of a body is waited for after the response was read.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TimeLimits {
+    /// Longest silence.
+    pub(super) silent: Duration,
+    /// Longest time altogether.
+    pub(super) whole: Duration,
+}
+
+/// The clock of one call.
+pub(super) struct Timer {
+    limits: TimeLimits,
+    begun: Instant,
+    heard: Instant,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Timer {
+    pub(super) fn start(limits: TimeLimits) -> Self {
+        let now = Instant::now();
+        let sleep = Box::pin(tokio::time::sleep_until(now + limits.silent.min(limits.whole)));
+        Self { limits, begun: now, heard: now, sleep }
+    }
+
+    /// Something came.
+    fn heard(&mut self) {
+        self.heard = Instant::now();
+    }
+
+    /// Fails when a limit has passed. Hearing something does not move the timer; when it rings too early it is set anew.
+    fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
+        loop {
+            ready!(self.sleep.as_mut().poll(cx));
+            let (silent, whole) = (self.heard + self.limits.silent, self.begun + self.limits.whole);
+            let now = Instant::now();
+            if now >= whole {
+                return Poll::Ready(UpstreamError::TooLong(self.limits.whole));
+            }
+            if now >= silent {
+                return Poll::Ready(UpstreamError::Silent(self.limits.silent));
+            }
+            self.sleep.as_mut().reset(silent.min(whole));
+        }
+    }
+
+    /// Waits for `future` within the limits.
+    pub(super) async fn limit<T>(&mut self, future: impl Future<Output = T>) -> Result<T, UpstreamError> {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(value) => Poll::Ready(Ok(value)),
+            Poll::Pending => self.poll_limit(cx).map(Err),
+        })
+        .await
+    }
+}
+
+/// One message of an answer.
+#[derive(Debug)]
+pub enum Message {
+    /// A notification that belongs to the request.
+    Notification(Envelope),
+    /// The response, result or error; nothing follows.
+    Response(Envelope),
+}
+
+/// In which form the messages come.
+enum Form {
+    /// One JSON object; what has come of it.
+    Json(Vec<Bytes>),
+    Events(Decoder),
+}
+
+/// An answer being read.
+pub struct Answer {
+    channel: Channel,
+    session: Arc<Session>,
+    /// Id of the request, which the response must have.
+    id: u64,
+    body: Option<Incoming>,
+    form: Form,
+    received: usize,
+    timer: Timer,
+}
+
+impl Answer {
+    /// Takes over a 2xx response.
+    ///
+    /// # Errors
+    /// [`UpstreamError::NotMcp`] for a content type that is neither JSON nor an event stream.
+    pub(super) fn new(
+        channel: Channel,
+        session: Arc<Session>,
+        id: u64,
+        response: Response<Incoming>,
+        timer: Timer,
+    ) -> Result<Self, UpstreamError> {
+        let form = match content_type(&response).as_str() {
+            "application/json" => Form::Json(Vec::new()),
+            "text/event-stream" => Form::Events(Decoder::new(channel.upstream.limits.event_bytes)),
+            other => {
+                let found = if other.is_empty() { "no content type".into() } else { format!("`{other}`") };
+                return Err(UpstreamError::NotMcp(format!("expected JSON or an event stream, found {found}")));
+            }
+        };
+        Ok(Self { channel, session, id, body: Some(response.into_body()), form, received: 0, timer })
+    }
+
+    /// The id under which the request was sent, which is its progress token too.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The server that answers.
+    #[must_use]
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.channel.upstream
+    }
+
+    /// The session in which the request was made.
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Waits for the response, passing over notifications.
+    ///
+    /// # Errors
+    /// As [`poll_message`](Self::poll_message).
+    pub async fn response(mut self) -> Result<Envelope, UpstreamError> {
+        loop {
+            if let Message::Response(response) = std::future::poll_fn(|cx| self.poll_message(cx)).await? {
+                return Ok(response);
+            }
+        }
+    }
+
+    /// The next message. After the response, or an error, there is none.
+    ///
+    /// # Errors
+    /// Everything in [`UpstreamError`] that can happen to an answer. A call that ran into a limit is cancelled at the server.
+    pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, UpstreamError>> {
+        let polled = self.poll_unlimited(cx);
+        let result = match polled {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(ready!(self.timer.poll_limit(cx))),
+        };
+        if let Err(UpstreamError::Silent(_) | UpstreamError::TooLong(_)) = result {
+            self.cancel("the call took too long");
+        }
+        Poll::Ready(result)
+    }
+
+    fn poll_unlimited(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, UpstreamError>> {
+        loop {
+            if let Some(message) = self.buffered_message()? {
+                return Poll::Ready(Ok(message));
+            }
+            let Some(body) = self.body.as_mut() else { return Poll::Ready(Err(UpstreamError::Ended)) };
+            match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(frame) => {
+                    self.timer.heard();
+                    if let Ok(chunk) = frame?.into_data() {
+                        self.take_chunk(chunk)?;
+                    }
+                }
+                None => {
+                    self.body = None;
+                    let last = self.last_message()?.ok_or(UpstreamError::Ended)?;
+                    return Poll::Ready(Ok(last));
+                }
+            }
+        }
+    }
+
+    fn take_chunk(&mut self, chunk: Bytes) -> Result<(), UpstreamError> {
+        match &mut self.form {
+            Form::Events(decoder) => decoder.feed(chunk),
+            Form::Json(chunks) => {
+                self.received += chunk.len();
+                let limit = self.channel.upstream.limits.response_bytes;
+                if self.received > limit {
+                    return Err(UpstreamError::TooLarge(limit));
+                }
+                chunks.push(chunk);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next message among the events that have come.
+    fn buffered_message(&mut self) -> Result<Option<Message>, UpstreamError> {
+        while let Form::Events(decoder) = &mut self.form {
+            let Some(event) = decoder.next_event()? else { break };
+            if let Some(message) = self.read_event(event)? {
+                return Ok(Some(message));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the end of the body completes.
+    fn last_message(&mut self) -> Result<Option<Message>, UpstreamError> {
+        match &mut self.form {
+            Form::Json(chunks) => {
+                let whole = match chunks.as_slice() {
+                    [one] => one.clone(),
+                    many => Bytes::from(many.concat()),
+                };
+                match self.read_message(whole)? {
+                    Some(Message::Response(response)) => Ok(Some(Message::Response(response))),
+                    _ => Err(UpstreamError::NotMcp("expected a JSON-RPC response".into())),
+                }
+            }
+            Form::Events(decoder) => match decoder.finish()? {
+                Some(event) => self.read_event(event),
+                None => Ok(None),
+            },
+        }
+    }
+
+    fn read_event(&mut self, event: Event) -> Result<Option<Message>, UpstreamError> {
+        if event.is_message() { self.read_message(event.data) } else { Ok(None) }
+    }
+
+    /// Reads one message; `None` for what the gateway settles itself.
+    fn read_message(&mut self, bytes: Bytes) -> Result<Option<Message>, UpstreamError> {
+        let not_mcp = |e: &dyn std::fmt::Display| UpstreamError::NotMcp(format!("expected a JSON-RPC message: {e}"));
+        let envelope = Envelope::parse(bytes, self.channel.upstream.limits.json_depth, Sender::Server);
+        let envelope = envelope.map_err(|e| not_mcp(&e))?;
+        match envelope.kind().map_err(|e| not_mcp(&e))? {
+            Kind::Notification => Ok(Some(Message::Notification(envelope))),
+            Kind::Request => {
+                self.refuse(&envelope);
+                Ok(None)
+            }
+            // An error without an id is about this request too: the server could not read it.
+            Kind::Result | Kind::Error if envelope.id_is(self.id) || envelope.id_span().is_none() => {
+                self.linger();
+                Ok(Some(Message::Response(envelope)))
+            }
+            Kind::Result | Kind::Error => Ok(None),
+        }
+    }
+
+    /// Answers a request that the server makes while it serves ours: a ping gets its pong, for everything else there is
+    /// nobody to ask.
+    fn refuse(&self, request: &Envelope) {
+        let Some(id) = request.id() else { return };
+        let answer = if request.method().as_deref() == Some(method::PING) {
+            result_message(id, b"{}")
+        } else {
+            ErrorObject::new(code::METHOD_NOT_FOUND, "no client can be asked here").to_message(Some(id))
+        };
+        self.post_aside(answer);
+    }
+
+    /// Tells the server that nobody waits for the response any more.
+    pub fn cancel(&mut self, reason: &str) {
+        self.body = None;
+        let id = self.id;
+        let message = format!(
+            r#"{{"jsonrpc":"2.0","method":"{}","params":{{"requestId":{id},"reason":"{reason}"}}}}"#,
+            method::CANCELLED
+        );
+        self.post_aside(message.into_bytes());
+    }
+
+    /// Sends a message for which no answer is expected, without making this call wait.
+    fn post_aside(&self, message: Vec<u8>) {
+        let (channel, session) = (self.channel.clone(), Arc::clone(&self.session));
+        tokio::spawn(async move {
+            let sent = tokio::time::timeout(channel.upstream.limits.connect, channel.notify(&session, message)).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                channel.upstream.log.debug("message to server lost", |r| _ = r.field("server", channel.upstream.id()));
+            }
+        });
+    }
+
+    /// Lets the body end by itself so that its connection can be used again; what still comes is thrown away.
+    fn linger(&mut self) {
+        let Some(mut body) = self.body.take() else { return };
+        if body.is_end_stream() {
+            return;
+        }
+        tokio::spawn(async move {
+            let end = async {
+                while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
+            };
+            // Running out of time closes the connection, which is all that is left to do.
+            let _ = tokio::time::timeout(LINGER, end).await;
+        });
+    }
+}
+
+/// The media type, in lower case and without parameters.
+fn content_type(response: &Response<Incoming>) -> String {
+    let value = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Reads a whole body of at most `limit` bytes.
+pub(super) async fn collect(mut body: Incoming, limit: usize) -> Result<Vec<u8>, UpstreamError> {
+    let mut whole = Vec::new();
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        if let Ok(chunk) = frame?.into_data() {
+            if whole.len() + chunk.len() > limit {
+                return Err(UpstreamError::TooLarge(limit));
+            }
+            whole.extend_from_slice(&chunk);
+        }
+    }
+    Ok(whole)
+}
+
+/// Limits of a call from the configuration and the server's own.
+pub(super) fn time_limits(limits: &Limits, own: Option<Duration>) -> TimeLimits {
+    TimeLimits { silent: own.unwrap_or(limits.silent_call), whole: limits.whole_call }
+}

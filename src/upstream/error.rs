@@ -1,0 +1,64 @@
+//! Why a server gave no usable answer.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::outbound::OutboundError;
+use crate::wire::jsonrpc::ErrorObject;
+use crate::wire::sse::SseError;
+
+/// Why a server gave no usable answer. The texts are for the log and for a server's owner, not for every client.
+#[derive(Clone, Debug, PartialEq)]
+pub enum UpstreamError {
+    /// No connection, or one that broke.
+    Unreachable(OutboundError),
+    /// Nothing came for longer than the limit.
+    Silent(Duration),
+    /// The call as a whole took longer than the limit.
+    TooLong(Duration),
+    /// The answer is larger than the limit, in bytes.
+    TooLarge(usize),
+    /// An HTTP status that is not an answer.
+    BadStatus(u16),
+    /// Something that is not MCP: what was expected and what was found.
+    NotMcp(String),
+    /// The answer ended before the response was there.
+    Ended,
+    /// A JSON-RPC error.
+    Rpc(ErrorObject),
+    /// The server was taken out of the configuration.
+    Removed,
+}
+
+impl fmt::Display for UpstreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(e) => e.fmt(f),
+            Self::Silent(limit) => write!(f, "no answer for {} s", limit.as_secs()),
+            Self::TooLong(limit) => write!(f, "not finished after {} s", limit.as_secs()),
+            Self::TooLarge(limit) => write!(f, "answer larger than {limit} bytes"),
+            Self::BadStatus(status) => write!(f, "HTTP status {status}"),
+            Self::NotMcp(what) => f.write_str(what),
+            Self::Ended => f.write_str("the answer ended before the response"),
+            Self::Rpc(e) => write!(f, "error {}: {}", e.code, e.message),
+            Self::Removed => f.write_str("no longer configured"),
+        }
+    }
+}
+
+impl std::error::Error for UpstreamError {}
+
+impl From<OutboundError> for UpstreamError {
+    fn from(error: OutboundError) -> Self {
+        Self::Unreachable(error)
+    }
+}
+
+impl From<SseError> for UpstreamError {
+    fn from(error: SseError) -> Self {
+        match error {
+            SseError::TooLarge { limit } => Self::TooLarge(limit),
+            SseError::NotUtf8 => Self::NotMcp(error.to_string()),
+        }
+    }
+}
