@@ -1,11 +1,70 @@
-//! MCP-X
-pub mod cli;
-pub mod gateway;
-pub mod http;
+//! MCP-X: a multi-client MCP gateway with per-tool access control.
+//!
+//! Many clients, each with a bearer token, connect to one `/mcp` endpoint. Each client can bring its own MCP servers and
+//! share chosen tools of them, by fnmatch pattern, with other clients. Who may do what is said in one `config.toml`.
+//!
+//! This page is the map. Read the modules in the order in which they stand below and you have read the gateway from its
+//! bytes up to its command line.
+//!
+//! # Layers
+//!
+//! A module may use only modules of a lower rank; `tests/it/repository.rs` reads the sources and fails on anything else.
+//!
+//! | rank | module | what it knows | I/O |
+//! |---|---|---|---|
+//! | 0 | [`log`], [`shutdown`] | one-line records; the stop signal | stderr |
+//! | 1 | [`wire`] | bytes ↔ types: JSON-RPC, MCP, SSE, sealed values, `config.toml` | none |
+//! | 2 | [`policy`] | who may see and call what: [`policy::Registry`], [`policy::Decision`], [`policy::Permit`] | none |
+//! | 3 | [`outbound`] | outgoing HTTP(S): connector, address vetting, idle connections | sockets |
+//! | 4 | [`store`] | where configuration and secrets are kept | files |
+//! | 4 | [`upstream`] | the client side of MCP: sessions, calls, catalogues | through `outbound` |
+//! | 5 | [`gateway`] | the use cases: snapshot, view, call, session, reload | through rank 4 |
+//! | 6 | [`http`] | the server side: accept loop, checks, the MCP endpoint | listening socket |
+//! | 7 | [`cli`] | arguments, and one file a subcommand | process |
+//!
+//! # One `tools/call`
+//!
+//! 1. [`http::server`] accepts. One wrapper around every request takes the clock, makes a request id and writes the one
+//!    record of the request when its answer is over.
+//! 2. [`http::router`] says where it goes; [`http::request`] checks `Host` and `Origin` and finds the bearer token, which
+//!    [`policy::authenticate`] turns into a [`policy::Caller`]. Only then is the body read, up to the limit.
+//! 3. [`gateway::Gateway::snapshot`] gives the one registry under which the request is served to its end.
+//! 4. [`wire::jsonrpc::Envelope`] reads the message in one pass, without a tree; `http::mcp` decides its era.
+//! 5. [`gateway::View`] knows what the caller sees: it finds the tool's server and the [`policy::Permit`] that
+//!    [`policy::Registry::decide`] gave when the view was made.
+//! 6. [`upstream::Upstream::call`] takes the permit and sends the message with the gateway's own id and progress token
+//!    and the server's own name for the tool, everything else byte for byte ([`wire::splice`]).
+//! 7. [`gateway::Relay`] hands the answer back message by message as it arrives, with the client's id and token.
+//!
+//! # One change of the configuration
+//!
+//! [`store::ConfigFile`] notices that the file changed and reads it; [`wire::config`] finds what stands where,
+//! [`policy::Registry::load`] what it means, and both report every problem at once. Without an error the new registry
+//! replaces the old one between two requests; with one the old registry stays.
+//!
+//! # What you will not find
+//!
+//! - An allowed default: where no rule says yes, the answer is no.
+//! - A way to an upstream without a [`policy::Permit`], but for the fetching of catalogues, which leave only through a view.
+//! - A clock below [`http`], but for timers; `async`, randomness or logging in [`wire`] and [`policy`].
+//! - A JSON tree of a message that passes through.
+//! - Global state, `unsafe` code, or a lock held across an await.
+
 pub mod log;
-pub mod outbound;
-pub mod policy;
 pub mod shutdown;
-pub mod store;
-pub mod upstream;
+
 pub mod wire;
+
+pub mod policy;
+
+pub mod outbound;
+
+pub mod store;
+
+pub mod upstream;
+
+pub mod gateway;
+
+pub mod http;
+
+pub mod cli;

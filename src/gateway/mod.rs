@@ -114,7 +114,7 @@ impl Gateway {
         before.registry
     }
 
-    /// What the servers that a client sees have to say to models, each at most [`INSTRUCTIONS`] bytes.
+    /// What the servers that a client sees have to say to models, each at most 2 KiB.
     ///
     /// SECURITY: a self-registered server may speak only to its owner, because its words reach the model of whoever
     /// reads them.

@@ -32,7 +32,7 @@ pub struct View {
     /// Positions in `tools` by exposed name.
     by_name: HashMap<String, usize>,
     tools: Vec<Entry>,
-    /// The results of `tools/list`, by shape, made when first asked for.
+    /// The results of `tools/list`, one for each shape (see `fits`), made when first asked for.
     lists: [OnceLock<Bytes>; SHAPES],
 }
 

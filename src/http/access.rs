@@ -6,6 +6,9 @@ use crate::http::connection::Busy;
 use crate::log::Log;
 use crate::policy::{ClientId, ServerId};
 
+/// Characters of a path that are recorded.
+const LONGEST_PATH: usize = 128;
+
 /// What is known of a request so far; written to the log when the request is over, however it ends.
 pub struct Access {
     /// Names the request in every record about it and in its answer.
@@ -44,7 +47,7 @@ impl Access {
             id,
             client: None,
             method,
-            path: path.to_owned(),
+            path: path.chars().take(LONGEST_PATH).collect(),
             rpc: None,
             tool: None,
             server: None,

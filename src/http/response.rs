@@ -118,6 +118,9 @@ impl Events {
             }
             out.extend_from_slice(KEEP_ALIVE);
         }
+        if self.done && out.is_empty() {
+            return Poll::Ready(None);
+        }
         if !self.done {
             self.alive.as_mut().reset(Instant::now() + KEEP_ALIVE_INTERVAL);
             // Resetting does not wake: the timer has to be asked again for that.

@@ -24,8 +24,7 @@ use super::vet::vet;
 use crate::policy::Reach;
 use crate::wire::endpoint::Endpoint;
 
-/// Most bytes of an answer's head, and of what is read from a socket at once. The number of headers is hyper's
-/// default, 100: another would cost an allocation per answer.
+/// Most bytes of an answer's head. The number of headers is hyper's default, 100: another costs an allocation per answer.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// A connection: the end that takes requests, and a hold on the task that does the work.
@@ -69,7 +68,7 @@ pub(super) async fn connect(
 async fn open(to: &Endpoint, reach: Reach, trust: &Trust, deadline: Instant) -> Result<Link, OutboundError> {
     let session = if to.https { Some(trust.session(&to.host).await?) } else { None };
     let addresses = allowed(resolve(&to.host, to.port).await?, reach)?;
-    let (stream, peer) = dial(&addresses, deadline).await?;
+    let (stream, peer) = dial(&to.host, &addresses, deadline).await?;
     let place = Arc::new(Place::new(key(to, reach)));
     match session {
         Some(session) => drive(session.handshake(stream).await?, place, peer).await,
@@ -77,7 +76,7 @@ async fn open(to: &Endpoint, reach: Reach, trust: &Trust, deadline: Instant) -> 
     }
 }
 
-/// Finds the addresses of a host, in the order in which they should be tried; at least one.
+/// Finds the addresses of a host, in the order in which they should be tried.
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, OutboundError> {
     if let Ok(literal) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(literal, port)]);
@@ -86,12 +85,13 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, OutboundError
     if name == "localhost" || name.ends_with(".localhost") {
         return Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]);
     }
-    let failed = |reason: String| OutboundError::Resolve { host: host.to_owned(), reason };
-    let found: Vec<_> = lookup_host((host, port)).await.map_err(|error| failed(error.to_string()))?.collect();
-    if found.is_empty() { Err(failed("no address".to_owned())) } else { Ok(found) }
+    match lookup_host((host, port)).await {
+        Ok(found) => Ok(found.collect()),
+        Err(error) => Err(OutboundError::Resolve { host: host.to_owned(), reason: error.to_string() }),
+    }
 }
 
-/// Keeps the addresses that may be connected to; at least one.
+/// Keeps the addresses that may be connected to; an error if that leaves none of them.
 ///
 /// SECURITY: what is vetted here is connected to as it is; nothing is resolved a second time.
 fn allowed(found: Vec<SocketAddr>, reach: Reach) -> Result<Vec<SocketAddr>, OutboundError> {
@@ -110,19 +110,31 @@ fn allowed(found: Vec<SocketAddr>, reach: Reach) -> Result<Vec<SocketAddr>, Outb
     }
 }
 
-/// Connects to the first address that accepts; the time left is shared out among those not yet tried.
-async fn dial(addresses: &[SocketAddr], deadline: Instant) -> Result<(TcpStream, SocketAddr), OutboundError> {
+/// Connects to the first address that accepts, or says why the first one did not.
+///
+/// Each gets an equal share of the time left; the last one's end is that of the deadline, which the caller sets.
+async fn dial(
+    host: &str,
+    addresses: &[SocketAddr],
+    deadline: Instant,
+) -> Result<(TcpStream, SocketAddr), OutboundError> {
     let mut first_failure = None;
-    for (&address, untried) in addresses.iter().zip((1..=addresses.len() as u32).rev()) {
-        let share = deadline.saturating_duration_since(Instant::now()) / untried;
-        let kind = match timeout(share, dial_one(address)).await {
-            Ok(Ok(stream)) => return Ok((stream, address)),
-            Ok(Err(error)) => error.kind(),
-            Err(_) => io::ErrorKind::TimedOut,
+    let mut untried = addresses.iter();
+    while let Some(&address) = untried.next() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let outcome = match u32::try_from(untried.len()) {
+            Ok(others @ 1..) => {
+                timeout(left / (others + 1), dial_one(address)).await.unwrap_or_else(|late| Err(late.into()))
+            }
+            _ => dial_one(address).await,
         };
-        first_failure.get_or_insert(OutboundError::Connect { address, kind });
+        match outcome {
+            Ok(stream) => return Ok((stream, address)),
+            Err(error) => first_failure.get_or_insert(OutboundError::Connect { address, kind: error.kind() }),
+        };
     }
-    Err(first_failure.unwrap_or(OutboundError::Resolve { host: String::new(), reason: "no address".to_owned() }))
+    let nothing_to_try = || OutboundError::Resolve { host: host.to_owned(), reason: "no address".to_owned() };
+    Err(first_failure.unwrap_or_else(nothing_to_try))
 }
 
 async fn dial_one(address: SocketAddr) -> io::Result<TcpStream> {
@@ -138,8 +150,63 @@ async fn drive<S>(stream: S, place: Arc<Place>, peer: SocketAddr) -> Result<Link
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (sender, connection) = http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await?;
+    let (sender, connection) =
+        http1::Builder::new().max_header_size(MAX_HEAD).max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await?;
     // How a connection ends is told to its request; between requests nobody needs to know.
     let driver = tokio::spawn(connection).abort_handle();
     Ok(Link { sender, place, peer, driver })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{SOON, Server, refusing};
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[track_caller]
+    fn check_allowed(found: &[&str], reach: Reach, expected: Result<&[&str], &str>) {
+        let left = allowed(addresses(found), reach).map_err(|error| error.to_string());
+        assert_eq!(left, expected.map(addresses).map_err(str::to_owned), "{found:?} {reach:?}");
+    }
+
+    #[test]
+    fn every_address_of_a_name_is_vetted() {
+        let mixed = ["127.0.0.1:1", "8.8.8.8:1", "169.254.169.254:1", "[2606:4700::1]:1"];
+        check_allowed(&mixed, Reach::Public, Ok(&["8.8.8.8:1", "[2606:4700::1]:1"]));
+        check_allowed(&mixed, Reach::Private, Ok(&["127.0.0.1:1", "8.8.8.8:1", "[2606:4700::1]:1"]));
+        let none = Err("address `127.0.0.1` is not allowed here: loopback");
+        check_allowed(&["127.0.0.1:1", "10.0.0.1:1"], Reach::Public, none);
+        check_allowed(&[], Reach::Public, Ok(&[]));
+    }
+
+    #[tokio::test]
+    async fn literals_and_localhost_need_no_resolver() {
+        let local = addresses(&["127.0.0.1:7", "[::1]:7"]);
+        for (host, expected) in [
+            ("localhost", local.clone()),
+            ("localhost.", local.clone()),
+            ("mcp.localhost", local),
+            ("10.1.2.3", addresses(&["10.1.2.3:7"])),
+            ("fe80::1", addresses(&["[fe80::1]:7"])),
+        ] {
+            assert_eq!(resolve(host, 7).await, Ok(expected), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_next_address_is_tried_when_one_refuses() {
+        let server = Server::start(|_| ());
+        let good = SocketAddr::from((Ipv4Addr::LOCALHOST, server.endpoint.port));
+        let (one, other) = (refusing(), refusing());
+        let reached = |result: Result<(TcpStream, SocketAddr), _>| result.map(|(_, address)| address);
+        let deadline = Instant::now() + SOON;
+        assert_eq!(reached(dial("h", &[one, good, other], deadline).await), Ok(good));
+        let refused = OutboundError::Connect { address: one, kind: io::ErrorKind::ConnectionRefused };
+        assert_eq!(reached(dial("h", &[one, other], deadline).await), Err(refused));
+        let none = OutboundError::Resolve { host: "h".to_owned(), reason: "no address".to_owned() };
+        assert_eq!(reached(dial("h", &[], deadline).await), Err(none));
+    }
 }

@@ -120,7 +120,7 @@ fn is_malformed(error: &hyper::Error) -> bool {
 }
 
 /// The error's text and those of its causes, outermost first.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+fn chain(error: &(dyn Error + 'static)) -> String {
     causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 

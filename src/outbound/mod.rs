@@ -21,12 +21,13 @@ mod body;
 mod connect;
 mod error;
 mod pool;
+mod vet;
+
 #[cfg(not(feature = "tls"))]
 #[path = "no_tls.rs"]
 mod tls;
 #[cfg(feature = "tls")]
 mod tls;
-mod vet;
 
 #[cfg(test)]
 mod tests;

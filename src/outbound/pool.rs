@@ -30,7 +30,7 @@ pub(super) fn key(to: &Endpoint, reach: Reach) -> Key<'_> {
     (to.port, to.https, matches!(reach, Reach::Private), &to.host)
 }
 
-/// Where a connection leads, owned; shared by the connections that lead there.
+/// Where a connection leads, owned; a shelf shares it with the first connection that it held.
 pub(super) struct Place {
     port: u16,
     https: bool,
@@ -99,11 +99,9 @@ impl Pool {
     ///
     /// A closed one is dropped; one whose request is still being written (the server answered early) may wait here.
     pub(super) fn put(self: &Arc<Self>, link: Link, idle: Duration) {
-        if idle.is_zero() || link.sender.is_closed() {
+        if link.sender.is_closed() {
             return;
         }
-        // Outside a runtime nothing could close the connection in time.
-        let Ok(runtime) = Handle::try_current() else { return };
         let until = Instant::now() + idle;
         let mut state = self.lock();
         let at = state.find(link.place.key()).unwrap_or_else(|at| {
@@ -116,7 +114,10 @@ impl Pool {
             }
             shelf.idle.push_back(Idle { link, until });
         }
-        if !state.swept {
+        // There is no runtime when a body is dropped after its runtime has ended; neither is there a connection.
+        if !state.swept
+            && let Ok(runtime) = Handle::try_current()
+        {
             state.swept = true;
             runtime.spawn(sweep_until_empty(Arc::downgrade(self)));
         }
@@ -147,5 +148,19 @@ async fn sweep_until_empty(pool: Weak<Pool>) {
         if !left {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+impl Pool {
+    /// The number of connections kept.
+    pub(super) fn idle(&self) -> usize {
+        self.lock().shelves.iter().map(|shelf| shelf.idle.len()).sum()
+    }
+
+    /// The number of connections that a request could take.
+    pub(super) fn ready(&self) -> usize {
+        let now = Instant::now();
+        self.lock().shelves.iter().flat_map(|shelf| &shelf.idle).filter(|idle| idle.usable(now)).count()
     }
 }

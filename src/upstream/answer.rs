@@ -16,11 +16,11 @@ use hyper::body::{Body, Bytes};
 use hyper::header::CONTENT_TYPE;
 use tokio::time::{Instant, Sleep};
 
+use super::Upstream;
+use super::channel::Channel;
 use super::error::UpstreamError;
 use super::legacy::Session;
-use super::{Channel, Upstream};
 use crate::outbound::Incoming;
-use crate::wire::config::Limits;
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Sender, result_message};
 use crate::wire::mcp::{code, method};
 use crate::wire::sse::{Decoder, Event};
@@ -97,7 +97,7 @@ pub enum Message {
 enum Form {
     /// One JSON object; what has come of it.
     Json(Vec<Bytes>),
-    Events(Decoder),
+    Events(Box<Decoder>),
 }
 
 /// An answer being read.
@@ -126,7 +126,7 @@ impl Answer {
     ) -> Result<Self, UpstreamError> {
         let form = match content_type(&response).as_str() {
             "application/json" => Form::Json(Vec::new()),
-            "text/event-stream" => Form::Events(Decoder::new(channel.upstream.limits.event_bytes)),
+            "text/event-stream" => Form::Events(Box::new(Decoder::new(channel.settings.limits.event_bytes))),
             other => {
                 let found = if other.is_empty() { "no content type".into() } else { format!("`{other}`") };
                 return Err(UpstreamError::NotMcp(format!("expected JSON or an event stream, found {found}")));
@@ -175,7 +175,8 @@ impl Answer {
             Poll::Pending => Err(ready!(self.timer.poll_limit(cx))),
         };
         if let Err(UpstreamError::Silent(_) | UpstreamError::TooLong(_)) = result {
-            self.cancel("the call took too long");
+            self.body = None;
+            self.channel.cancel(&self.session, self.id);
         }
         Poll::Ready(result)
     }
@@ -207,7 +208,7 @@ impl Answer {
             Form::Events(decoder) => decoder.feed(chunk),
             Form::Json(chunks) => {
                 self.received += chunk.len();
-                let limit = self.channel.upstream.limits.response_bytes;
+                let limit = self.channel.settings.limits.response_bytes;
                 if self.received > limit {
                     return Err(UpstreamError::TooLarge(limit));
                 }
@@ -255,7 +256,7 @@ impl Answer {
     /// Reads one message; `None` for what the gateway settles itself.
     fn read_message(&mut self, bytes: Bytes) -> Result<Option<Message>, UpstreamError> {
         let not_mcp = |e: &dyn std::fmt::Display| UpstreamError::NotMcp(format!("expected a JSON-RPC message: {e}"));
-        let envelope = Envelope::parse(bytes, self.channel.upstream.limits.json_depth, Sender::Server);
+        let envelope = Envelope::parse(bytes, self.channel.settings.limits.json_depth, Sender::Server);
         let envelope = envelope.map_err(|e| not_mcp(&e))?;
         match envelope.kind().map_err(|e| not_mcp(&e))? {
             Kind::Notification => Ok(Some(Message::Notification(envelope))),
@@ -281,29 +282,7 @@ impl Answer {
         } else {
             ErrorObject::new(code::METHOD_NOT_FOUND, "no client can be asked here").to_message(Some(id))
         };
-        self.post_aside(answer);
-    }
-
-    /// Tells the server that nobody waits for the response any more.
-    pub fn cancel(&mut self, reason: &str) {
-        self.body = None;
-        let id = self.id;
-        let message = format!(
-            r#"{{"jsonrpc":"2.0","method":"{}","params":{{"requestId":{id},"reason":"{reason}"}}}}"#,
-            method::CANCELLED
-        );
-        self.post_aside(message.into_bytes());
-    }
-
-    /// Sends a message for which no answer is expected, without making this call wait.
-    fn post_aside(&self, message: Vec<u8>) {
-        let (channel, session) = (self.channel.clone(), Arc::clone(&self.session));
-        tokio::spawn(async move {
-            let sent = tokio::time::timeout(channel.upstream.limits.connect, channel.notify(&session, message)).await;
-            if !matches!(sent, Ok(Ok(()))) {
-                channel.upstream.log.debug("message to server lost", |r| _ = r.field("server", channel.upstream.id()));
-            }
-        });
+        self.channel.notify_aside(&self.session, answer);
     }
 
     /// Lets the body end by itself so that its connection can be used again; what still comes is thrown away.
@@ -340,9 +319,4 @@ pub(super) async fn collect(mut body: Incoming, limit: usize) -> Result<Vec<u8>,
         }
     }
     Ok(whole)
-}
-
-/// Limits of a call from the configuration and the server's own.
-pub(super) fn time_limits(limits: &Limits, own: Option<Duration>) -> TimeLimits {
-    TimeLimits { silent: own.unwrap_or(limits.silent_call), whole: limits.whole_call }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use hyper::body::Bytes;
 
-use super::Channel;
+use super::channel::Channel;
 use super::error::UpstreamError;
 use super::legacy::Tenant;
 use crate::wire::json::{JsonType, Span, elements_of, members_of, text_of, type_of, write_text};
@@ -56,7 +56,7 @@ impl Channel {
     /// # Errors
     /// [`UpstreamError`] of the page that failed; then nothing of what came before is used.
     pub(super) async fn fetch_catalogue(&self) -> Result<Catalogue, UpstreamError> {
-        let limits = &self.upstream.limits;
+        let limits = &self.settings.limits;
         let mut walk = Walk { catalogue: Catalogue::default(), names: HashSet::new(), bytes: 0, cursor: None };
         for _ in 0..limits.list_pages {
             let page = self.page(&mut walk.catalogue.instructions, walk.cursor.as_deref()).await?;

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use hyper::header::HeaderValue;
 use tokio::sync::OnceCell;
 
-use super::Channel;
 use super::answer::Answer;
+use super::channel::Channel;
 use super::error::UpstreamError;
 use crate::policy::ClientId;
 use crate::wire::jsonrpc::Envelope;
@@ -121,7 +121,7 @@ impl Channel {
         let opening =
             Arc::new(Session { id: None, version: ProtocolVersion::LATEST, instructions: None, opening: true });
         let id = self.upstream.next_id();
-        let (answer, session_id) = self.open(&opening, id, initialize(id, tenant)).await?;
+        let (answer, session_id) = self.open(tenant, &opening, id, initialize(id, tenant)).await?;
         let session = Arc::new(agreed(&answer.response().await?, session_id)?);
         self.notify(&session, format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, method::INITIALIZED).into_bytes())
             .await?;
@@ -139,11 +139,12 @@ impl Channel {
     /// Sends `initialize`. A URL without a path is tried as it is and at `/mcp`; one redirect within the origin is followed.
     async fn open(
         &self,
+        tenant: &Tenant,
         opening: &Arc<Session>,
         id: u64,
         message: Vec<u8>,
     ) -> Result<(Answer, Option<HeaderValue>), UpstreamError> {
-        let mut response = self.post_once(opening, message.clone()).await?;
+        let mut response = self.post_short(opening, message.clone()).await?;
         let elsewhere = match response.0.status().as_u16() {
             404 | 405 if self.upstream.server.endpoint.bare => Some(self.upstream.server.endpoint.with_target("/mcp")),
             307 | 308 => self.upstream.redirected(response.0.headers()),
@@ -151,11 +152,11 @@ impl Channel {
         };
         if let Some(endpoint) = elsewhere {
             self.upstream.move_to(endpoint);
-            response = self.post_once(opening, message).await?;
+            response = self.post_short(opening, message).await?;
         }
         let (response, timer) = response;
         let session_id = response.headers().get(header::SESSION_ID).cloned();
-        let answer = self.answer(Arc::clone(opening), id, response, timer).await?;
+        let answer = self.answer(tenant, Arc::clone(opening), id, response, timer).await?;
         Ok((answer, session_id))
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `mod` | [`Upstream`], and [`Channel`]: a request to it over one thread's connections |
+//! | `mod` | [`Upstream`] |
+//! | `channel` | a request to a server over one thread's connections |
 //! | `answer` | [`Answer`]: the messages of an answer as they arrive |
 //! | `legacy` | the handshake dialect: sessions and their renewal |
 //! | `catalogue` | [`Catalogue`]: what a server offers, over all pages |
@@ -15,17 +16,15 @@
 
 mod answer;
 mod catalogue;
+mod channel;
 mod error;
 mod legacy;
 mod pool;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT};
-use hyper::{Method, Request, Response, Uri};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -35,21 +34,13 @@ pub use self::error::UpstreamError;
 pub use self::legacy::Tenant;
 pub use self::pool::Pool;
 
-use self::answer::{TimeLimits, Timer, collect, time_limits};
-use self::legacy::{Session, Sessions};
+use self::channel::Channel;
+use self::legacy::Sessions;
 use crate::log::Log;
-use crate::outbound::{Client, Incoming};
+use crate::outbound::Client;
 use crate::policy::{Permit, Server, ServerId};
-use crate::wire::config::{Limits, Settings};
+use crate::wire::config::Settings;
 use crate::wire::endpoint::Endpoint;
-use crate::wire::jsonrpc::{Envelope, Kind, Sender};
-use crate::wire::mcp::header;
-
-/// Bytes of an error body that are looked at.
-const ERROR_BYTES: usize = 64 * 1024;
-const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("mcp-x/", env!("CARGO_PKG_VERSION")));
 
 /// What a server offers and how fresh that is.
 #[derive(Clone, Debug, Default)]
@@ -69,8 +60,8 @@ pub struct Upstream {
     server: Arc<Server>,
     /// The configured headers, parsed.
     headers: HeaderMap,
-    limits: Limits,
-    list_limits: TimeLimits,
+    /// The settings in force, which a reload may change under a server that stays.
+    settings: RwLock<Arc<Settings>>,
     /// Where the server really is, when its URL led on to another path.
     moved: OnceLock<Endpoint>,
     sessions: Sessions,
@@ -85,7 +76,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    fn new(server: Arc<Server>, settings: &Settings, epoch: Arc<AtomicU64>, log: Log) -> Self {
+    fn new(server: Arc<Server>, settings: Arc<Settings>, epoch: Arc<AtomicU64>, log: Log) -> Self {
         let mut headers = HeaderMap::new();
         for (name, value) in server.headers.iter() {
             // The registry has refused what is not a header.
@@ -93,12 +84,10 @@ impl Upstream {
                 headers.append(name, value);
             }
         }
-        let limits = settings.limits.clone();
         Self {
             server,
             headers,
-            list_limits: TimeLimits { silent: settings.list_timeout, whole: limits.whole_call },
-            limits,
+            settings: RwLock::new(settings),
             moved: OnceLock::new(),
             sessions: Sessions::default(),
             next_id: AtomicU64::new(1),
@@ -144,7 +133,7 @@ impl Upstream {
     #[must_use]
     pub fn slot(self: &Arc<Self>) -> Option<Slot> {
         let slot = Slot(Arc::clone(self));
-        (self.in_flight.fetch_add(1, Ordering::Relaxed) < self.limits.calls_per_server).then_some(slot)
+        (self.in_flight.fetch_add(1, Ordering::Relaxed) < self.settings().limits.calls_per_server).then_some(slot)
     }
 
     /// Sends a request for a client and returns its answer as soon as it begins.
@@ -165,8 +154,15 @@ impl Upstream {
             return Err(UpstreamError::Removed);
         }
         let id = self.next_id();
-        let channel = Channel { upstream: Arc::clone(self), http: http.clone() };
-        channel.request(tenant, id, message(id)).await
+        Channel::new(self, http).request(tenant, id, message(id)).await
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_settings(&self, settings: &Arc<Settings>) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(settings);
     }
 
     fn next_id(&self) -> u64 {
@@ -201,129 +197,5 @@ pub struct Slot(Arc<Upstream>);
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A server, and the connections of the thread that talks to it.
-#[derive(Clone)]
-struct Channel {
-    upstream: Arc<Upstream>,
-    http: Client,
-}
-
-impl Channel {
-    /// Sends a request in the tenant's session.
-    async fn request(&self, tenant: &Tenant, id: u64, message: Vec<u8>) -> Result<Answer, UpstreamError> {
-        let message = Bytes::from(message);
-        let session = self.session(tenant).await?;
-        let (response, timer) = self.post(&session, message.clone(), self.time_limits(tenant)).await?;
-        if response.status() != 404 || session.id.is_none() {
-            if matches!(response.status().as_u16(), 400 | 404) {
-                // Some servers say 400 for a session they do not know. The request may have run: only the next one renews.
-                self.upstream.sessions.forget(tenant, &session);
-            }
-            return self.answer(session, id, response, timer).await;
-        }
-        self.upstream.log.debug("server session lost", |r| _ = r.field("server", self.upstream.id()));
-        drop(response);
-        self.upstream.sessions.forget(tenant, &session);
-        self.upstream.refresh_soon();
-        let session = self.session(tenant).await?;
-        let (response, timer) = self.post(&session, message, self.time_limits(tenant)).await?;
-        self.answer(session, id, response, timer).await
-    }
-
-    fn time_limits(&self, tenant: &Tenant) -> TimeLimits {
-        match tenant {
-            Tenant::Catalogue => self.upstream.list_limits,
-            Tenant::Client { .. } => time_limits(&self.upstream.limits, self.upstream.server.timeout),
-        }
-    }
-
-    /// Sends a message that opens a session.
-    async fn post_once(
-        &self,
-        session: &Session,
-        message: Vec<u8>,
-    ) -> Result<(Response<Incoming>, Timer), UpstreamError> {
-        self.post(session, message.into(), self.upstream.list_limits).await
-    }
-
-    /// Sends a message and waits for the head of the response.
-    async fn post(
-        &self,
-        session: &Session,
-        message: Bytes,
-        limits: TimeLimits,
-    ) -> Result<(Response<Incoming>, Timer), UpstreamError> {
-        let mut timer = Timer::start(limits);
-        let sent = timer.limit(self.send(session, Method::POST, message)).await??;
-        Ok((sent, timer))
-    }
-
-    async fn send(&self, session: &Session, method: Method, body: Bytes) -> Result<Response<Incoming>, UpstreamError> {
-        let endpoint = self.upstream.endpoint();
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = method;
-        // Both were part of a URL that parsed.
-        *request.uri_mut() = Uri::try_from(endpoint.target.as_str()).unwrap_or_default();
-        *request.headers_mut() = self.headers(session, endpoint);
-        let (reach, limit) = (self.upstream.server.reach, self.upstream.limits.connect);
-        Ok(self.http.send(endpoint, reach, limit, request).await?)
-    }
-
-    fn headers(&self, session: &Session, endpoint: &Endpoint) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(8 + self.upstream.headers.len());
-        headers.insert(HOST, HeaderValue::try_from(&endpoint.authority).unwrap_or(HeaderValue::from_static("")));
-        headers.insert(CONTENT_TYPE, JSON);
-        headers.insert(ACCEPT, BOTH);
-        headers.insert(USER_AGENT, AGENT);
-        if let Some(id) = &session.id {
-            headers.insert(header::SESSION_ID, id.clone());
-        }
-        if session.version.sends_header() && !session.opening {
-            headers.insert(header::PROTOCOL_VERSION, HeaderValue::from_static(session.version.as_str()));
-        }
-        headers.extend(self.upstream.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-        headers
-    }
-
-    /// Makes an answer of a response, or tells why it is none.
-    async fn answer(
-        &self,
-        session: Arc<Session>,
-        id: u64,
-        response: Response<Incoming>,
-        timer: Timer,
-    ) -> Result<Answer, UpstreamError> {
-        let status = response.status();
-        if status.is_success() {
-            return Answer::new(self.clone(), session, id, response, timer);
-        }
-        let mut timer = timer;
-        let body = timer.limit(collect(response.into_body(), ERROR_BYTES)).await?.unwrap_or_default();
-        let envelope = Envelope::parse(body.into(), self.upstream.limits.json_depth, Sender::Server).ok();
-        let error = envelope.filter(|e| e.kind() == Ok(Kind::Error)).and_then(|e| e.error());
-        Err(error.map_or(UpstreamError::BadStatus(status.as_u16()), UpstreamError::Rpc))
-    }
-
-    /// Sends a message that has no response.
-    async fn notify(&self, session: &Session, message: Vec<u8>) -> Result<(), UpstreamError> {
-        let (response, _) = self.post_once(session, message).await?;
-        let status = response.status();
-        if !status.is_success() {
-            return Err(UpstreamError::BadStatus(status.as_u16()));
-        }
-        // Read to its end so that the connection is used again; some servers put something into it.
-        collect(response.into_body(), ERROR_BYTES).await.map(drop)
-    }
-
-    /// Ends a session at the server; whether the server likes that makes no difference.
-    async fn end(&self, session: &Session) {
-        if session.id.is_some() {
-            let _ =
-                tokio::time::timeout(self.upstream.limits.connect, self.send(session, Method::DELETE, Bytes::new()))
-                    .await;
-        }
     }
 }

@@ -10,10 +10,11 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::{Channel, Upstream};
+use super::Upstream;
+use super::channel::Channel;
 use crate::log::Log;
 use crate::outbound::Client;
-use crate::policy::{ClientId, Registry, ServerId};
+use crate::policy::{ClientId, Registry, Server, ServerId};
 use crate::wire::config::Settings;
 
 /// Catalogues fetched at the same time.
@@ -53,21 +54,21 @@ impl Pool {
 
     /// Makes the pool match a registry: unchanged servers keep their upstream, its sessions and its catalogue.
     pub fn follow(&self, registry: &Registry) {
-        let settings = registry.settings();
+        let settings = Arc::new(registry.settings().clone());
         let mut refreshers = self.refreshers();
         let old = self.upstreams.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut new = HashMap::with_capacity(old.len());
         for server in registry.servers() {
-            let kept = old.get(&server.id).filter(|u| u.server == *server && u.limits == settings.limits);
-            let upstream = kept.cloned().unwrap_or_else(|| {
-                let made = Upstream::new(Arc::clone(server), settings, Arc::clone(&self.epoch), self.log.clone());
-                let made = Arc::new(made);
-                let task = self.runtime.spawn(self.keep_fresh(Arc::clone(&made), settings));
+            let kept = old.get(&server.id).filter(|u| u.server == *server).cloned();
+            let upstream = kept.unwrap_or_else(|| {
+                let made = self.make(server, &settings);
+                let task = self.runtime.spawn(self.keep_fresh(Arc::clone(&made)));
                 if let Some(before) = refreshers.insert(server.id.clone(), task.abort_handle()) {
                     before.abort();
                 }
                 made
             });
+            upstream.set_settings(&settings);
             new.insert(server.id.clone(), upstream);
         }
         refreshers.retain(|id, task| {
@@ -78,6 +79,11 @@ impl Pool {
             stays
         });
         *self.upstreams.write().unwrap_or_else(PoisonError::into_inner) = new;
+    }
+
+    fn make(&self, server: &Arc<Server>, settings: &Arc<Settings>) -> Arc<Upstream> {
+        let (epoch, log) = (Arc::clone(&self.epoch), self.log.clone());
+        Arc::new(Upstream::new(Arc::clone(server), Arc::clone(settings), epoch, log))
     }
 
     /// The upstream of a server.
@@ -97,7 +103,7 @@ impl Pool {
         let upstreams = self.upstreams.read().unwrap_or_else(PoisonError::into_inner);
         for upstream in upstreams.values() {
             for session in upstream.sessions.end(client, nonce) {
-                let channel = Channel { upstream: Arc::clone(upstream), http: self.http.clone() };
+                let channel = Channel::new(upstream, &self.http);
                 self.runtime.spawn(async move { channel.end(&session).await });
             }
         }
@@ -108,18 +114,18 @@ impl Pool {
     }
 
     /// The life of one server's catalogue.
-    fn keep_fresh(&self, upstream: Arc<Upstream>, settings: &Settings) -> impl Future<Output = ()> + Send + use<> {
-        let (http, fetches, refresh) = (self.http.clone(), Arc::clone(&self.fetches), settings.refresh);
+    fn keep_fresh(&self, upstream: Arc<Upstream>) -> impl Future<Output = ()> + Send + use<> {
+        let (http, fetches) = (self.http.clone(), Arc::clone(&self.fetches));
         async move {
-            let channel = Channel { upstream, http };
             let mut retry = FIRST_RETRY;
             loop {
                 let Ok(turn) = fetches.acquire().await else { return };
-                let fetched = channel.refresh().await;
+                // Made anew each time, for the settings may have changed.
+                let fetched = Channel::new(&upstream, &http).refresh().await;
                 drop(turn);
                 let wait = if fetched {
                     retry = FIRST_RETRY;
-                    refresh
+                    upstream.settings().refresh
                 } else {
                     // Jitter keeps the gateways of a fleet from asking in step.
                     let jittered = retry.mul_f64(rand::random_range(0.8..1.2));
@@ -127,7 +133,7 @@ impl Pool {
                     jittered
                 };
                 // Either somebody asks for it or it is due.
-                let _ = tokio::time::timeout(wait, channel.upstream.stale.notified()).await;
+                let _ = tokio::time::timeout(wait, upstream.stale.notified()).await;
             }
         }
     }

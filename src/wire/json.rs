@@ -402,17 +402,14 @@ impl<'a> Scanner<'a> {
 
 /// Length of the longest prefix without quote, backslash and control characters.
 fn plain_prefix(bytes: &[u8]) -> usize {
-    let special = |b: u8| b == b'"' || b == b'\\' || b < 0x20;
-    // Whole blocks are tested without a branch in them, which the compiler turns into vector compares.
-    let mut length = 0;
-    for block in bytes.chunks_exact(32) {
-        if block.iter().fold(false, |found, &b| found | special(b)) {
-            break;
-        }
-        length += 32;
-    }
+    let special = |b: u8| u8::from(b == b'"') | u8::from(b == b'\\') | u8::from(b < 0x20);
+    // Whole blocks are tested without a branch in them, which the compiler turns into vector instructions; with `bool`
+    // instead of `u8` it does not, and is twelve times slower.
+    let (blocks, _) = bytes.as_chunks::<32>();
+    let plain = blocks.iter().take_while(|block| block.iter().map(|&b| special(b)).fold(0, |found, b| found | b) == 0);
+    let length = plain.count() * 32;
     let rest = bytes.get(length..).unwrap_or_default();
-    length + rest.iter().position(|&b| special(b)).unwrap_or(rest.len())
+    length + rest.iter().position(|&b| special(b) != 0).unwrap_or(rest.len())
 }
 
 /// The keys of one object, as hashes: compared one by one while they are few, by a set when there are many.

@@ -12,7 +12,7 @@ use hyper::body::Bytes;
 use super::json::{self, Duplicates, JsonError, JsonType, Scanner, Span, text_of, type_of};
 use super::mcp::code;
 
-/// Members of `params` that the gateway reads, in the order of [`PARAM_NAMES`].
+/// Members of `params` that the gateway reads, in the order of `PARAM_NAMES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Param {
     /// Tool or prompt of a call.
@@ -36,7 +36,7 @@ pub enum Param {
 const PARAM_NAMES: [&str; 8] =
     ["name", "uri", "cursor", "progressToken", "requestId", "protocolVersion", "capabilities", "clientInfo"];
 
-/// Members of `params._meta` that the gateway reads, in the order of [`META_NAMES`].
+/// Members of `params._meta` that the gateway reads, in the order of `META_NAMES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meta {
     /// Token under which the sender wants progress.
@@ -237,8 +237,7 @@ impl Envelope {
     /// Whether the id is this number, written as a number or (as some servers do) as a string.
     #[must_use]
     pub fn id_is(&self, number: u64) -> bool {
-        self.id()
-            .is_some_and(|id| text_of(id).as_deref().unwrap_or_default().parse() == Ok(number) || is_number(id, number))
+        self.id().is_some_and(|id| is_number(id, number))
     }
 
     /// The method's name, unescaped.
@@ -331,10 +330,11 @@ pub fn is_id(value: &[u8]) -> bool {
     }
 }
 
-/// Whether `raw` is this number as this gateway writes it.
+/// Whether a value that was scanned is this number, written as a number or (as some servers do) as a string.
 #[must_use]
-pub fn is_number(raw: &[u8], number: u64) -> bool {
-    std::str::from_utf8(raw).is_ok_and(|text| text.parse() == Ok(number))
+pub fn is_number(value: &[u8], number: u64) -> bool {
+    let digits = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
+    std::str::from_utf8(digits).is_ok_and(|text| text.parse() == Ok(number))
 }
 
 /// A JSON-RPC error: code, message, and data as JSON text.

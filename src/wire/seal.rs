@@ -17,7 +17,22 @@ const MAC_BYTES: usize = 32;
 /// The keys of one kind of sealed value: the newest seals, all of them open.
 #[derive(Clone)]
 pub struct Sealer {
-    keys: Vec<[u8; 32]>,
+    keys: Vec<Key>,
+}
+
+/// A key ready for use, and the byte that tells it from others so that the right one of several is tried.
+#[derive(Clone)]
+struct Key {
+    id: u8,
+    hmac: Hmac<Sha256>,
+}
+
+impl Key {
+    fn derive(line: &[u8], label: &str) -> Self {
+        let hmac = keyed(&mac(keyed(line), label.as_bytes()));
+        let [id, ..] = mac(hmac.clone(), b"key id");
+        Self { id, hmac }
+    }
 }
 
 impl Sealer {
@@ -25,16 +40,16 @@ impl Sealer {
     #[must_use]
     pub fn new<'a>(lines: impl IntoIterator<Item = &'a [u8]>, kind: &str) -> Self {
         let label = format!("mcp-x/1/{kind}");
-        Self { keys: lines.into_iter().map(|line| mac(line, &[label.as_bytes()])).collect() }
+        Self { keys: lines.into_iter().map(|line| Key::derive(line, &label)).collect() }
     }
 
     /// Seals `payload`.
     #[must_use]
     pub fn seal(&self, payload: &[u8]) -> String {
         let Some(key) = self.keys.first() else { return String::new() };
-        let mut value = vec![FORMAT, key_id(key)];
+        let mut value = vec![FORMAT, key.id];
         value.extend_from_slice(payload);
-        let tag = mac(key, &[&value]);
+        let tag = mac(key.hmac.clone(), &value);
         value.extend_from_slice(&tag);
         URL_SAFE_NO_PAD.encode(value)
     }
@@ -45,7 +60,7 @@ impl Sealer {
         let mut value = URL_SAFE_NO_PAD.decode(sealed).ok()?;
         let (signed, tag) = value.split_at_checked(value.len().checked_sub(MAC_BYTES)?)?;
         let [FORMAT, id, payload @ ..] = signed else { return None };
-        let made = |key: &&[u8; 32]| key_id(key) == *id && hmac_of(*key, &[signed]).verify_slice(tag).is_ok();
+        let made = |key: &&Key| key.id == *id && key.hmac.clone().chain_update(signed).verify_slice(tag).is_ok();
         self.keys.iter().find(made)?;
         let length = payload.len();
         value.drain(..2);
@@ -54,26 +69,16 @@ impl Sealer {
     }
 }
 
-/// A byte that tells keys apart, so that the right one of several is tried.
-fn key_id(key: &[u8; 32]) -> u8 {
-    let [id, ..] = mac(key, &[b"key id"]);
-    id
-}
-
 #[expect(
     clippy::expect_used,
     reason = "HMAC takes keys of every length; the error is for other algorithms of the trait"
 )]
-fn hmac_of(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
-    for part in parts {
-        mac.update(part);
-    }
-    mac
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("a key of any length")
 }
 
-fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    hmac_of(key, parts).finalize().into_bytes().into()
+fn mac(keyed: Hmac<Sha256>, message: &[u8]) -> [u8; 32] {
+    keyed.chain_update(message).finalize().into_bytes().into()
 }
 
 /// What an `Mcp-Session-Id` says: enough to serve the session again after a restart.
@@ -159,7 +164,7 @@ mod tests {
             let mut changed = sealed.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             assert_eq!(seal.open(std::str::from_utf8(&changed).unwrap()), None, "byte {at}");
-            assert_eq!(seal.open(&sealed[..at]), None, "length {at}");
+            assert_eq!(seal.open(sealed.split_at(at).0), None, "length {at}");
         }
         for other in ["", "x", "====", &format!("{sealed}A"), &format!("{sealed}-TAMPERED")] {
             assert_eq!(seal.open(other), None, "{other}");

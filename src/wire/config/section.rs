@@ -58,12 +58,18 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
+/// Longest text in a list, in bytes. A pattern's cost in memory grows with the square of its length.
+const LONGEST_ITEM: usize = 1024;
+
 /// A list of strings, each with its place, or what was found instead and where.
 pub(super) fn strings<'a>(entry: &Entry<'a>) -> Result<Vec<Located<&'a str>>, (u32, &'static str)> {
     let DeValue::Array(items) = entry.value else {
         return Err((entry.at, kind(entry.value)));
     };
     let string = |item: &'a Spanned<DeValue<'a>>| match item.get_ref() {
+        DeValue::String(text) if text.len() > LONGEST_ITEM => {
+            Err((offset(item.span().start), "a text over 1,024 bytes"))
+        }
         DeValue::String(text) => Ok(Located { value: text.as_ref(), at: offset(item.span().start) }),
         other => Err((offset(item.span().start), kind(other))),
     };

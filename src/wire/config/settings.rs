@@ -246,7 +246,7 @@ impl Limits {
     /// Reads the keys of `[gateway]` that are limits.
     fn read(&mut self, s: &mut Section<'_, '_>) {
         s.count("max_connections", 1..=MOST, &mut self.connections);
-        s.count("max_head_bytes", 1024..=MOST_BYTES, &mut self.head_bytes);
+        s.count("max_head_bytes", 8192..=MOST_BYTES, &mut self.head_bytes);
         s.count("max_headers", 1..=MOST, &mut self.headers);
         s.seconds("idle_seconds", 1..=LONGEST, &mut self.idle);
         s.seconds("header_seconds", 1..=LONGEST, &mut self.header_read);
@@ -325,7 +325,7 @@ mod tests {
     fn every_limit_is_read_from_its_own_key() {
         let mut seen = vec![Limits::default()];
         for key in keys(|section| Limits::default().read(section)) {
-            let limits = gateway(&format!("{key} = {}", if key.ends_with("_bytes") { 1_025 } else { 1_023 })).limits;
+            let limits = gateway(&format!("{key} = {}", if key.ends_with("_bytes") { 9_001 } else { 1_023 })).limits;
             assert!(!seen.contains(&limits), "{key} changes nothing, or what another key changes");
             seen.push(limits);
         }

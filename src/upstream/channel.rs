@@ -1,0 +1,193 @@
+//! Requests to one server over the connections of one thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, Response, Uri};
+
+use super::Upstream;
+use super::answer::{Answer, TimeLimits, Timer, collect};
+use super::error::UpstreamError;
+use super::legacy::{Session, Tenant};
+use crate::outbound::{Client, Incoming};
+use crate::wire::config::Settings;
+use crate::wire::endpoint::Endpoint;
+use crate::wire::jsonrpc::{Envelope, Kind, Sender};
+use crate::wire::mcp::{code, header, method};
+
+/// Bytes of an error body that are looked at.
+const ERROR_BYTES: usize = 64 * 1024;
+const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("mcp-x/", env!("CARGO_PKG_VERSION")));
+
+/// A server, and the connections of the thread that talks to it; made for one task.
+#[derive(Clone)]
+pub(super) struct Channel {
+    pub(super) upstream: Arc<Upstream>,
+    /// The settings when the task began.
+    pub(super) settings: Arc<Settings>,
+    http: Client,
+}
+
+impl Channel {
+    pub(super) fn new(upstream: &Arc<Upstream>, http: &Client) -> Self {
+        Self { upstream: Arc::clone(upstream), settings: upstream.settings(), http: http.clone() }
+    }
+
+    /// Sends a request in the tenant's session.
+    ///
+    /// A 404 to a session id means that the server has forgotten the session and refused the request: the session is
+    /// renewed and the request sent once more.
+    pub(super) async fn request(&self, tenant: &Tenant, id: u64, message: Vec<u8>) -> Result<Answer, UpstreamError> {
+        let message = Bytes::from(message);
+        let session = self.session(tenant).await?;
+        let (response, timer) = self.post(&session, Some(id), message.clone(), self.time_limits(tenant)).await?;
+        if response.status() != 404 || session.id.is_none() {
+            return self.answer(tenant, session, id, response, timer).await;
+        }
+        self.upstream.log.debug("server session lost", |r| _ = r.field("server", self.upstream.id()));
+        drop(response);
+        self.upstream.sessions.forget(tenant, &session);
+        self.upstream.refresh_soon();
+        let session = self.session(tenant).await?;
+        let (response, timer) = self.post(&session, Some(id), message, self.time_limits(tenant)).await?;
+        self.answer(tenant, session, id, response, timer).await
+    }
+
+    fn time_limits(&self, tenant: &Tenant) -> TimeLimits {
+        let limits = &self.settings.limits;
+        let silent = match tenant {
+            Tenant::Catalogue => self.settings.list_timeout,
+            Tenant::Client { .. } => self.upstream.server.timeout.unwrap_or(limits.silent_call),
+        };
+        TimeLimits { silent, whole: limits.whole_call }
+    }
+
+    /// Sends a message that opens a session, or that needs no answer.
+    pub(super) async fn post_short(
+        &self,
+        session: &Arc<Session>,
+        message: Vec<u8>,
+    ) -> Result<(Response<Incoming>, Timer), UpstreamError> {
+        self.post(session, None, message.into(), self.time_limits(&Tenant::Catalogue)).await
+    }
+
+    /// Sends a message and waits for the head of the response. A request, which has an `id`, is cancelled if that takes
+    /// too long.
+    async fn post(
+        &self,
+        session: &Arc<Session>,
+        id: Option<u64>,
+        message: Bytes,
+        limits: TimeLimits,
+    ) -> Result<(Response<Incoming>, Timer), UpstreamError> {
+        let mut timer = Timer::start(limits);
+        match timer.limit(self.send(session, Method::POST, message)).await {
+            Ok(sent) => Ok((sent?, timer)),
+            Err(too_long) => {
+                if let Some(id) = id {
+                    self.cancel(session, id);
+                }
+                Err(too_long)
+            }
+        }
+    }
+
+    async fn send(&self, session: &Session, method: Method, body: Bytes) -> Result<Response<Incoming>, UpstreamError> {
+        let endpoint = self.upstream.endpoint();
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        // Both were part of a URL that parsed.
+        *request.uri_mut() = Uri::try_from(endpoint.target.as_str()).unwrap_or_default();
+        *request.headers_mut() = self.headers(session, endpoint);
+        let (reach, limit) = (self.upstream.server.reach, self.settings.limits.connect);
+        Ok(self.http.send(endpoint, reach, limit, request).await?)
+    }
+
+    fn headers(&self, session: &Session, endpoint: &Endpoint) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(8 + self.upstream.headers.len());
+        headers.insert(HOST, HeaderValue::try_from(&endpoint.authority).unwrap_or(HeaderValue::from_static("")));
+        headers.insert(CONTENT_TYPE, JSON);
+        headers.insert(ACCEPT, BOTH);
+        headers.insert(USER_AGENT, AGENT);
+        if let Some(id) = &session.id {
+            headers.insert(header::SESSION_ID, id.clone());
+        }
+        if session.version.sends_header() && !session.opening {
+            headers.insert(header::PROTOCOL_VERSION, HeaderValue::from_static(session.version.as_str()));
+        }
+        headers.extend(self.upstream.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        headers
+    }
+
+    /// Makes an answer of a response, or tells why it is none.
+    pub(super) async fn answer(
+        &self,
+        tenant: &Tenant,
+        session: Arc<Session>,
+        id: u64,
+        response: Response<Incoming>,
+        mut timer: Timer,
+    ) -> Result<Answer, UpstreamError> {
+        let status = response.status();
+        if status.is_success() {
+            return Answer::new(self.clone(), session, id, response, timer);
+        }
+        let body = timer.limit(collect(response.into_body(), ERROR_BYTES)).await?.unwrap_or_default();
+        let envelope = Envelope::parse(body.into(), self.settings.limits.json_depth, Sender::Server).ok();
+        let error = envelope.filter(|e| e.kind() == Ok(Kind::Error)).and_then(|e| e.error());
+        // Some servers say 400 for a session they do not know, with a code of their own making. The request may have
+        // run all the same: it is not repeated, but the next one opens a new session.
+        let about_request =
+            error.as_ref().is_some_and(|e| (code::INTERNAL_ERROR..=code::METHOD_NOT_FOUND).contains(&e.code));
+        if matches!(status.as_u16(), 400 | 404) && !about_request {
+            self.upstream.sessions.forget(tenant, &session);
+        }
+        Err(error.map_or(UpstreamError::BadStatus(status.as_u16()), UpstreamError::Rpc))
+    }
+
+    /// Sends a message that has no response.
+    pub(super) async fn notify(&self, session: &Arc<Session>, message: Vec<u8>) -> Result<(), UpstreamError> {
+        let (response, _) = self.post_short(session, message).await?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(UpstreamError::BadStatus(status.as_u16()));
+        }
+        // Read to its end so that the connection is used again; some servers put something into it.
+        collect(response.into_body(), ERROR_BYTES).await.map(drop)
+    }
+
+    /// Sends a message for which no answer is expected, without making anybody wait.
+    pub(super) fn notify_aside(&self, session: &Arc<Session>, message: Vec<u8>) {
+        let (channel, session) = (self.clone(), Arc::clone(session));
+        tokio::spawn(async move {
+            if let Err(error) = channel.notify(&session, message).await {
+                channel.upstream.log.debug("message to server lost", |r| {
+                    r.field("server", channel.upstream.id()).field("reason", error);
+                });
+            }
+        });
+    }
+
+    /// Tells the server that nobody waits for the response to a request any more.
+    pub(super) fn cancel(&self, session: &Arc<Session>, id: u64) {
+        let method = method::CANCELLED;
+        let message = format!(
+            r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"requestId":{id},"reason":"the call took too long"}}}}"#
+        );
+        self.notify_aside(session, message.into_bytes());
+    }
+
+    /// Ends a session at the server; whether the server likes that makes no difference.
+    pub(super) async fn end(&self, session: &Session) {
+        /// Longest wait for a server that ends a session.
+        const PATIENCE: Duration = Duration::from_secs(5);
+        if session.id.is_some() {
+            let _ = tokio::time::timeout(PATIENCE, self.send(session, Method::DELETE, Bytes::new())).await;
+        }
+    }
+}
