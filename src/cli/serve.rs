@@ -1,5 +1,6 @@
 //! `mcp-x serve`: the gateway put together, and its life until a signal.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -128,8 +129,11 @@ fn load(path: &Path, log: &Log) -> Result<(ConfigFile, Registry), Failure> {
             Ok((file, registry))
         }
         None => {
-            let problems: Vec<String> = built.problems.iter().map(|p| p.display(&name).to_string()).collect();
-            Err(Failure(format!("{}\n{}", problems.join("\n"), check::refused(&name, &built))))
+            for problem in &built.problems {
+                // Not through the log: these lines are for whoever has just typed the command, as `check` prints them.
+                let _ = writeln!(std::io::stderr(), "{}", problem.display(&name));
+            }
+            Err(check::refused(&name, &built))
         }
     }
 }

@@ -75,6 +75,12 @@ impl Follower {
             });
             return None;
         };
+        let before = self.gateway.snapshot().registry().settings().listen;
+        if registry.settings().listen != before {
+            self.log.warn("gateway.listen takes effect after a restart", |r| {
+                _ = r.field("listen", registry.settings().listen);
+            });
+        }
         self.loaded_at = (self.now)();
         self.log.info("configuration loaded", |r| {
             r.number("clients", registry.clients().len() as u64).number("servers", registry.servers().len() as u64);

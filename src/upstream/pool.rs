@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::Upstream;
 use super::channel::Channel;
+use super::{Catalogue, Upstream};
 use crate::log::Log;
 use crate::outbound::Client;
 use crate::policy::{ClientId, Registry, Server, ServerId};
@@ -19,6 +19,8 @@ use crate::wire::config::Settings;
 
 /// Catalogues fetched at the same time.
 const FETCHES: usize = 128;
+/// Longest name that every client and model API takes, in characters.
+const LONGEST_NAME: usize = 64;
 /// Shortest and longest wait before a server that failed is asked again.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
@@ -172,11 +174,7 @@ impl Channel {
                     offer.failure = None;
                     offer.fetched = Some(Instant::now());
                     if *offer.catalogue != catalogue {
-                        for left_out in &catalogue.left_out {
-                            upstream.log.warn("left out of a list", |r| {
-                                r.field("server", upstream.id()).field("what", left_out);
-                            });
-                        }
+                        report(upstream, &catalogue);
                         offer.catalogue = Arc::new(catalogue);
                         upstream.epoch.fetch_add(1, Ordering::Release);
                     }
@@ -184,5 +182,18 @@ impl Channel {
             }
         });
         fine
+    }
+}
+
+/// Tells the operator what is odd about a catalogue.
+fn report(upstream: &Upstream, catalogue: &Catalogue) {
+    for left_out in &catalogue.left_out {
+        upstream.log.warn("left out of a list", |r| _ = r.field("server", upstream.id()).field("what", left_out));
+    }
+    let prefix = upstream.server.tool_prefix.len();
+    for tool in catalogue.tools.iter().filter(|tool| prefix + tool.name.len() > LONGEST_NAME) {
+        upstream.log.warn("exposed name over 64 characters", |r| {
+            r.field("server", upstream.id()).field("prefix", &upstream.server.tool_prefix).field("tool", &tool.name);
+        });
     }
 }
