@@ -308,6 +308,10 @@ struct Escaped<'a> {
 
 impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.bytes().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\')) {
+            self.out.extend_from_slice(text.as_bytes());
+            return Ok(());
+        }
         for c in text.chars() {
             match c {
                 '\n' => self.out.extend_from_slice(b"\\n"),

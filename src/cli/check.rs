@@ -13,7 +13,7 @@ use crate::wire::config::Severity;
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let path = options.config();
     let name = path.display().to_string();
-    let built = ConfigFile::new(&path).load()?.built;
+    let built = ConfigFile::new(&path).load()?;
     for problem in &built.problems {
         let word = match problem.severity {
             Severity::Error => "error",

@@ -121,7 +121,7 @@ pub fn start(options: &Options, log: &Log) -> Result<Running, Failure> {
 /// Loads the configuration at the start, when there is no last good one to keep.
 fn load(path: &Path, log: &Log) -> Result<(ConfigFile, Registry), Failure> {
     let mut file = ConfigFile::new(path);
-    let mut built = file.load()?.built;
+    let mut built = file.load()?;
     let name = path.display().to_string();
     match built.registry.take() {
         Some(registry) => {

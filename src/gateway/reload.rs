@@ -54,25 +54,18 @@ impl Follower {
 
     /// Loads the file; returns the registry that it replaced, if it did.
     fn reload(&mut self) -> Option<Arc<Registry>> {
-        let loaded = match self.file.load() {
-            Ok(loaded) => loaded,
+        let kept = Timestamp(self.loaded_at);
+        let built = match self.file.reload() {
+            Ok(built) => built?,
             Err(error) => {
-                let kept = Timestamp(self.loaded_at);
                 self.log.error("configuration unreadable", |r| _ = r.field("reason", &error).field("keeping", kept));
                 return None;
             }
         };
-        if !loaded.changed {
-            return None;
-        }
-        let name = self.file.path().display().to_string();
-        report(&self.log, &name, &loaded.built);
-        let Some(registry) = loaded.built.registry else {
-            let errors = loaded.built.problems.iter().filter(|p| p.severity == Severity::Error).count();
-            let kept = Timestamp(self.loaded_at);
-            self.log.error("configuration refused", |r| {
-                r.number("problems", errors as u64).field("keeping", kept);
-            });
+        report(&self.log, &self.file.path().display().to_string(), &built);
+        let Some(registry) = built.registry else {
+            let errors = built.problems.iter().filter(|p| p.severity == Severity::Error).count();
+            self.log.error("configuration refused", |r| _ = r.number("problems", errors as u64).field("keeping", kept));
             return None;
         };
         let before = self.gateway.snapshot().registry().settings().listen;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -12,9 +12,9 @@ use crate::policy::Registry;
 use crate::policy::registry::Built;
 use crate::wire::config::{Reference, Secrets};
 
-/// How long a file that is being written must have rested before it is read.
+/// How long a file must have rested before it is read again, so that half an edit is not taken for a whole one.
 const SETTLE: Duration = Duration::from_millis(50);
-/// How often a file may still change under our eyes before it is read all the same.
+/// How many rests a file gets before it is left for the next look.
 const SETTLE_TRIES: usize = 10;
 
 /// What tells one state of a file from another without reading it.
@@ -39,14 +39,6 @@ pub struct ConfigFile {
     text: String,
 }
 
-/// What a file says.
-pub struct Loaded {
-    /// The registry and all problems.
-    pub built: Built,
-    /// Whether the text differs from what was loaded before.
-    pub changed: bool,
-}
-
 impl ConfigFile {
     /// Names a file; nothing is read yet.
     #[must_use]
@@ -68,12 +60,44 @@ impl ConfigFile {
 
     /// Reads the file and builds a registry from it.
     ///
-    /// A file that is being written is waited for a moment, so that half an edit is not taken for a whole one.
-    ///
     /// # Errors
     /// [`StoreError`] if it cannot be read. What is wrong with its text is in [`Built::problems`].
-    pub fn load(&mut self) -> Result<Loaded, StoreError> {
-        let failed = |source: io::Error| {
+    pub fn load(&mut self) -> Result<Built, StoreError> {
+        self.seen = self.identity();
+        self.text = self.read()?;
+        Ok(self.build())
+    }
+
+    /// Reads the file again; `None` if it says the same as before, is still being written, or is empty, as a file is
+    /// that is just being written in place.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn reload(&mut self) -> Result<Option<Built>, StoreError> {
+        let mut before = self.identity();
+        for _ in 0..SETTLE_TRIES {
+            std::thread::sleep(SETTLE);
+            let after = self.identity();
+            if std::mem::replace(&mut before, after) != after {
+                continue;
+            }
+            let text = self.read();
+            if self.identity() != after {
+                continue;
+            }
+            self.seen = after;
+            let text = text?;
+            if text.is_empty() || text == self.text {
+                return Ok(None);
+            }
+            self.text = text;
+            return Ok(Some(self.build()));
+        }
+        Ok(None)
+    }
+
+    fn read(&self) -> Result<String, StoreError> {
+        fs::read_to_string(&self.path).map_err(|source| {
             let error = StoreError::new("read", &self.path, source);
             match error.source.kind() {
                 ErrorKind::NotFound => {
@@ -81,26 +105,12 @@ impl ConfigFile {
                 }
                 _ => error,
             }
-        };
-        let mut identity = self.identity();
-        for _ in 0..SETTLE_TRIES {
-            // Only a file that was loaded before can be caught in the middle of an edit.
-            if self.seen.is_none() {
-                break;
-            }
-            std::thread::sleep(SETTLE);
-            let later = self.identity();
-            if std::mem::replace(&mut identity, later) == later {
-                break;
-            }
-        }
-        let text = fs::read_to_string(&self.path);
-        self.seen = identity;
-        let text = text.map_err(failed)?;
-        let changed = text != self.text;
-        self.text = text;
+        })
+    }
+
+    fn build(&self) -> Built {
         let folder = self.path.parent().unwrap_or(Path::new(""));
-        Ok(Loaded { built: Registry::load(&self.text, |references| resolve(references, folder)), changed })
+        Registry::load(&self.text, |references| resolve(references, folder))
     }
 
     fn identity(&self) -> Option<Identity> {
@@ -142,30 +152,58 @@ mod tests {
         fs::write(&path, "[clients.a]\nauth_token = \"1\"\n").unwrap();
         let mut file = ConfigFile::new(&path);
         assert!(file.looks_changed());
-        assert!(file.load().unwrap().changed);
+        assert!(file.load().unwrap().registry.is_some());
         assert!(!file.looks_changed());
         fs::write(&path, "[clients.b]\nauth_token = \"1\"\n# more\n").unwrap();
         assert!(file.looks_changed());
-        let loaded = file.load().unwrap();
-        assert!(loaded.changed && loaded.built.registry.is_some());
+        assert!(file.reload().unwrap().is_some_and(|built| built.registry.is_some()));
         fs::remove_file(&path).unwrap();
         assert!(file.looks_changed());
-        assert!(file.load().is_err());
+        assert!(file.reload().is_err());
         assert!(!file.looks_changed(), "a file that is gone is reported once");
         fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
-    fn the_same_text_written_again_is_no_change() {
+    fn the_same_text_and_an_empty_file_are_no_change() {
         let folder = folder("same");
         let path = folder.join("config.toml");
-        fs::write(&path, "").unwrap();
+        fs::write(&path, "# 1\n").unwrap();
         let mut file = ConfigFile::new(&path);
         file.load().unwrap();
-        fs::write(folder.join("new"), "").unwrap();
-        fs::rename(folder.join("new"), &path).unwrap();
-        assert!(file.looks_changed());
-        assert!(!file.load().unwrap().changed);
+        for text in ["# 1\n", ""] {
+            fs::write(folder.join("new"), text).unwrap();
+            fs::rename(folder.join("new"), &path).unwrap();
+            assert!(file.looks_changed());
+            assert!(file.reload().unwrap().is_none(), "{text:?}");
+            assert!(!file.looks_changed());
+        }
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_left_alone() {
+        let folder = folder("writing");
+        let path = folder.join("config.toml");
+        fs::write(&path, "# 1\n").unwrap();
+        let mut file = ConfigFile::new(&path);
+        file.load().unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for i in 0_u64.. {
+                    fs::write(&path, format!("# {i}")).unwrap();
+                    if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        return;
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            });
+            assert!(file.reload().unwrap().is_none());
+            assert!(file.looks_changed(), "it is looked at again");
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(file.reload().unwrap().is_some());
         fs::remove_dir_all(folder).unwrap();
     }
 
@@ -176,7 +214,7 @@ mod tests {
         let path = folder.join("config.toml");
         fs::write(&path, "[clients.a]\nauth_token_file = \"token\"\n[clients.b]\nauth_token_env = \"MCP_X_NO_SUCH\"\n")
             .unwrap();
-        let built = ConfigFile::new(&path).load().unwrap().built;
+        let built = ConfigFile::new(&path).load().unwrap();
         let texts: Vec<String> = built.problems.iter().map(|p| p.display("config.toml").to_string()).collect();
         assert_eq!(texts.len(), 1, "{texts:?}");
         assert!(texts[0].contains("`MCP_X_NO_SUCH` is not set"), "{texts:?}");
