@@ -184,6 +184,9 @@ impl Answer {
     fn poll_unlimited(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, UpstreamError>> {
         loop {
             if let Some(message) = self.buffered_message()? {
+                if let Message::Response(_) = message {
+                    self.linger(cx);
+                }
                 return Poll::Ready(Ok(message));
             }
             let Some(body) = self.body.as_mut() else { return Poll::Ready(Err(UpstreamError::Ended)) };
@@ -266,7 +269,6 @@ impl Answer {
             }
             // An error without an id is about this request too: the server could not read it.
             Kind::Result | Kind::Error if envelope.id_is(self.id) || envelope.id_span().is_none() => {
-                self.linger();
                 Ok(Some(Message::Response(envelope)))
             }
             Kind::Result | Kind::Error => Ok(None),
@@ -286,17 +288,21 @@ impl Answer {
     }
 
     /// Lets the body end by itself so that its connection can be used again; what still comes is thrown away.
-    fn linger(&mut self) {
+    fn linger(&mut self, cx: &mut Context<'_>) {
         let Some(mut body) = self.body.take() else { return };
-        if body.is_end_stream() {
-            return;
+        loop {
+            match Pin::new(&mut body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(_) => return,
+                Poll::Pending => break,
+            }
         }
         tokio::spawn(async move {
-            let end = async {
+            let rest = async {
                 while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
             };
             // Running out of time closes the connection, which is all that is left to do.
-            let _ = tokio::time::timeout(LINGER, end).await;
+            let _ = tokio::time::timeout(LINGER, rest).await;
         });
     }
 }

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Real SDK clients and servers, Python and TypeScript, through the gateway: run.sh [path of mcp-x]
+#
+# INTEROP_CACHE (default target/interop) keeps what is installed between runs. Needs Python 3.11 or newer, node and npm.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+cache=${INTEROP_CACHE:-$root/target/interop}
+mkdir -p "$cache"
+
+# fresh LIST FOLDER: whether FOLDER holds what LIST asks for. A finished install leaves a copy of its list there.
+fresh() { cmp -s "$here/$1" "$cache/$2/installed"; }
+
+# venv NAME LIST: a virtual environment with the packages of LIST.
+venv() {
+    fresh "$2" "$1" && return
+    "${PYTHON:-python3}" -m venv --clear "$cache/$1"
+    "$cache/$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/$2"
+    cp "$here/$2" "$cache/$1/installed"
+}
+
+venv venv requirements.txt
+venv venv-2 requirements-2.txt
+if ! fresh package.json node; then
+    mkdir -p "$cache/node"
+    cp "$here/package.json" "$cache/node/package.json"
+    npm install --silent --no-audit --no-fund --prefix "$cache/node"
+    cp "$here/package.json" "$cache/node/installed"
+fi
+
+INTEROP_CACHE=$cache exec "$cache/venv/bin/python" -B "$here/run.py" "${1:-$root/target/release/mcp-x}"

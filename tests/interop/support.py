@@ -1,0 +1,220 @@
+"""What the checks stand on: processes that always end, the gateway, clients, and the table of results."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from mcp import ClientSession
+from mcp.client.session import LoggingFnT, MessageHandlerFnT
+from mcp.client.streamable_http import streamable_http_client
+from servers import Kind
+
+HERE = Path(__file__).parent
+CACHE = Path(os.environ["INTEROP_CACHE"])
+PYTHON_2 = str(CACHE / "venv-2/bin/python")
+START_SECONDS = 40
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def answers(url: str) -> bool:
+    """Whether something speaks HTTP at `url`, whatever it says."""
+    try:
+        urllib.request.urlopen(url, timeout=1).close()
+    except urllib.error.HTTPError:
+        pass
+    except OSError:
+        return False
+    return True
+
+
+async def wait_for(condition: Callable[[], bool], what: str, seconds: float) -> None:
+    """Polls until `condition` holds."""
+    deadline = time.monotonic() + seconds
+    while not await asyncio.to_thread(condition):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} after {seconds} s")
+        await asyncio.sleep(0.05)
+
+
+class Processes:
+    """Everything that was started, each with a log file; all of it is killed at the end, whatever the reason."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="mcp-x-interop-"))
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        # Ends like Ctrl-C, so that `__exit__` runs.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self.running.values():
+            process.kill()
+        for process in self.running.values():
+            process.wait()
+        shutil.rmtree(self.folder)
+
+    def log(self, name: str) -> str:
+        """What process `name` has written so far."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    async def start(self, name: str, command: list[str], url: str) -> None:
+        """Starts a process and waits until it answers at `url`."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
+        self.running[name] = process
+
+        def up() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"{name} ended with {process.returncode}:\n{self.log(name)}")
+            return answers(url)
+
+        await wait_for(up, f"{name} does not answer at {url}", START_SECONDS)
+
+    def stop(self, name: str, how: signal.Signals = signal.SIGKILL) -> int:
+        """Ends a process and gives its exit code."""
+        process = self.running[name]
+        process.send_signal(how)
+        code = process.wait(timeout=15)
+        del self.running[name]
+        return code
+
+    async def start_server(self, kind: Kind, port: int) -> None:
+        """Starts an MCP server."""
+        python = PYTHON_2 if kind.package == "fastmcp4" else sys.executable
+        command = [python, "-B", str(HERE / "servers.py"), str(kind), str(port)]
+        await self.start(str(kind), command, f"http://127.0.0.1:{port}/mcp")
+
+    async def start_everything(self, port: int) -> None:
+        """Starts the example server of the TypeScript SDK."""
+        script = CACHE / "node/node_modules/@modelcontextprotocol/server-everything/dist/index.js"
+        command = ["env", f"PORT={port}", "node", str(script), "streamableHttp"]
+        await self.start(EVERYTHING, command, f"http://127.0.0.1:{port}/mcp")
+
+
+class Report:
+    """The table of results, printed row by row."""
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self.failed = 0
+
+    @asynccontextmanager
+    async def check(self, name: str, seconds: float = 20) -> AsyncIterator[None]:
+        """Runs its block as one check: any exception, or taking too long, is a failure; the next check goes on."""
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except Exception as error:
+            self.failure(name, error)
+        else:
+            self.passed += 1
+            print(f"{name:.<90} ok   {time.monotonic() - started:5.2f} s", flush=True)
+
+    def failure(self, name: str, error: Exception) -> None:
+        """Notes what went wrong."""
+        self.failed += 1
+        print(f"{name:.<90} FAIL", *(f"    {leaf!r}" for leaf in leaves(error)), sep="\n", flush=True)
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The errors that were really raised: task groups wrap theirs in groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+    return [error]
+
+
+def equal(found: object, expected: object) -> None:
+    """Fails, saying both, unless they are equal."""
+    assert found == expected, f"expected {expected!r}, found {found!r}"
+
+
+@asynccontextmanager
+async def connect(
+    url: str, token: str | None = None, on_log: LoggingFnT | None = None, on_message: MessageHandlerFnT | None = None
+) -> AsyncIterator[ClientSession]:
+    """An initialised session of the official SDK; leaving it sends DELETE."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(httpx.AsyncClient(headers=headers, timeout=30))
+        read, write, _ = await stack.enter_async_context(streamable_http_client(url, http_client=http))
+        session = ClientSession(read, write, logging_callback=on_log, message_handler=on_message)
+        await stack.enter_async_context(session)
+        await session.initialize()
+        yield session
+
+
+# Calls to make: arguments by name of the tool.
+Calls = dict[str, dict[str, Any]]
+
+# The example server of the TypeScript SDK, and calls that give the same answer every time.
+EVERYTHING = "everything"
+EVERYTHING_CALLS: Calls = {
+    "echo": {"message": "\u00e9\u2028\U0001f600"},
+    "get-sum": {"a": 2, "b": 3},
+    "trigger-long-running-operation": {"duration": 1, "steps": 3},
+    "get-structured-content": {"location": "Chicago"},
+    "get-tiny-image": {},
+}
+
+# Clients that run on their own: how each is started, and the members of its job that are its alone.
+CLIENTS: dict[str, tuple[list[str], dict[str, str]]] = {
+    "python-2": ([PYTHON_2, "-B", str(HERE / "clients/python2.py")], {"mode": "auto"}),
+    "python-2-legacy": ([PYTHON_2, "-B", str(HERE / "clients/python2.py")], {"mode": "legacy"}),
+    "typescript": (["node", str(HERE / "clients/typescript.mjs")], {"modules": str(CACHE / "node")}),
+}
+
+
+@dataclass
+class Seen:
+    """What such a client saw of one session."""
+
+    version: str
+    tools: list[str]
+    # By tool: `code` and `message` of an error, or `error`, `text`, `progress` and the `times` of that and of the end.
+    calls: dict[str, dict[str, Any]]
+    logged: list[Any]
+
+
+async def run_client(name: str, url: str, token: str | None, calls: Calls, prefix: str = "") -> Seen:
+    """Runs one session of client `name`: lists the tools that begin with `prefix`, and makes `calls`."""
+    command, own = CLIENTS[name]
+    job = {"url": url, "token": token, "calls": calls, "prefix": prefix, **own}
+    process = await asyncio.create_subprocess_exec(
+        *command, json.dumps(job), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, f"{name} ended with {process.returncode}: {errors.decode()}"
+    return Seen(**json.loads(output))
