@@ -73,8 +73,8 @@ def check(kind: str, text: str, expected: str | None, background: Background, py
 
 
 def main() -> int:
-    blocks = [(m.group(1), m.group(2), m.end(), m.start()) for m in BLOCK.finditer((readme := ROOT / "README.md").read_text())]
-    whole = readme.read_text()
+    whole = (ROOT / "README.md").read_text()
+    blocks = [(m.group(1), m.group(2), m.end(), m.start()) for m in BLOCK.finditer(whole)]
     background, passed, failed = Background(), 0, 0
     try:
         for (kind, text, end, _), after in zip(blocks, [*blocks[1:], None], strict=True):
