@@ -55,6 +55,11 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let log = open_log(options);
     let running = start(options, &log)?;
     wait_for_signal(&log)?;
+    // A second signal means now.
+    spawn("signal", || {
+        let _ = wait_for_signal(&Log::none());
+        std::process::exit(1);
+    })?;
     running.stop();
     log.info("stopped", |_| {});
     log.flush();
@@ -107,7 +112,10 @@ pub fn start(options: &Options, log: &Log) -> Result<Running, Failure> {
     let mut handles = Server::new(listener, Arc::clone(&gateway), trust, log.clone()).run(threads, &stop)?;
     handles.push(spawn("control", {
         let (gateway, stop) = (Arc::clone(&gateway), stop.clone());
-        move || control.block_on(sweep(gateway, stop))
+        move || {
+            control.block_on(sweep(gateway, stop));
+            control.shutdown_background();
+        }
     })?);
     let follower =
         Follower { gateway: Arc::clone(&gateway), file, log: log.clone(), loaded_at: wall_clock(), now: wall_clock };

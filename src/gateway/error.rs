@@ -49,7 +49,7 @@ fn upstream(f: &mut fmt::Formatter<'_>, tool: &str, error: &UpstreamError) -> fm
         UpstreamError::TooLarge(limit) => write!(f, "answer of tool `{tool}` is larger than {limit} bytes"),
         UpstreamError::BadStatus(status) => write!(f, "server of tool `{tool}` answered with HTTP status {status}"),
         UpstreamError::NotMcp(_) => write!(f, "server of tool `{tool}` answered with something that is not MCP"),
-        UpstreamError::Rpc(e) => write!(f, "{}", e.message),
+        UpstreamError::Rpc(_) => write!(f, "server of tool `{tool}` refused a session to the gateway"),
         UpstreamError::Removed => write!(f, "unknown tool: `{tool}`"),
     }
 }

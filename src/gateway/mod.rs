@@ -35,8 +35,6 @@ use crate::wire::seal::Sealer;
 
 /// Shards of the table of clients: enough that threads hardly ever meet on a lock.
 const SHARDS: usize = 16;
-/// Bytes of one server's instructions that are passed on.
-const INSTRUCTIONS: usize = 2 * 1024;
 
 /// The registry at one instant.
 #[derive(Clone)]
@@ -57,6 +55,8 @@ impl Snapshot {
 /// The gateway, shared by all threads.
 pub struct Gateway {
     current: RwLock<Snapshot>,
+    /// Held by whoever puts another registry in force: pool and snapshot change together.
+    writer: Mutex<()>,
     pool: Pool,
     clients: [Mutex<HashMap<ClientId, Arc<ClientState>>>; SHARDS],
     hasher: RandomState,
@@ -88,6 +88,7 @@ impl Gateway {
         pool.follow(&registry);
         Self {
             current: RwLock::new(Snapshot { registry: Arc::new(registry), generation: 0 }),
+            writer: Mutex::default(),
             pool,
             clients: Default::default(),
             hasher: RandomState::new(),
@@ -104,13 +105,27 @@ impl Gateway {
 
     /// Puts another registry in force. Returns the one before, which may still be in use and is not cheap to drop.
     pub fn publish(&self, registry: Registry) -> Arc<Registry> {
+        let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         self.pool.follow(&registry);
-        let registry = Arc::new(registry);
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let generation = current.generation + 1;
-        let before = std::mem::replace(&mut *current, Snapshot { registry, generation });
-        drop(current);
-        self.forget_removed_clients();
+        let before = {
+            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+            let generation = current.generation + 1;
+            std::mem::replace(&mut *current, Snapshot { registry: Arc::new(registry), generation })
+        };
+        let after = self.snapshot();
+        for (client, state) in self.known_clients() {
+            if after.registry().client(&client).is_none() {
+                self.shard(&client).remove(&client);
+                self.pool.end_client(&client);
+                continue;
+            }
+            // A view is made anew only for a client whose part of the registry has changed.
+            let same = after.registry().same_for(before.registry(), &client);
+            let mut view = state.view.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(old) = view.take_if(|v| v.belongs_to(&before)) {
+                *view = same.then(|| old.carry_over(&after)).flatten();
+            }
+        }
         before.registry
     }
 
@@ -126,10 +141,7 @@ impl Gateway {
                 continue;
             }
             let offer = self.pool.get(&server.id).map(|upstream| upstream.offer());
-            if let Some(text) = offer.and_then(|o| o.catalogue.instructions.clone()) {
-                let end = text.floor_char_boundary(INSTRUCTIONS);
-                texts.push(text.get(..end).unwrap_or_default().to_owned());
-            }
+            texts.extend(offer.and_then(|o| o.catalogue.instructions.clone()));
         }
         (!texts.is_empty()).then(|| texts.join("\n\n"))
     }
@@ -148,12 +160,14 @@ impl Gateway {
         self.clients[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn forget_removed_clients(&self) {
-        let snapshot = self.snapshot();
+    /// Every client that anything is kept for.
+    fn known_clients(&self) -> Vec<(ClientId, Arc<ClientState>)> {
+        let mut known = Vec::new();
         for shard in &self.clients {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.retain(|id, _| snapshot.registry().client(id).is_some());
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            known.extend(shard.iter().map(|(id, state)| (id.clone(), Arc::clone(state))));
         }
+        known
     }
 
     /// Counts a call of a client while the guard lives; `None` when it has as many as the limit allows.

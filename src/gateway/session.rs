@@ -5,7 +5,7 @@
 //! Source: MCP 2025-11-25, transports, "Session Management"; design 8.
 
 use std::collections::HashMap;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{ClientState, Gateway, Snapshot};
@@ -24,47 +24,61 @@ const TOMBSTONES: usize = 10_000;
 pub struct NoSession;
 
 /// A client's session, or the lack of one: a legacy request without a session id is served as one that declared nothing.
-#[derive(Clone, Copy, Debug)]
-pub struct Session {
-    id: Option<SessionId>,
-}
+///
+/// A session of which a clone is held is in use, and its soft state is not dropped.
+#[derive(Clone, Debug, Default)]
+pub struct Session(Option<(SessionId, Arc<()>)>);
 
 impl Session {
-    /// Outside of any session.
-    pub const NONE: Self = Self { id: None };
-
     /// The revision that was negotiated, if there is a session.
     #[must_use]
-    pub fn version(self) -> Option<ProtocolVersion> {
-        self.id.map(|id| id.version)
+    pub fn version(&self) -> Option<ProtocolVersion> {
+        self.0.as_ref().map(|(id, _)| id.version)
     }
 
     /// For whom sessions with servers are held.
-    pub(super) fn tenant(self, client: &ClientId) -> Tenant {
+    pub(super) fn tenant(&self, client: &ClientId) -> Tenant {
         let capabilities = ClientCapabilities::NONE;
-        Tenant::Client { client: client.clone(), session: self.id.map(|id| id.nonce), capabilities }
+        Tenant::Client { client: client.clone(), session: self.0.as_ref().map(|(id, _)| id.nonce), capabilities }
     }
 }
 
 /// Soft state of one client's sessions, by their random bits.
 #[derive(Default)]
 pub(super) struct Sessions {
-    /// When each was last used, since the Unix epoch.
-    live: HashMap<[u8; 16], Duration>,
+    live: HashMap<[u8; 16], Live>,
     /// When the ids of ended sessions become invalid by themselves.
     ended: HashMap<[u8; 16], Duration>,
 }
 
+/// What is kept of a session that is in use, or was not long ago.
+struct Live {
+    /// When it was last used, since the Unix epoch.
+    used: Duration,
+    /// Held by every request that runs in the session.
+    requests: Arc<()>,
+}
+
+impl Live {
+    fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.requests) == 1
+    }
+}
+
 impl Sessions {
-    /// Notes that a session is in use; returns one that had to make room.
-    fn touch(&mut self, nonce: [u8; 16], now: Duration, most: usize) -> Option<[u8; 16]> {
-        let full = self.live.len() >= most && !self.live.contains_key(&nonce);
-        let oldest = if full { self.live.iter().min_by_key(|(_, used)| **used).map(|(n, _)| *n) } else { None };
-        if let Some(oldest) = oldest {
-            self.live.remove(&oldest);
+    /// Notes that a session is in use; returns what holds it, and another session that had to make room.
+    fn touch(&mut self, nonce: [u8; 16], now: Duration, most: usize) -> (Arc<()>, Option<[u8; 16]>) {
+        if let Some(live) = self.live.get_mut(&nonce) {
+            live.used = now;
+            return (Arc::clone(&live.requests), None);
         }
-        self.live.insert(nonce, now);
-        oldest
+        let full = self.live.len() >= most;
+        let idle = self.live.iter().filter(|(_, live)| full && live.is_idle());
+        let oldest = idle.min_by_key(|(_, live)| live.used).map(|(nonce, _)| *nonce);
+        oldest.map(|oldest| self.live.remove(&oldest));
+        let requests = Arc::new(());
+        self.live.insert(nonce, Live { used: now, requests: Arc::clone(&requests) });
+        (requests, oldest)
     }
 
     fn end(&mut self, id: &SessionId, now: Duration) {
@@ -79,7 +93,8 @@ impl Sessions {
 
     /// Takes out the sessions not used since `limit`.
     fn idle_since(&mut self, limit: Duration) -> Vec<[u8; 16]> {
-        let idle: Vec<_> = self.live.iter().filter(|(_, used)| **used < limit).map(|(n, _)| *n).collect();
+        let idle = self.live.iter().filter(|(_, live)| live.used < limit && live.is_idle());
+        let idle: Vec<_> = idle.map(|(nonce, _)| *nonce).collect();
         for nonce in &idle {
             self.live.remove(nonce);
         }
@@ -131,12 +146,12 @@ impl Gateway {
         if sessions.ended.contains_key(&id.nonce) {
             return Err(NoSession);
         }
-        let dropped = sessions.touch(id.nonce, now, most);
+        let (requests, dropped) = sessions.touch(id.nonce, now, most);
         drop(sessions);
         if let Some(nonce) = dropped {
             self.pool.end_session(client, nonce);
         }
-        Ok(Session { id: Some(id) })
+        Ok(Session(Some((id, requests))))
     }
 
     /// Ends a session for good.
@@ -158,19 +173,15 @@ impl Gateway {
 
     /// Drops the soft state of sessions that nobody has used for long; their ids stay valid.
     pub fn drop_idle_sessions(&self, now: Duration) {
-        let limit = now.saturating_sub(self.snapshot().registry().settings().limits.idle_session);
-        for shard in &self.clients {
-            let clients: Vec<_> = {
-                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-                shard.iter().map(|(id, state)| (id.clone(), std::sync::Arc::clone(state))).collect()
-            };
-            for (client, state) in clients {
-                let idle = state.sessions().idle_since(limit);
-                for nonce in idle {
-                    self.pool.end_session(&client, nonce);
-                }
+        let idle = self.snapshot().registry().settings().limits.idle_session;
+        let limit = now.saturating_sub(idle);
+        for (client, state) in self.known_clients() {
+            let dropped = state.sessions().idle_since(limit);
+            for nonce in dropped {
+                self.pool.end_session(&client, nonce);
             }
         }
+        self.pool.end_idle(idle);
     }
 
     fn read_id(&self, client: &ClientId, sealed: &str, now: Duration) -> Result<SessionId, NoSession> {

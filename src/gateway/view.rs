@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use hyper::body::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Gateway, Snapshot};
+use super::{ClientState, Gateway, Snapshot};
 use crate::policy::{ClientId, Permit, Server, Target};
 use crate::upstream::{Catalogue, Member, Tool, Upstream};
 use crate::wire::json::{Span, members_of, text_of, write_text};
@@ -22,18 +22,39 @@ use crate::wire::splice::object_of;
 /// Revisions that are served different lists, see [`fits`].
 const SHAPES: usize = 3;
 
-/// What one client sees. Belongs to one registry.
+/// What one client sees. Belongs to one registry, or to several under which the client sees the same.
 pub struct View {
-    generation: u64,
+    /// The newest of those registries.
+    generation: AtomicU64,
     /// The pool's epoch up to which the catalogues below are known to be the current ones.
     epoch: AtomicU64,
-    /// The servers in the client's order, each with the catalogue the view was made from.
-    sources: Vec<(Arc<Upstream>, Arc<Catalogue>)>,
+    /// The servers in the client's order.
+    sources: Vec<Source>,
     /// Positions in `tools` by exposed name.
     by_name: HashMap<String, usize>,
     tools: Vec<Entry>,
     /// The results of `tools/list`, one for each shape (see `fits`), made when first asked for.
     lists: [OnceLock<Bytes>; SHAPES],
+}
+
+/// One server of a view, as it was when the view was made.
+struct Source {
+    upstream: Arc<Upstream>,
+    catalogue: Arc<Catalogue>,
+    /// Whether the server had been asked for its catalogue.
+    attempted: bool,
+}
+
+impl Source {
+    fn new(upstream: Arc<Upstream>) -> Self {
+        let offer = upstream.offer();
+        Self { upstream, catalogue: offer.catalogue, attempted: offer.attempted }
+    }
+
+    fn is_current(&self) -> bool {
+        let offer = self.upstream.offer();
+        self.attempted == offer.attempted && Arc::ptr_eq(&self.catalogue, &offer.catalogue)
+    }
 }
 
 /// One tool of a view.
@@ -44,13 +65,6 @@ pub(super) struct Entry {
     exposed: String,
     /// Where its description is: position in `sources`, position in the catalogue.
     at: (usize, usize),
-}
-
-impl Entry {
-    /// Whether the client knows the tool under another name than the server.
-    pub(super) fn is_renamed(&self) -> bool {
-        self.exposed != self.permit.name()
-    }
 }
 
 impl View {
@@ -80,7 +94,7 @@ impl View {
         let mut out = b"{\"tools\":[".to_vec();
         for (position, entry) in self.tools.iter().enumerate() {
             let (source, at) = entry.at;
-            let Some(tool) = self.sources.get(source).and_then(|(_, c)| c.tools.get(at)) else { continue };
+            let Some(tool) = self.sources.get(source).and_then(|s| s.catalogue.tools.get(at)) else { continue };
             if position > 0 {
                 out.push(b',');
             }
@@ -95,17 +109,42 @@ impl View {
 
     /// Whether the view is still what it would be if it were made now.
     fn is_current(&self, generation: u64, epoch: u64) -> bool {
-        if self.generation != generation {
+        if self.generation.load(Ordering::Acquire) != generation {
             return false;
         }
         if self.epoch.load(Ordering::Acquire) == epoch {
             return true;
         }
-        let same = self.sources.iter().all(|(upstream, catalogue)| Arc::ptr_eq(&upstream.offer().catalogue, catalogue));
+        let same = self.sources.iter().all(Source::is_current);
         if same {
             self.epoch.store(epoch, Ordering::Release);
         }
         same
+    }
+
+    /// Whether the view was made for this registry.
+    pub(super) fn belongs_to(&self, snapshot: &Snapshot) -> bool {
+        self.generation.load(Ordering::Acquire) == snapshot.generation
+    }
+
+    /// The view as that of a newer registry, under which the client sees the same; `None` if a server of it was replaced.
+    pub(super) fn carry_over(self: Arc<Self>, snapshot: &Snapshot) -> Option<Arc<Self>> {
+        let kept = |source: &Source| {
+            let now = snapshot.registry().server(source.upstream.id());
+            now.is_some_and(|server| server == source.upstream.server())
+        };
+        if !self.sources.iter().all(kept) {
+            return None;
+        }
+        self.generation.store(snapshot.generation, Ordering::Release);
+        Some(self)
+    }
+
+    /// The first server that had not been asked, if it might offer this name before the one that has it now.
+    fn undecided(&self, tool: Option<&str>) -> Option<&Arc<Upstream>> {
+        let winner = tool.and_then(|name| self.tool(name)).map_or(usize::MAX, |entry| entry.at.0);
+        let before = self.sources.iter().take(winner);
+        before.into_iter().find(|source| !source.attempted).map(|source| &source.upstream)
     }
 }
 
@@ -129,44 +168,62 @@ fn is_object_schema(schema: &[u8]) -> bool {
 }
 
 impl Gateway {
-    /// What a client sees. Made on first use, and again when the registry or one of the catalogues changed.
+    /// What a client sees. Made on first use, and again when its part of the registry or one of the catalogues changed.
     ///
     /// Waits for servers that have never been asked yet, `list_timeout` at most; for no others.
     pub async fn view(&self, snapshot: &Snapshot, client: &ClientId) -> Arc<View> {
+        self.decided_view(snapshot, client, None).await
+    }
+
+    /// The same, but waits only for servers that might have the tool of this name.
+    pub(super) async fn view_with(&self, snapshot: &Snapshot, client: &ClientId, tool: &str) -> Arc<View> {
+        self.decided_view(snapshot, client, Some(tool)).await
+    }
+
+    async fn decided_view(&self, snapshot: &Snapshot, client: &ClientId, tool: Option<&str>) -> Arc<View> {
         let state = self.client(client);
-        let known = state.view.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(view) = known.filter(|v| v.is_current(snapshot.generation, self.pool.epoch())) {
-            return view;
+        let deadline = Instant::now() + snapshot.registry().settings().list_timeout;
+        loop {
+            let view = self.view_as_known(snapshot, client, &state);
+            let Some(upstream) = view.undecided(tool) else { return view };
+            // They are all being asked side by side in the background; one after the other is only the waiting.
+            if timeout_at(deadline, upstream.attempted()).await.is_err() {
+                return view;
+            }
         }
-        let view = Arc::new(self.make_view(snapshot, client).await);
+    }
+
+    /// The view of what is known now. One request of a client makes it, the others wait for that.
+    fn view_as_known(&self, snapshot: &Snapshot, client: &ClientId, state: &ClientState) -> Arc<View> {
         let mut slot = state.view.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(view) = slot.as_ref().filter(|v| v.is_current(snapshot.generation, self.pool.epoch())) {
+            return Arc::clone(view);
+        }
+        let view = Arc::new(self.make_view(snapshot, client));
         // A request that began before a reload must not undo it for those that come after.
-        if slot.as_ref().is_none_or(|v| v.generation <= view.generation) {
+        if slot.as_ref().is_none_or(|v| v.generation.load(Ordering::Acquire) <= snapshot.generation) {
             *slot = Some(Arc::clone(&view));
         }
         view
     }
 
-    async fn make_view(&self, snapshot: &Snapshot, client: &ClientId) -> View {
+    fn make_view(&self, snapshot: &Snapshot, client: &ClientId) -> View {
         let registry = snapshot.registry();
-        let upstreams: Vec<_> = registry.servers_of(client).into_iter().filter_map(|s| self.pool.get(&s.id)).collect();
-        let deadline = Instant::now() + registry.settings().list_timeout;
-        for upstream in &upstreams {
-            // The fetches run side by side in the background; one after the other is only the waiting.
-            let _ = timeout_at(deadline, upstream.attempted()).await;
-        }
         // Read before the catalogues: one that changes from here on makes the view outdated, not wrong.
         let epoch = self.pool.epoch();
-        let sources: Vec<_> = upstreams.into_iter().map(|u| (Arc::clone(&u), u.offer().catalogue)).collect();
+        let servers = registry.servers_of(client);
+        // SECURITY: a server that was changed since the snapshot was taken is not the one that was granted.
+        let upstreams = servers.into_iter().filter_map(|s| self.pool.get(&s.id).filter(|u| u.server() == s));
+        let sources = upstreams.map(Source::new).collect();
         let mut view = View {
-            generation: snapshot.generation,
+            generation: AtomicU64::new(snapshot.generation),
             epoch: AtomicU64::new(epoch),
             sources,
             by_name: HashMap::new(),
             tools: Vec::new(),
             lists: Default::default(),
         };
-        for (position, (upstream, catalogue)) in view.sources.iter().enumerate() {
+        for (position, Source { upstream, catalogue, .. }) in view.sources.iter().enumerate() {
             let decider = registry.decider(client, upstream.id());
             for (at, tool) in catalogue.tools.iter().enumerate() {
                 let Ok(permit) = decider.decide(Target::Tool(&tool.name)).verdict else { continue };

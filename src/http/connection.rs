@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -65,29 +65,40 @@ impl Drop for Busy {
     }
 }
 
-/// How long reading may take.
+/// How long reading and writing may take.
 #[derive(Clone, Copy, Debug)]
-pub struct ReadLimits {
+pub struct IoLimits {
     /// From the end of one answer to the first byte of the next request.
     pub idle: Duration,
     /// From the first byte of a head to its end.
     pub head: Duration,
+    /// How long the peer may take nothing of an answer.
+    pub stall: Duration,
 }
 
 /// A socket that fails a read with [`io::ErrorKind::TimedOut`] when a limit has passed.
 pub struct Socket {
     stream: TokioIo<TcpStream>,
     phase: Phase,
-    limits: ReadLimits,
+    limits: IoLimits,
     timer: Pin<Box<Sleep>>,
+    /// Runs while the peer takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// Runs while a closed connection is listened to.
+    closing: Option<Pin<Box<Sleep>>>,
 }
+
+/// How long, and how much, a peer may go on sending after its connection was closed from this side. Closing at once would
+/// reset the connection, and the peer might never see the answer that told it why.
+const LINGER: Duration = Duration::from_secs(1);
+const SCRATCH: usize = 16 * 1024;
 
 impl Socket {
     /// Wraps a fresh connection.
     #[must_use]
-    pub fn new(stream: TcpStream, limits: ReadLimits) -> Self {
+    pub fn new(stream: TcpStream, limits: IoLimits) -> Self {
         let timer = Box::pin(tokio::time::sleep(limits.idle));
-        Self { stream: TokioIo::new(stream), phase: Phase::new(), limits, timer }
+        Self { stream: TokioIo::new(stream), phase: Phase::new(), limits, timer, stalled: None, closing: None }
     }
 
     /// The connection's phase, for its requests.
@@ -100,6 +111,8 @@ impl Socket {
     /// late, so that a busy connection does not touch the clock's queue for every request.
     fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let limit = match self.phase.get() {
+            // Not idle yet: the end of an answer is still on its way.
+            IDLE if self.stalled.is_some() => return Poll::Pending,
             IDLE => self.limits.idle,
             HEAD => self.limits.head,
             _ => return Poll::Pending,
@@ -114,6 +127,38 @@ impl Socket {
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
             }
             self.timer.as_mut().reset(deadline);
+        }
+    }
+}
+
+impl Socket {
+    /// What a write comes to: one that the peer does not let happen fails when the limit has passed.
+    fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            if self.stalled.take().is_some() && self.phase.get() == IDLE {
+                self.phase.set(IDLE);
+            }
+            return written;
+        }
+        let limit = self.limits.stall;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Reads and throws away what the peer still sends, until it has closed its side or time is over.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let closing = self.closing.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        if closing.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut scratch = [0; SCRATCH];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, buffer.unfilled())) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                Ok(()) | Err(_) => return Poll::Ready(()),
+            }
         }
     }
 }
@@ -134,7 +179,8 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.written(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -142,7 +188,10 @@ impl Write for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.closing.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        }
+        self.poll_linger(cx).map(Ok)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -154,6 +203,7 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.written(cx, written)
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::access::Access;
 use crate::gateway::{GatewayError, Outgoing, Relay};
-use crate::upstream::UpstreamError;
+use crate::shutdown::Shutdown;
 use crate::wire::json::write_text;
 use crate::wire::jsonrpc::{ErrorObject, MessageError, result_head};
 use crate::wire::mcp::{code, header};
@@ -21,6 +21,8 @@ use crate::wire::sse::{KEEP_ALIVE, encode};
 
 /// How often a silent event stream says that it is alive.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// What is said to whoever waits for an answer when the gateway ends.
+pub const STOPPING: &str = "the gateway is stopping; the call may have been executed";
 /// Bytes of events that are gathered, of those that are there already, before they are sent.
 const GATHERED: usize = 64 * 1024;
 
@@ -84,6 +86,8 @@ struct Events {
     first: Option<Vec<u8>>,
     done: bool,
     alive: Pin<Box<Sleep>>,
+    /// Ready when the stream has to end.
+    cut: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Events {
@@ -97,15 +101,19 @@ impl Events {
             encode(&mut out, &first);
         }
         while out.len() < GATHERED && !self.done {
-            match self.relay.poll_next(cx) {
+            let next = match self.cut.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(self.relay.cut_off(STOPPING)),
+                Poll::Pending => self.relay.poll_next(cx),
+            };
+            match next {
                 Poll::Pending => break,
                 Poll::Ready(Some(Outgoing::Notification(message))) => encode(&mut out, &message),
-                Poll::Ready(Some(Outgoing::Response(message, error))) => {
+                Poll::Ready(Some(Outgoing::Response(message, code))) => {
                     encode(&mut out, &message);
                     self.done = true;
                     if let Some(access) = access {
                         access.complete = true;
-                        access.code = error.map(|e| e.code);
+                        access.code = code;
                     }
                     break;
                 }
@@ -158,11 +166,13 @@ pub fn result(id: &[u8], result: Bytes) -> Response<Body> {
     with_type(StatusCode::OK, "application/json", Body::of(pieces))
 }
 
-/// An event stream that begins with the message that made it one, if there is one, and goes on with the relay's.
+/// An event stream that begins with the message that made it one, if there is one, and goes on with the relay's; after
+/// `cut` it ends with an error.
 #[must_use]
-pub fn event_stream(first: Option<Vec<u8>>, relay: Relay) -> Response<Body> {
+pub fn event_stream(first: Option<Vec<u8>>, relay: Relay, mut cut: Shutdown) -> Response<Body> {
     let alive = Box::pin(tokio::time::sleep(KEEP_ALIVE_INTERVAL));
-    let events = Events { relay, first, done: false, alive };
+    let cut = Box::pin(async move { cut.recv().await });
+    let events = Events { relay, first, done: false, alive, cut };
     let body = Body { content: Content::Events(Box::new(events)), access: None };
     let mut response = with_type(StatusCode::OK, "text/event-stream", body);
     let headers = response.headers_mut();
@@ -283,8 +293,6 @@ impl fmt::Display for Refusal {
 pub fn rpc_error(error: &GatewayError) -> ErrorObject {
     let code = match error {
         GatewayError::InvalidParams(_) | GatewayError::UnknownTool(_) => code::INVALID_PARAMS,
-        GatewayError::Upstream { error: UpstreamError::Removed, .. } => code::INVALID_PARAMS,
-        GatewayError::Upstream { error: UpstreamError::Rpc(e), .. } if e.code == code::INVALID_PARAMS => e.code,
         GatewayError::Overloaded(_) | GatewayError::Upstream { .. } => code::INTERNAL_ERROR,
     };
     ErrorObject::new(code, error.to_string())

@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::access::Access;
-use super::connection::{Phase, ReadLimits, Socket};
+use super::connection::{IoLimits, Phase, Socket};
 use super::mcp::{self, Exchange};
 use super::ops;
 use super::request::{
@@ -32,7 +32,7 @@ use crate::gateway::{Gateway, Snapshot};
 use crate::log::Log;
 use crate::outbound::{Client, Trust};
 use crate::policy::{Caller, authenticate};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{self, Shutdown, Trigger};
 
 /// Pause after an `accept` that failed, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -40,6 +40,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const BACKLOG: u32 = 4096;
 /// More connections than a thread will ever have; what the count starts from.
 const NONE_OPEN: u32 = 1 << 28;
+/// What is left of the drain time for ending open answers with an error.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A bound port, and what it takes to serve it.
@@ -81,17 +83,23 @@ impl Server {
         let ids = Arc::new(RequestIds { prefix: rand::random(), next: AtomicU64::new(0) });
         let mut handles = Vec::with_capacity(threads);
         for _ in 0..threads.max(1) {
+            let (cutter, cut) = shutdown::channel();
             let worker = Worker {
                 gateway: Arc::clone(&self.gateway),
                 http: Client::new(self.trust.clone()),
                 log: self.log.clone(),
                 ids: Arc::clone(&ids),
                 stop: stop.clone(),
+                cut,
             };
             let listener = self.listener.try_clone()?;
             let connections = Arc::clone(&connections);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let serve = move || runtime.block_on(Arc::new(worker).serve(listener, connections));
+            let serve = move || {
+                runtime.block_on(Arc::new(worker).serve(listener, connections, cutter));
+                // Without waiting for a name that is still being resolved.
+                runtime.shutdown_background();
+            };
             handles.push(std::thread::Builder::new().name("serve".into()).spawn(serve)?);
         }
         Ok(handles)
@@ -117,10 +125,12 @@ struct Worker {
     log: Log,
     ids: Arc<RequestIds>,
     stop: Shutdown,
+    /// Heard [`LAST_WORDS`] before the drain ends, by answers that are still open.
+    cut: Shutdown,
 }
 
 impl Worker {
-    async fn serve(self: Arc<Self>, listener: StdListener, connections: Arc<Semaphore>) {
+    async fn serve(self: Arc<Self>, listener: StdListener, connections: Arc<Semaphore>, cutter: Trigger) {
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => return self.log.error("cannot listen", |r| _ = r.field("reason", &error)),
@@ -146,9 +156,13 @@ impl Worker {
         }
         drop(listener);
         let drain = self.gateway.snapshot().registry().settings().drain;
-        if tokio::time::timeout(drain, own.acquire_many(NONE_OPEN)).await.is_err() {
-            self.log.warn("requests cut off", |r| _ = r.number("after_seconds", drain.as_secs()));
+        let mut ended = std::pin::pin!(own.acquire_many(NONE_OPEN));
+        if tokio::time::timeout(drain.saturating_sub(LAST_WORDS), ended.as_mut()).await.is_ok() {
+            return;
         }
+        cutter.fire();
+        let cut = tokio::time::timeout(LAST_WORDS, ended).await.is_err();
+        self.log.warn("answers cut off", |r| _ = r.number("after_seconds", drain.as_secs()).field("abruptly", cut));
     }
 
     /// Serves one connection to its end.
@@ -156,7 +170,8 @@ impl Worker {
         // Small answers must not wait for more to come. A failure shows at the next write anyway.
         let _ = stream.set_nodelay(true);
         let limits = self.gateway.snapshot().registry().settings().limits.clone();
-        let socket = Socket::new(stream, ReadLimits { idle: limits.idle, head: limits.header_read });
+        let io_limits = IoLimits { idle: limits.idle, head: limits.header_read, stall: limits.idle };
+        let socket = Socket::new(stream, io_limits);
         let phase = socket.phase();
         let worker = &self;
         let service = service_fn(move |request| {
@@ -249,7 +264,8 @@ impl Worker {
                 method()?;
                 let (limit, within) = (settings.limits.body_bytes, settings.limits.body_read);
                 let (gateway, http) = (&self.gateway, &self.http);
-                let exchange = Exchange { gateway, http, snapshot, caller, headers: parts.headers, now, access };
+                let cut = self.cut.clone();
+                let exchange = Exchange { gateway, http, snapshot, caller, headers: parts.headers, now, cut, access };
                 if parts.method == Method::DELETE {
                     return Ok(mcp::delete(&exchange));
                 }

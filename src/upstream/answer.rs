@@ -1,11 +1,11 @@
 //! A server's answer to one request, as the messages it consists of.
 //!
 //! Whether the server answers with one JSON object or with an event stream, [`Answer`] hands out its messages one by one
-//! as they arrive, the response last. What concerns only the gateway stays here: time and size limits, requests that the
-//! server makes meanwhile, and reading the body to its end so that the connection can be used again.
+//! as they arrive, the response last. What concerns only the connection stays here: time and size limits, and reading the
+//! body to its end so that the connection can be used again.
 //! Source: MCP 2025-11-25, transports, "Sending Messages to the Server"; protocol.md 3.4 to 3.7.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,6 +14,7 @@ use std::time::Duration;
 use hyper::Response;
 use hyper::body::{Body, Bytes};
 use hyper::header::CONTENT_TYPE;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
 use super::Upstream;
@@ -21,12 +22,15 @@ use super::channel::Channel;
 use super::error::UpstreamError;
 use super::legacy::Session;
 use crate::outbound::Incoming;
+use crate::wire::gather::Gather;
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Sender, result_message};
 use crate::wire::mcp::{code, method};
 use crate::wire::sse::{Decoder, Event};
 
 /// How long the rest of a body is waited for after the response was read.
 const LINGER: Duration = Duration::from_secs(1);
+/// Answers to a server's requests that may wait to be sent, for one call.
+const REPLIES: usize = 16;
 
 /// How long a call may take.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +80,7 @@ impl Timer {
     /// Waits for `future` within the limits.
     pub(super) async fn limit<T>(&mut self, future: impl Future<Output = T>) -> Result<T, UpstreamError> {
         let mut future = std::pin::pin!(future);
-        std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(value) => Poll::Ready(Ok(value)),
             Poll::Pending => self.poll_limit(cx).map(Err),
         })
@@ -89,6 +93,8 @@ impl Timer {
 pub enum Message {
     /// A notification that belongs to the request.
     Notification(Envelope),
+    /// A request that the server makes while it serves ours; it wants a [`reply`](Answer::reply).
+    Request(Envelope),
     /// The response, result or error; nothing follows.
     Response(Envelope),
 }
@@ -96,8 +102,10 @@ pub enum Message {
 /// In which form the messages come.
 enum Form {
     /// One JSON object; what has come of it.
-    Json(Vec<Bytes>),
+    Json(Gather),
     Events(Box<Decoder>),
+    /// The response is there already.
+    Settled(Option<Box<Envelope>>),
 }
 
 /// An answer being read.
@@ -108,8 +116,9 @@ pub struct Answer {
     id: u64,
     body: Option<Incoming>,
     form: Form,
-    received: usize,
     timer: Timer,
+    /// Where answers to the server's requests go; made for the first one.
+    replies: Option<mpsc::Sender<Vec<u8>>>,
 }
 
 impl Answer {
@@ -124,15 +133,22 @@ impl Answer {
         response: Response<Incoming>,
         timer: Timer,
     ) -> Result<Self, UpstreamError> {
+        let limits = &channel.settings.limits;
         let form = match content_type(&response).as_str() {
-            "application/json" => Form::Json(Vec::new()),
-            "text/event-stream" => Form::Events(Box::new(Decoder::new(channel.settings.limits.event_bytes))),
+            "application/json" => Form::Json(Gather::new(limits.response_bytes)),
+            "text/event-stream" => Form::Events(Box::new(Decoder::new(limits.event_bytes))),
             other => {
                 let found = if other.is_empty() { "no content type".into() } else { format!("`{other}`") };
                 return Err(UpstreamError::NotMcp(format!("expected JSON or an event stream, found {found}")));
             }
         };
-        Ok(Self { channel, session, id, body: Some(response.into_body()), form, received: 0, timer })
+        Ok(Self { channel, session, id, body: Some(response.into_body()), form, timer, replies: None })
+    }
+
+    /// An answer that consists of a response alone.
+    pub(super) fn settled(channel: Channel, session: Arc<Session>, id: u64, response: Envelope, timer: Timer) -> Self {
+        let form = Form::Settled(Some(Box::new(response)));
+        Self { channel, session, id, body: None, form, timer, replies: None }
     }
 
     /// The id under which the request was sent, which is its progress token too.
@@ -152,14 +168,16 @@ impl Answer {
         &self.session
     }
 
-    /// Waits for the response, passing over notifications.
+    /// Waits for the response. Notifications are passed over, and requests refused.
     ///
     /// # Errors
     /// As [`poll_message`](Self::poll_message).
     pub async fn response(mut self) -> Result<Envelope, UpstreamError> {
         loop {
-            if let Message::Response(response) = std::future::poll_fn(|cx| self.poll_message(cx)).await? {
-                return Ok(response);
+            match poll_fn(|cx| self.poll_message(cx)).await? {
+                Message::Response(response) => return Ok(response),
+                Message::Request(request) => self.refuse(&request)?,
+                Message::Notification(_) => {}
             }
         }
     }
@@ -167,25 +185,32 @@ impl Answer {
     /// The next message. After the response, or an error, there is none.
     ///
     /// # Errors
-    /// Everything in [`UpstreamError`] that can happen to an answer. A call that ran into a limit is cancelled at the server.
+    /// Everything in [`UpstreamError`] that can happen to an answer. A call that fails while the server may still be
+    /// working on it is cancelled there.
     pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, UpstreamError>> {
-        let polled = self.poll_unlimited(cx);
-        let result = match polled {
+        let result = match self.poll_unlimited(cx) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(ready!(self.timer.poll_limit(cx))),
         };
-        if let Err(UpstreamError::Silent(_) | UpstreamError::TooLong(_)) = result {
-            self.body = None;
-            self.channel.cancel(&self.session, self.id);
+        if let Err(error) = &result {
+            self.abandon(error);
         }
         Poll::Ready(result)
+    }
+
+    fn abandon(&mut self, error: &UpstreamError) {
+        let gone = matches!(error, UpstreamError::Ended | UpstreamError::Unreachable(_));
+        // `initialize` is never cancelled.
+        if self.body.take().is_some() && !gone && !self.session.opening {
+            self.channel.cancel(&self.session, self.id);
+        }
     }
 
     fn poll_unlimited(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, UpstreamError>> {
         loop {
             if let Some(message) = self.buffered_message()? {
-                if let Message::Response(_) = message {
-                    self.linger(cx);
+                if let Some(body) = self.body.take_if(|_| matches!(message, Message::Response(_))) {
+                    discard_now(body, cx);
                 }
                 return Poll::Ready(Ok(message));
             }
@@ -199,8 +224,7 @@ impl Answer {
                 }
                 None => {
                     self.body = None;
-                    let last = self.last_message()?.ok_or(UpstreamError::Ended)?;
-                    return Poll::Ready(Ok(last));
+                    return Poll::Ready(self.last_message()?.ok_or(UpstreamError::Ended));
                 }
             }
         }
@@ -209,20 +233,17 @@ impl Answer {
     fn take_chunk(&mut self, chunk: Bytes) -> Result<(), UpstreamError> {
         match &mut self.form {
             Form::Events(decoder) => decoder.feed(chunk),
-            Form::Json(chunks) => {
-                self.received += chunk.len();
-                let limit = self.channel.settings.limits.response_bytes;
-                if self.received > limit {
-                    return Err(UpstreamError::TooLarge(limit));
-                }
-                chunks.push(chunk);
-            }
+            Form::Json(gather) => gather.push(chunk).map_err(|too_large| UpstreamError::TooLarge(too_large.limit))?,
+            Form::Settled(_) => {}
         }
         Ok(())
     }
 
-    /// The next message among the events that have come.
+    /// The next message of what has come.
     fn buffered_message(&mut self) -> Result<Option<Message>, UpstreamError> {
+        if let Form::Settled(response) = &mut self.form {
+            return Ok(response.take().map(|response| Message::Response(*response)));
+        }
         while let Form::Events(decoder) = &mut self.form {
             let Some(event) = decoder.next_event()? else { break };
             if let Some(message) = self.read_event(event)? {
@@ -235,75 +256,75 @@ impl Answer {
     /// What the end of the body completes.
     fn last_message(&mut self) -> Result<Option<Message>, UpstreamError> {
         match &mut self.form {
-            Form::Json(chunks) => {
-                let whole = match chunks.as_slice() {
-                    [one] => one.clone(),
-                    many => Bytes::from(many.concat()),
-                };
+            Form::Json(gather) => {
+                let whole = gather.finish();
                 match self.read_message(whole)? {
                     Some(Message::Response(response)) => Ok(Some(Message::Response(response))),
                     _ => Err(UpstreamError::NotMcp("expected a JSON-RPC response".into())),
                 }
             }
+            // An event that the end of the stream cut short is a lost answer, not a wrong one.
             Form::Events(decoder) => match decoder.finish()? {
-                Some(event) => self.read_event(event),
+                Some(event) => Ok(self.read_event(event).ok().flatten()),
                 None => Ok(None),
             },
+            Form::Settled(_) => Ok(None),
         }
     }
 
-    fn read_event(&mut self, event: Event) -> Result<Option<Message>, UpstreamError> {
+    fn read_event(&self, event: Event) -> Result<Option<Message>, UpstreamError> {
         if event.is_message() { self.read_message(event.data) } else { Ok(None) }
     }
 
-    /// Reads one message; `None` for what the gateway settles itself.
-    fn read_message(&mut self, bytes: Bytes) -> Result<Option<Message>, UpstreamError> {
+    /// Reads one message; `None` for a response to something else.
+    fn read_message(&self, bytes: Bytes) -> Result<Option<Message>, UpstreamError> {
         let not_mcp = |e: &dyn std::fmt::Display| UpstreamError::NotMcp(format!("expected a JSON-RPC message: {e}"));
         let envelope = Envelope::parse(bytes, self.channel.settings.limits.json_depth, Sender::Server);
         let envelope = envelope.map_err(|e| not_mcp(&e))?;
         match envelope.kind().map_err(|e| not_mcp(&e))? {
             Kind::Notification => Ok(Some(Message::Notification(envelope))),
-            Kind::Request => {
-                self.refuse(&envelope);
-                Ok(None)
-            }
-            // An error without an id is about this request too: the server could not read it.
-            Kind::Result | Kind::Error if envelope.id_is(self.id) || envelope.id_span().is_none() => {
-                Ok(Some(Message::Response(envelope)))
-            }
+            Kind::Request => Ok(Some(Message::Request(envelope))),
+            Kind::Result | Kind::Error if envelope.id_is(self.id) => Ok(Some(Message::Response(envelope))),
+            // An error without a usable id is about this request too: the server could not read it.
+            Kind::Error if envelope.id().is_none() => Ok(Some(Message::Response(envelope))),
             Kind::Result | Kind::Error => Ok(None),
         }
     }
 
-    /// Answers a request that the server makes while it serves ours: a ping gets its pong, for everything else there is
-    /// nobody to ask.
-    fn refuse(&self, request: &Envelope) {
-        let Some(id) = request.id() else { return };
-        let answer = if request.method().as_deref() == Some(method::PING) {
+    /// Answers a request of the server for which there is nobody to ask: a ping gets its pong, everything else an error.
+    ///
+    /// # Errors
+    /// As [`reply`](Self::reply).
+    pub fn refuse(&mut self, request: &Envelope) -> Result<(), UpstreamError> {
+        let Some(id) = request.id() else { return Ok(()) };
+        self.reply(if request.method().as_deref() == Some(method::PING) {
             result_message(id, b"{}")
         } else {
             ErrorObject::new(code::METHOD_NOT_FOUND, "no client can be asked here").to_message(Some(id))
-        };
-        self.channel.notify_aside(&self.session, answer);
+        })
     }
 
-    /// Lets the body end by itself so that its connection can be used again; what still comes is thrown away.
-    fn linger(&mut self, cx: &mut Context<'_>) {
-        let Some(mut body) = self.body.take() else { return };
-        loop {
-            match Pin::new(&mut body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(_) => return,
-                Poll::Pending => break,
-            }
-        }
-        tokio::spawn(async move {
-            let rest = async {
-                while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
-            };
-            // Running out of time closes the connection, which is all that is left to do.
-            let _ = tokio::time::timeout(LINGER, rest).await;
+    /// Sends the answer to a request of the server, after those before it, without making this call wait.
+    ///
+    /// # Errors
+    /// [`UpstreamError::NotMcp`] if the server asks faster than it takes answers; the call is abandoned.
+    pub fn reply(&mut self, answer: Vec<u8>) -> Result<(), UpstreamError> {
+        let replies = self.replies.get_or_insert_with(|| {
+            let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(REPLIES);
+            let (channel, session) = (self.channel.clone(), Arc::clone(&self.session));
+            tokio::spawn(async move {
+                while let Some(answer) = receiver.recv().await {
+                    channel.notify_or_log(&session, answer).await;
+                }
+            });
+            sender
         });
+        if replies.try_send(answer).is_ok() {
+            return Ok(());
+        }
+        let error = UpstreamError::NotMcp(format!("expected at most {REPLIES} requests at a time"));
+        self.abandon(&error);
+        Err(error)
     }
 }
 
@@ -314,15 +335,35 @@ fn content_type(response: &Response<Incoming>) -> String {
 }
 
 /// Reads a whole body of at most `limit` bytes.
-pub(super) async fn collect(mut body: Incoming, limit: usize) -> Result<Vec<u8>, UpstreamError> {
-    let mut whole = Vec::new();
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+pub(super) async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, UpstreamError> {
+    let mut gather = Gather::new(limit);
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         if let Ok(chunk) = frame?.into_data() {
-            if whole.len() + chunk.len() > limit {
-                return Err(UpstreamError::TooLarge(limit));
-            }
-            whole.extend_from_slice(&chunk);
+            gather.push(chunk).map_err(|too_large| UpstreamError::TooLarge(too_large.limit))?;
         }
     }
-    Ok(whole)
+    Ok(gather.finish())
+}
+
+/// Lets a body end by itself so that its connection can be used again; what still comes is thrown away.
+pub(super) fn discard(mut body: Incoming) {
+    if body.is_end_stream() {
+        return;
+    }
+    tokio::spawn(async move {
+        let rest = async { while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {} };
+        // Running out of time closes the connection, which is all that is left to do.
+        let _ = tokio::time::timeout(LINGER, rest).await;
+    });
+}
+
+/// The same, without a task if the end is there already.
+fn discard_now(mut body: Incoming, cx: &mut Context<'_>) {
+    loop {
+        match Pin::new(&mut body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(_) => return,
+            Poll::Pending => return discard(body),
+        }
+    }
 }

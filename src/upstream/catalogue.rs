@@ -1,5 +1,6 @@
 //! What a server offers: its tools, as the server describes them.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use hyper::body::Bytes;
@@ -36,11 +37,16 @@ pub struct Member {
 pub struct Catalogue {
     /// Tools in the server's order.
     pub tools: Vec<Tool>,
-    /// The server's instructions to models.
-    pub instructions: Option<String>,
-    /// What was left out, in words for the log; empty if nothing was.
+    /// The server's instructions to models, at most 2 KiB.
+    pub instructions: Option<Box<str>>,
+    /// What was left out, in words for the log, the first few; empty if nothing was.
     pub left_out: Vec<String>,
 }
+
+/// What was left out is told up to this number.
+const TOLD: usize = 20;
+/// Longest name of a tool that is taken, in bytes; the specification has 128.
+const LONGEST_NAME: usize = 256;
 
 /// A catalogue while its pages come in.
 struct Walk {
@@ -66,14 +72,14 @@ impl Channel {
                 return Ok(walk.catalogue);
             }
         }
-        walk.catalogue.left_out.push(format!("pages beyond {}", limits.list_pages));
+        walk.leave_out(format!("pages beyond {}", limits.list_pages));
         Ok(walk.catalogue)
     }
 
     /// One page of `tools/list`; `None` if the server has no tools at all.
     async fn page(
         &self,
-        instructions: &mut Option<String>,
+        instructions: &mut Option<Box<str>>,
         cursor: Option<&str>,
     ) -> Result<Option<Envelope>, UpstreamError> {
         let id = self.upstream.next_id();
@@ -105,7 +111,7 @@ impl Walk {
         for (key, value) in members_of(bytes, result) {
             match key.as_ref() {
                 "tools" if type_of(value.of(bytes)) == JsonType::Array => tools = Some(value),
-                "nextCursor" => self.cursor = text_of(value.of(bytes)).map(std::borrow::Cow::into_owned),
+                "nextCursor" => self.cursor = text_of(value.of(bytes)).map(Cow::into_owned),
                 _ => {}
             }
         }
@@ -113,43 +119,53 @@ impl Walk {
         for entry in elements_of(bytes, tools) {
             self.bytes += entry.end - entry.start;
             if self.catalogue.tools.len() >= most || self.bytes > most_bytes {
-                self.catalogue.left_out.push(format!("tools beyond {most} or {most_bytes} bytes"));
+                self.leave_out(format!("tools beyond {most} or {most_bytes} bytes"));
                 self.cursor = None;
                 break;
             }
-            match tool(bytes, entry) {
+            match tool(entry.of(bytes)) {
                 Ok(tool) if self.names.insert(tool.name.clone()) => self.catalogue.tools.push(tool),
-                Ok(tool) => self.catalogue.left_out.push(format!("a second `{}`", tool.name)),
-                Err(why) => self.catalogue.left_out.push(why),
+                Ok(tool) => self.leave_out(format!("a second `{}`", tool.name)),
+                Err(why) => self.leave_out(why),
             }
         }
         Ok(())
     }
+
+    fn leave_out(&mut self, what: String) {
+        if self.catalogue.left_out.len() < TOLD {
+            self.catalogue.left_out.push(what);
+        }
+    }
 }
 
-/// Reads one entry of a list.
-fn tool(page: &Bytes, entry: Span) -> Result<Tool, String> {
+/// Reads one entry of a list. It is copied, so that it does not keep the page it came with.
+fn tool(entry: &[u8]) -> Result<Tool, String> {
+    let entry = Bytes::copy_from_slice(entry);
     let mut name = None;
     let mut members: Vec<Member> = Vec::new();
-    let mut start = entry.start + 1;
-    for (key, value) in members_of(page, entry) {
+    let mut start = 1;
+    for (key, value) in members_of(&entry, Span { start: 0, end: entry.len() }) {
         // From the end of the value before, less the comma and white space between them.
-        let between = page.get(start..value.start).unwrap_or_default();
+        let between = entry.get(start..value.start).unwrap_or_default();
         let skipped = between.iter().position(|&b| b == b'"').unwrap_or(0);
-        let text = page.slice(start + skipped..value.end);
+        let text = entry.slice(start + skipped..value.end);
         start = value.end;
         if key == "name" {
-            name = text_of(value.of(page)).map(std::borrow::Cow::into_owned);
+            name = text_of(value.of(&entry)).map(Cow::into_owned);
         }
-        if key == "execution" && needs_tasks(page, value) {
-            return Err(format!("`{}`, which runs only as a task", name.unwrap_or_default()));
+        if key == "execution" && needs_tasks(&entry, value) {
+            return Err("a tool that runs only as a task".into());
         }
         members.retain(|m| m.key != key);
-        members.push(Member { key: key.into_owned(), text, value: page.slice(value.range()) });
+        members.push(Member { key: key.into_owned(), text, value: entry.slice(value.range()) });
     }
     match name {
-        Some(name) if !name.is_empty() => Ok(Tool { name, members }),
-        _ => Err("a tool without a name".into()),
+        Some(name) if name.is_empty() || name.len() > LONGEST_NAME || name.contains(char::is_control) => {
+            Err(format!("a tool whose name is empty, over {LONGEST_NAME} bytes, or has control characters"))
+        }
+        Some(name) => Ok(Tool { name, members }),
+        None => Err("a tool without a name".into()),
     }
 }
 

@@ -9,14 +9,13 @@ use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGE
 use hyper::{Method, Request, Response, Uri};
 
 use super::Upstream;
-use super::answer::{Answer, TimeLimits, Timer, collect};
+use super::answer::{Answer, TimeLimits, Timer, collect, discard};
 use super::error::UpstreamError;
 use super::legacy::{Session, Tenant};
 use crate::outbound::{Client, Incoming};
 use crate::wire::config::Settings;
-use crate::wire::endpoint::Endpoint;
 use crate::wire::jsonrpc::{Envelope, Kind, Sender};
-use crate::wire::mcp::{code, header, method};
+use crate::wire::mcp::{header, method};
 
 /// Bytes of an error body that are looked at.
 const ERROR_BYTES: usize = 64 * 1024;
@@ -98,19 +97,18 @@ impl Channel {
     }
 
     async fn send(&self, session: &Session, method: Method, body: Bytes) -> Result<Response<Incoming>, UpstreamError> {
-        let endpoint = self.upstream.endpoint();
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         // Both were part of a URL that parsed.
-        *request.uri_mut() = Uri::try_from(endpoint.target.as_str()).unwrap_or_default();
-        *request.headers_mut() = self.headers(session, endpoint);
+        *request.uri_mut() = Uri::try_from(session.place.target.as_str()).unwrap_or_default();
+        *request.headers_mut() = self.headers(session);
         let (reach, limit) = (self.upstream.server.reach, self.settings.limits.connect);
-        Ok(self.http.send(endpoint, reach, limit, request).await?)
+        Ok(self.http.send(&session.place, reach, limit, request).await?)
     }
 
-    fn headers(&self, session: &Session, endpoint: &Endpoint) -> HeaderMap {
+    fn headers(&self, session: &Session) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(8 + self.upstream.headers.len());
-        headers.insert(HOST, HeaderValue::try_from(&endpoint.authority).unwrap_or(HeaderValue::from_static("")));
+        headers.insert(HOST, HeaderValue::try_from(&session.place.authority).unwrap_or(HeaderValue::from_static("")));
         headers.insert(CONTENT_TYPE, JSON);
         headers.insert(ACCEPT, BOTH);
         headers.insert(USER_AGENT, AGENT);
@@ -120,7 +118,9 @@ impl Channel {
         if session.version.sends_header() && !session.opening {
             headers.insert(header::PROTOCOL_VERSION, HeaderValue::from_static(session.version.as_str()));
         }
-        headers.extend(self.upstream.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        for (name, value) in &self.upstream.headers {
+            headers.insert(name, value.clone());
+        }
         headers
     }
 
@@ -138,48 +138,44 @@ impl Channel {
             return Answer::new(self.clone(), session, id, response, timer);
         }
         let body = timer.limit(collect(response.into_body(), ERROR_BYTES)).await?.unwrap_or_default();
-        let envelope = Envelope::parse(body.into(), self.settings.limits.json_depth, Sender::Server).ok();
-        let error = envelope.filter(|e| e.kind() == Ok(Kind::Error)).and_then(|e| e.error());
-        // Some servers say 400 for a session they do not know, with a code of their own making. The request may have
-        // run all the same: it is not repeated, but the next one opens a new session.
-        let about_request =
-            error.as_ref().is_some_and(|e| (code::INTERNAL_ERROR..=code::METHOD_NOT_FOUND).contains(&e.code));
-        if matches!(status.as_u16(), 400 | 404) && !about_request {
+        // Some servers say 400 for a session they do not know. The request may have run all the same: it is not
+        // repeated, but the next one opens a new session.
+        if status == 404 || (status == 400 && mentions_session(&body)) {
             self.upstream.sessions.forget(tenant, &session);
         }
-        Err(error.map_or(UpstreamError::BadStatus(status.as_u16()), UpstreamError::Rpc))
+        let envelope = Envelope::parse(body, self.settings.limits.json_depth, Sender::Server).ok();
+        match envelope.filter(|e| e.kind() == Ok(Kind::Error) && e.error().is_some()) {
+            Some(error) => Ok(Answer::settled(self.clone(), session, id, error, timer)),
+            None => Err(UpstreamError::BadStatus(status.as_u16())),
+        }
     }
 
-    /// Sends a message that has no response.
+    /// Sends a message that has no response; every 2xx is as good as another.
     pub(super) async fn notify(&self, session: &Arc<Session>, message: Vec<u8>) -> Result<(), UpstreamError> {
         let (response, _) = self.post_short(session, message).await?;
         let status = response.status();
-        if !status.is_success() {
-            return Err(UpstreamError::BadStatus(status.as_u16()));
-        }
         // Read to its end so that the connection is used again; some servers put something into it.
-        collect(response.into_body(), ERROR_BYTES).await.map(drop)
+        discard(response.into_body());
+        if status.is_success() { Ok(()) } else { Err(UpstreamError::BadStatus(status.as_u16())) }
     }
 
-    /// Sends a message for which no answer is expected, without making anybody wait.
-    pub(super) fn notify_aside(&self, session: &Arc<Session>, message: Vec<u8>) {
-        let (channel, session) = (self.clone(), Arc::clone(session));
-        tokio::spawn(async move {
-            if let Err(error) = channel.notify(&session, message).await {
-                channel.upstream.log.debug("message to server lost", |r| {
-                    r.field("server", channel.upstream.id()).field("reason", error);
-                });
-            }
-        });
-    }
-
-    /// Tells the server that nobody waits for the response to a request any more.
+    /// Tells the server that nobody waits for the response to a request any more, without making anybody wait for that.
     pub(super) fn cancel(&self, session: &Arc<Session>, id: u64) {
         let method = method::CANCELLED;
         let message = format!(
-            r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"requestId":{id},"reason":"the call took too long"}}}}"#
+            r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"requestId":{id},"reason":"nobody waits for it any more"}}}}"#
         );
-        self.notify_aside(session, message.into_bytes());
+        let (channel, session) = (self.clone(), Arc::clone(session));
+        tokio::spawn(async move { channel.notify_or_log(&session, message.into_bytes()).await });
+    }
+
+    /// Sends a message whose loss is only worth a record.
+    pub(super) async fn notify_or_log(&self, session: &Arc<Session>, message: Vec<u8>) {
+        if let Err(error) = self.notify(session, message).await {
+            self.upstream.log.debug("message to server lost", |r| {
+                r.field("server", self.upstream.id()).field("reason", error);
+            });
+        }
     }
 
     /// Ends a session at the server; whether the server likes that makes no difference.
@@ -190,4 +186,10 @@ impl Channel {
             let _ = tokio::time::timeout(PATIENCE, self.send(session, Method::DELETE, Bytes::new())).await;
         }
     }
+}
+
+/// Whether the text of an error is about the session and not about the request.
+fn mentions_session(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body).to_ascii_lowercase();
+    text.contains("session") || text.contains("initialize")
 }

@@ -24,7 +24,7 @@ pub enum UpstreamError {
     NotMcp(String),
     /// The answer ended before the response was there.
     Ended,
-    /// A JSON-RPC error.
+    /// A JSON-RPC error that refuses a session or a list.
     Rpc(ErrorObject),
     /// The server was taken out of the configuration.
     Removed,
@@ -40,7 +40,7 @@ impl fmt::Display for UpstreamError {
             Self::BadStatus(status) => write!(f, "HTTP status {status}"),
             Self::NotMcp(what) => f.write_str(what),
             Self::Ended => f.write_str("the answer ended before the response"),
-            Self::Rpc(e) => write!(f, "error {}: {}", e.code, e.message),
+            Self::Rpc(e) => e.fmt(f),
             Self::Removed => f.write_str("no longer configured"),
         }
     }

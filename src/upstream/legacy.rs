@@ -7,15 +7,23 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use hyper::header::HeaderValue;
+use hyper::Response;
+use hyper::header::{HeaderMap, HeaderValue, LOCATION};
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
-use super::answer::Answer;
 use super::channel::Channel;
 use super::error::UpstreamError;
+use crate::outbound::Incoming;
 use crate::policy::ClientId;
-use crate::wire::jsonrpc::Envelope;
+use crate::wire::endpoint::Endpoint;
+use crate::wire::json::write_text;
+use crate::wire::jsonrpc::{Envelope, Meta, Param};
 use crate::wire::mcp::{ClientCapabilities, InitializeResult, ProtocolVersion, header, method};
+use crate::wire::splice::Splice;
+
+/// Bytes of a server's instructions that are kept.
+const INSTRUCTIONS: usize = 2 * 1024;
 
 /// For whom a session is held.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,33 +49,45 @@ pub(super) struct Session {
     /// Revision of all further requests.
     pub(super) version: ProtocolVersion,
     /// The server's instructions to models.
-    pub(super) instructions: Option<String>,
+    pub(super) instructions: Option<Box<str>>,
+    /// Where the server was when the session was opened, and is as long as it lasts.
+    pub(super) place: Arc<Endpoint>,
     /// Whether this stands for no session yet: `initialize` itself carries no version header.
     pub(super) opening: bool,
 }
 
-type Slot = Arc<OnceCell<Arc<Session>>>;
+/// A session, or the place of one that is being opened.
+type Opening = Arc<OnceCell<Arc<Session>>>;
+
+struct Held {
+    opening: Opening,
+    used: Instant,
+}
 
 /// The sessions with one server.
 #[derive(Default)]
 pub(super) struct Sessions {
     /// Set once the server turned out to be session-less; then it serves every tenant.
     sessionless: RwLock<Option<Arc<Session>>>,
-    held: Mutex<HashMap<Tenant, Slot>>,
+    held: Mutex<HashMap<Tenant, Held>>,
 }
 
 impl Sessions {
-    fn held(&self) -> MutexGuard<'_, HashMap<Tenant, Slot>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<Tenant, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The tenant's slot; whoever finds it empty makes the handshake, the others wait for it.
-    fn slot(&self, tenant: &Tenant) -> Slot {
+    /// The place of the tenant's session; whoever finds it empty makes the handshake, the others wait for it.
+    fn opening(&self, tenant: &Tenant) -> Opening {
+        let now = Instant::now();
         let mut held = self.held();
-        match held.get(tenant) {
-            Some(slot) => Arc::clone(slot),
-            None => Arc::clone(held.entry(tenant.clone()).or_default()),
+        if let Some(held) = held.get_mut(tenant) {
+            held.used = now;
+            return Arc::clone(&held.opening);
         }
+        let opening = Opening::default();
+        held.insert(tenant.clone(), Held { opening: Arc::clone(&opening), used: now });
+        opening
     }
 
     fn sessionless(&self) -> Option<Arc<Session>> {
@@ -84,23 +104,22 @@ impl Sessions {
             self.set_sessionless(None);
         }
         let mut held = self.held();
-        if held.get(tenant).and_then(|slot| slot.get()).is_some_and(|live| Arc::ptr_eq(live, dead)) {
+        if held.get(tenant).and_then(|h| h.opening.get()).is_some_and(|live| Arc::ptr_eq(live, dead)) {
             held.remove(tenant);
         }
     }
 
-    /// Takes out the sessions that were held for one downstream session.
-    pub(super) fn end(&self, client: &ClientId, nonce: [u8; 16]) -> Vec<Arc<Session>> {
-        let mut ended = Vec::new();
-        self.held().retain(|tenant, slot| {
-            let of_it =
-                matches!(tenant, Tenant::Client { client: c, session: Some(s), .. } if c == client && *s == nonce);
-            if of_it {
-                ended.extend(slot.get().cloned());
+    /// Takes out the sessions that `ends` is true of, given whose they are and when they were last used.
+    pub(super) fn take(&self, ends: impl Fn(&Tenant, Instant) -> bool) -> Vec<Arc<Session>> {
+        let mut taken = Vec::new();
+        self.held().retain(|tenant, held| {
+            let stays = !ends(tenant, held.used);
+            if !stays {
+                taken.extend(held.opening.get().cloned());
             }
-            !of_it
+            stays
         });
-        ended
+        taken
     }
 }
 
@@ -113,18 +132,25 @@ impl Channel {
         if let Some(session) = self.upstream.sessions.sessionless() {
             return Ok(session);
         }
-        let slot = self.upstream.sessions.slot(tenant);
-        slot.get_or_try_init(|| self.handshake(tenant)).await.cloned()
+        let opening = self.upstream.sessions.opening(tenant);
+        opening.get_or_try_init(|| self.handshake(tenant)).await.cloned()
     }
 
     async fn handshake(&self, tenant: &Tenant) -> Result<Arc<Session>, UpstreamError> {
-        let opening =
-            Arc::new(Session { id: None, version: ProtocolVersion::LATEST, instructions: None, opening: true });
-        let id = self.upstream.next_id();
-        let (answer, session_id) = self.open(tenant, &opening, id, initialize(id, tenant)).await?;
-        let session = Arc::new(agreed(&answer.response().await?, session_id)?);
-        self.notify(&session, format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, method::INITIALIZED).into_bytes())
-            .await?;
+        let known = self.upstream.place();
+        let session = match self.open(tenant, Arc::clone(&known)).await {
+            Ok(session) => Arc::new(session),
+            Err(error) => {
+                // Wherever the server was, it may be back at its URL.
+                self.upstream.move_to(None);
+                return Err(error);
+            }
+        };
+        if session.place != known {
+            self.upstream.move_to(Some(Arc::clone(&session.place)));
+        }
+        let initialized = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, method::INITIALIZED);
+        self.notify(&session, initialized.into_bytes()).await?;
         if session.id.is_none() {
             self.upstream.sessions.set_sessionless(Some(Arc::clone(&session)));
         }
@@ -136,29 +162,63 @@ impl Channel {
         Ok(session)
     }
 
-    /// Sends `initialize`. A URL without a path is tried as it is and at `/mcp`; one redirect within the origin is followed.
-    async fn open(
-        &self,
-        tenant: &Tenant,
-        opening: &Arc<Session>,
-        id: u64,
-        message: Vec<u8>,
-    ) -> Result<(Answer, Option<HeaderValue>), UpstreamError> {
-        let mut response = self.post_short(opening, message.clone()).await?;
-        let elsewhere = match response.0.status().as_u16() {
-            404 | 405 if self.upstream.server.endpoint.bare => Some(self.upstream.server.endpoint.with_target("/mcp")),
-            307 | 308 => self.upstream.redirected(response.0.headers()),
-            _ => None,
-        };
-        if let Some(endpoint) = elsewhere {
-            self.upstream.move_to(endpoint);
-            response = self.post_short(opening, message).await?;
+    /// Sends `initialize`. A URL without a path is tried as it is and at `/mcp`, and one redirect within the origin is
+    /// followed.
+    async fn open(&self, tenant: &Tenant, place: Arc<Endpoint>) -> Result<Session, UpstreamError> {
+        let mut opening = Arc::new(Session::opening(place));
+        let id = self.upstream.next_id();
+        let message = initialize(id, tenant);
+        let (mut response, mut timer) = self.post_short(&opening, message.clone()).await?;
+        if let Some(elsewhere) = elsewhere(&opening.place, &response) {
+            opening = Arc::new(Session::opening(Arc::new(elsewhere)));
+            (response, timer) = self.post_short(&opening, message).await?;
         }
-        let (response, timer) = response;
         let session_id = response.headers().get(header::SESSION_ID).cloned();
-        let answer = self.answer(tenant, Arc::clone(opening), id, response, timer).await?;
-        Ok((answer, session_id))
+        let place = Arc::clone(&opening.place);
+        let answer = self.answer(tenant, opening, id, response, timer).await?;
+        agreed(&answer.response().await?, session_id, place)
     }
+}
+
+impl Session {
+    /// What stands for a session while there is none.
+    fn opening(place: Arc<Endpoint>) -> Self {
+        Self { id: None, version: ProtocolVersion::LATEST, instructions: None, place, opening: true }
+    }
+}
+
+/// Where else a response says, or its status suggests, that the server is.
+fn elsewhere(here: &Endpoint, response: &Response<Incoming>) -> Option<Endpoint> {
+    match response.status().as_u16() {
+        404 | 405 if here.bare => Some(here.with_target("/mcp")),
+        307 | 308 => redirected(here, response.headers()),
+        _ => None,
+    }
+}
+
+/// Where a redirect leads, if it stays within the origin.
+fn redirected(here: &Endpoint, headers: &HeaderMap) -> Option<Endpoint> {
+    let location = headers.get(LOCATION)?.to_str().ok()?;
+    if location.starts_with('/') && !location.starts_with("//") {
+        return Endpoint::parse(&format!("{}{location}", here.origin())).ok();
+    }
+    // SECURITY: the configured headers may hold credentials, which must not reach another origin.
+    Endpoint::parse(location).ok().filter(|there| there.origin() == here.origin())
+}
+
+/// The request as the server gets it: our id and progress token, its own name for the tool, everything else as it is.
+pub(super) fn rewrite(envelope: &Envelope, id: u64, own_name: &str) -> Vec<u8> {
+    let id = id.to_string();
+    let mut name = Vec::new();
+    if envelope.param_text(Param::Name).as_deref() != Some(own_name) {
+        write_text(&mut name, own_name);
+    }
+    let renamed = envelope.param_span(Param::Name).filter(|_| !name.is_empty());
+    Splice::new(envelope.bytes())
+        .replace_if(envelope.id_span(), id.as_bytes())
+        .replace_if(envelope.meta_span(Meta::ProgressToken), id.as_bytes())
+        .replace_if(renamed, &name)
+        .build()
 }
 
 /// The `initialize` request. A call session declares nothing, because the gateway can pass nothing on to its client; the
@@ -175,7 +235,7 @@ fn initialize(id: u64, tenant: &Tenant) -> Vec<u8> {
     .into_bytes()
 }
 
-fn agreed(response: &Envelope, id: Option<HeaderValue>) -> Result<Session, UpstreamError> {
+fn agreed(response: &Envelope, id: Option<HeaderValue>, place: Arc<Endpoint>) -> Result<Session, UpstreamError> {
     if let Some(error) = response.error() {
         return Err(UpstreamError::Rpc(error));
     }
@@ -185,5 +245,9 @@ fn agreed(response: &Envelope, id: Option<HeaderValue>) -> Result<Session, Upstr
         let found: String = result.protocol_version.chars().take(40).collect();
         UpstreamError::NotMcp(format!("expected a protocol version up to {}, found `{found}`", ProtocolVersion::LATEST))
     })?;
-    Ok(Session { id, version, instructions: result.instructions, opening: false })
+    let instructions = result.instructions.map(|text| {
+        let end = text.floor_char_boundary(INSTRUCTIONS);
+        text.get(..end).unwrap_or_default().into()
+    });
+    Ok(Session { id, version, instructions, place, opening: false })
 }

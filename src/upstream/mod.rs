@@ -21,12 +21,12 @@ mod error;
 mod legacy;
 mod pool;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use hyper::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 
 pub use self::answer::{Answer, Message};
 pub use self::catalogue::{Catalogue, Member, Tool};
@@ -35,20 +35,19 @@ pub use self::legacy::Tenant;
 pub use self::pool::Pool;
 
 use self::channel::Channel;
-use self::legacy::Sessions;
+use self::legacy::{Sessions, rewrite};
 use crate::log::Log;
 use crate::outbound::Client;
-use crate::policy::{Permit, Server, ServerId};
+use crate::policy::{ClientId, Permit, Server, ServerId};
 use crate::wire::config::Settings;
 use crate::wire::endpoint::Endpoint;
+use crate::wire::jsonrpc::Envelope;
 
 /// What a server offers and how fresh that is.
 #[derive(Clone, Debug, Default)]
 pub struct Offer {
     /// The last catalogue that was fetched; empty before the first.
     pub catalogue: Arc<Catalogue>,
-    /// When it was fetched.
-    pub fetched: Option<Instant>,
     /// Whether fetching was tried at all, so that nobody waits for a server that is known to be down.
     pub attempted: bool,
     /// Why the last attempt failed, if it did: the catalogue is stale then.
@@ -62,8 +61,8 @@ pub struct Upstream {
     headers: HeaderMap,
     /// The settings in force, which a reload may change under a server that stays.
     settings: RwLock<Arc<Settings>>,
-    /// Where the server really is, when its URL led on to another path.
-    moved: OnceLock<Endpoint>,
+    /// Where the server is: its URL, or where that led.
+    place: RwLock<Arc<Endpoint>>,
     sessions: Sessions,
     next_id: AtomicU64,
     offer: watch::Sender<Offer>,
@@ -71,12 +70,13 @@ pub struct Upstream {
     epoch: Arc<AtomicU64>,
     /// Asks the refresher not to wait until the catalogue is due.
     stale: Notify,
-    in_flight: AtomicUsize,
+    /// Calls in flight, by client.
+    in_flight: Mutex<InFlight>,
     log: Log,
 }
 
 impl Upstream {
-    fn new(server: Arc<Server>, settings: Arc<Settings>, epoch: Arc<AtomicU64>, log: Log) -> Self {
+    fn new(server: Arc<Server>, settings: Arc<Settings>, offer: Offer, epoch: Arc<AtomicU64>, log: Log) -> Self {
         let mut headers = HeaderMap::new();
         for (name, value) in server.headers.iter() {
             // The registry has refused what is not a header.
@@ -84,17 +84,18 @@ impl Upstream {
                 headers.append(name, value);
             }
         }
+        let place = Arc::new(server.endpoint.clone());
         Self {
             server,
             headers,
             settings: RwLock::new(settings),
-            moved: OnceLock::new(),
+            place: RwLock::new(place),
             sessions: Sessions::default(),
             next_id: AtomicU64::new(1),
-            offer: watch::Sender::default(),
+            offer: watch::Sender::new(offer),
             epoch,
             stale: Notify::new(),
-            in_flight: AtomicUsize::new(0),
+            in_flight: Mutex::default(),
             log,
         }
     }
@@ -117,6 +118,12 @@ impl Upstream {
         self.offer.borrow().clone()
     }
 
+    /// Whether the server's catalogue was fetched once, or failed to be: from then on nobody waits for it.
+    #[must_use]
+    pub fn was_attempted(&self) -> bool {
+        self.offer.borrow().attempted
+    }
+
     /// Waits until the server's catalogue was fetched once, or failed to be.
     pub async fn attempted(&self) {
         let mut offer = self.offer.subscribe();
@@ -129,32 +136,47 @@ impl Upstream {
         self.stale.notify_one();
     }
 
-    /// Counts a call while the guard lives; `None` when the server has as many as the limit allows.
+    /// Counts a call while the guard lives; `None` when the server has as many as the limit allows, or the client half
+    /// of that, so that no client can keep a server from the others.
     #[must_use]
-    pub fn slot(self: &Arc<Self>) -> Option<Slot> {
-        let slot = Slot(Arc::clone(self));
-        (self.in_flight.fetch_add(1, Ordering::Relaxed) < self.settings().limits.calls_per_server).then_some(slot)
+    pub fn call_slot(self: &Arc<Self>, client: &ClientId) -> Option<CallSlot> {
+        let limit = self.settings().limits.calls_per_server;
+        let mut in_flight = self.in_flight();
+        let own = in_flight.by_client.get(client).copied().unwrap_or_default();
+        if in_flight.all >= limit || own >= limit.div_ceil(2) {
+            return None;
+        }
+        in_flight.all += 1;
+        in_flight.by_client.insert(client.clone(), own + 1);
+        Some(CallSlot { upstream: Arc::clone(self), client: client.clone() })
     }
 
-    /// Sends a request for a client and returns its answer as soon as it begins.
+    fn in_flight(&self) -> MutexGuard<'_, InFlight> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a client's request to call a tool and returns the answer as soon as it begins.
     ///
-    /// `message` writes the request with the id it is given, which is the progress token too. A session that the server
-    /// does not know any more is renewed and the request, which was refused then, sent once more.
+    /// The request is sent with an id of our own, which is the progress token too, and with the server's own name for
+    /// the tool; nothing else is changed. A session that the server does not know any more is renewed, and the request,
+    /// which was refused then, sent once more.
     ///
     /// # Errors
-    /// [`UpstreamError`]. [`UpstreamError::Removed`] if the permit is for another server.
+    /// [`UpstreamError`]. [`UpstreamError::Removed`] if the permit is for another server, or for this one as it was
+    /// before a change of the configuration.
     pub async fn call(
         self: &Arc<Self>,
         http: &Client,
         permit: &Permit,
         tenant: &Tenant,
-        message: impl FnOnce(u64) -> Vec<u8>,
+        envelope: &Envelope,
     ) -> Result<Answer, UpstreamError> {
-        if permit.server().id != self.server.id {
+        // SECURITY: a permit is for a server as the registry it came from had it, with its address and credentials.
+        if *permit.server() != self.server {
             return Err(UpstreamError::Removed);
         }
         let id = self.next_id();
-        Channel::new(self, http).request(tenant, id, message(id)).await
+        Channel::new(self, http).request(tenant, id, rewrite(envelope, id, permit.name())).await
     }
 
     fn settings(&self) -> Arc<Settings> {
@@ -169,33 +191,42 @@ impl Upstream {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn endpoint(&self) -> &Endpoint {
-        self.moved.get().unwrap_or(&self.server.endpoint)
+    fn place(&self) -> Arc<Endpoint> {
+        Arc::clone(&self.place.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn move_to(&self, endpoint: Endpoint) {
-        self.log.info("server found elsewhere", |r| _ = r.field("server", self.id()).field("url", &endpoint));
-        // Whoever was first has found the same place.
-        let _ = self.moved.set(endpoint);
-    }
-
-    /// Where a redirect leads, if it stays within the origin.
-    fn redirected(&self, headers: &HeaderMap) -> Option<Endpoint> {
-        let location = headers.get(LOCATION)?.to_str().ok()?;
-        let here = self.endpoint();
-        if location.starts_with('/') && !location.starts_with("//") {
-            return Endpoint::parse(&format!("{}{location}", here.origin())).ok();
+    /// Notes where the server is; `None` for its URL.
+    fn move_to(&self, place: Option<Arc<Endpoint>>) {
+        if let Some(place) = &place {
+            self.log.info("server found elsewhere", |r| _ = r.field("server", self.id()).field("url", place));
         }
-        // SECURITY: the configured headers may hold credentials, which must not reach another origin.
-        Endpoint::parse(location).ok().filter(|there| there.origin() == here.origin())
+        let place = place.unwrap_or_else(|| Arc::new(self.server.endpoint.clone()));
+        *self.place.write().unwrap_or_else(PoisonError::into_inner) = place;
     }
 }
 
-/// One call in flight to a server.
-pub struct Slot(Arc<Upstream>);
+/// Calls in flight to a server.
+#[derive(Default)]
+struct InFlight {
+    all: usize,
+    by_client: HashMap<ClientId, usize>,
+}
 
-impl Drop for Slot {
+/// One call in flight to a server.
+pub struct CallSlot {
+    upstream: Arc<Upstream>,
+    client: ClientId,
+}
+
+impl Drop for CallSlot {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let mut in_flight = self.upstream.in_flight();
+        in_flight.all -= 1;
+        if let Some(own) = in_flight.by_client.get_mut(&self.client) {
+            *own -= 1;
+            if *own == 0 {
+                in_flight.by_client.remove(&self.client);
+            }
+        }
     }
 }

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::channel::Channel;
-use super::{Catalogue, Upstream};
+use super::{Catalogue, Tenant, Upstream, UpstreamError};
 use crate::log::Log;
 use crate::outbound::Client;
 use crate::policy::{ClientId, Registry, Server, ServerId};
@@ -21,6 +21,10 @@ use crate::wire::config::Settings;
 const FETCHES: usize = 128;
 /// Longest name that every client and model API takes, in characters.
 const LONGEST_NAME: usize = 64;
+/// How many times `list_timeout` a whole catalogue may take in the background.
+const PATIENCE: u32 = 10;
+/// Shortest time between two fetches from a server that is well.
+const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest and longest wait before a server that failed is asked again.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
@@ -63,7 +67,7 @@ impl Pool {
         for server in registry.servers() {
             let kept = old.get(&server.id).filter(|u| u.server == *server).cloned();
             let upstream = kept.unwrap_or_else(|| {
-                let made = self.make(server, &settings);
+                let made = self.make(server, &settings, old.get(&server.id));
                 let task = self.runtime.spawn(self.keep_fresh(Arc::clone(&made)));
                 if let Some(before) = refreshers.insert(server.id.clone(), task.abort_handle()) {
                     before.abort();
@@ -80,12 +84,21 @@ impl Pool {
             }
             stays
         });
+        for (id, upstream) in &old {
+            if new.get(id).is_none_or(|kept| !Arc::ptr_eq(kept, upstream)) {
+                self.end_at(upstream, |_, _| true);
+            }
+        }
         *self.upstreams.write().unwrap_or_else(PoisonError::into_inner) = new;
     }
 
-    fn make(&self, server: &Arc<Server>, settings: &Arc<Settings>) -> Arc<Upstream> {
+    /// Makes an upstream. One that is only reached or named in another way than before begins with the catalogue that
+    /// was known, so that its tools do not vanish, nor their names go to another server, while it is asked again.
+    fn make(&self, server: &Arc<Server>, settings: &Arc<Settings>, before: Option<&Arc<Upstream>>) -> Arc<Upstream> {
+        let same = |u: &&Arc<Upstream>| u.server.endpoint == server.endpoint && u.server.owner == server.owner;
+        let offer = before.filter(same).map(|u| u.offer()).unwrap_or_default();
         let (epoch, log) = (Arc::clone(&self.epoch), self.log.clone());
-        Arc::new(Upstream::new(Arc::clone(server), Arc::clone(settings), epoch, log))
+        Arc::new(Upstream::new(Arc::clone(server), Arc::clone(settings), offer, epoch, log))
     }
 
     /// The upstream of a server.
@@ -94,7 +107,7 @@ impl Pool {
         self.upstreams.read().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
     }
 
-    /// How often a catalogue of any server has changed; a view of an older epoch has to be looked at again.
+    /// How often a catalogue of any server has changed, or was fetched for the first time; a view of an older epoch has to be looked at again.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
@@ -102,12 +115,31 @@ impl Pool {
 
     /// Ends what the servers hold for one session of a client, in the background.
     pub fn end_session(&self, client: &ClientId, nonce: [u8; 16]) {
+        self.end(|tenant, _| matches!(tenant, Tenant::Client { client: c, session: Some(s), .. } if c == client && *s == nonce));
+    }
+
+    /// Ends what the servers hold for a client that is no more, in the background.
+    pub fn end_client(&self, client: &ClientId) {
+        self.end(|tenant, _| matches!(tenant, Tenant::Client { client: c, .. } if c == client));
+    }
+
+    /// Ends the sessions with servers that no client has used for so long, in the background.
+    pub fn end_idle(&self, idle: Duration) {
+        let now = Instant::now();
+        self.end(|tenant, used| *tenant != Tenant::Catalogue && now.duration_since(used) > idle);
+    }
+
+    fn end(&self, ends: impl Fn(&Tenant, Instant) -> bool) {
         let upstreams = self.upstreams.read().unwrap_or_else(PoisonError::into_inner);
         for upstream in upstreams.values() {
-            for session in upstream.sessions.end(client, nonce) {
-                let channel = Channel::new(upstream, &self.http);
-                self.runtime.spawn(async move { channel.end(&session).await });
-            }
+            self.end_at(upstream, &ends);
+        }
+    }
+
+    fn end_at(&self, upstream: &Arc<Upstream>, ends: impl Fn(&Tenant, Instant) -> bool) {
+        for session in upstream.sessions.take(ends) {
+            let channel = Channel::new(upstream, &self.http);
+            self.runtime.spawn(async move { channel.end(&session).await });
         }
     }
 
@@ -121,21 +153,20 @@ impl Pool {
         async move {
             let mut retry = FIRST_RETRY;
             loop {
-                let Ok(turn) = fetches.acquire().await else { return };
+                let Ok(turn) = Arc::clone(&fetches).acquire_owned().await else { return };
                 // Made anew each time, for the settings may have changed.
-                let fetched = Channel::new(&upstream, &http).refresh().await;
-                drop(turn);
-                let wait = if fetched {
+                let channel = Channel::new(&upstream, &http);
+                if channel.refresh(turn).await {
                     retry = FIRST_RETRY;
-                    upstream.settings().refresh
+                    // Whoever asks for a fresh catalogue gets one soon, but not as often as they like.
+                    tokio::time::sleep(LEAST_INTERVAL).await;
+                    let due = channel.settings.refresh.saturating_sub(LEAST_INTERVAL);
+                    let _ = timeout(due, upstream.stale.notified()).await;
                 } else {
                     // Jitter keeps the gateways of a fleet from asking in step.
-                    let jittered = retry.mul_f64(rand::random_range(0.8..1.2));
+                    tokio::time::sleep(retry.mul_f64(rand::random_range(0.8..1.2))).await;
                     retry = (retry * 2).min(LAST_RETRY);
-                    jittered
-                };
-                // Either somebody asks for it or it is due.
-                let _ = tokio::time::timeout(wait, upstream.stale.notified()).await;
+                }
             }
         }
     }
@@ -151,37 +182,54 @@ impl Drop for Pool {
 
 impl Channel {
     /// Fetches the catalogue; a failure leaves the last good one in force. True if it was fetched.
-    async fn refresh(&self) -> bool {
-        let fetched = self.fetch_catalogue().await;
+    ///
+    /// After `list_timeout` nobody waits for it any more, and `turn` goes to the next server, but a slow server gets
+    /// [`PATIENCE`] times as long.
+    async fn refresh(&self, turn: OwnedSemaphorePermit) -> bool {
+        let limit = self.settings.list_timeout;
+        let mut fetch = std::pin::pin!(self.fetch_catalogue());
+        let fetched = match timeout(limit, fetch.as_mut()).await {
+            Ok(fetched) => fetched,
+            Err(_) => {
+                drop(turn);
+                self.store(Err(UpstreamError::Silent(limit)));
+                timeout(limit * PATIENCE, fetch).await.unwrap_or(Err(UpstreamError::TooLong(limit * PATIENCE)))
+            }
+        };
+        let fine = fetched.is_ok();
+        self.store(fetched);
+        fine
+    }
+
+    fn store(&self, fetched: Result<Catalogue, UpstreamError>) {
         let upstream = &self.upstream;
         let failed_before = upstream.offer.borrow().failure.is_some();
         match &fetched {
             Err(error) if !failed_before => upstream.log.warn("server failed", |r| {
-                r.field("server", upstream.id()).field("url", upstream.endpoint()).field("reason", error);
+                r.field("server", upstream.id()).field("url", upstream.place()).field("reason", error);
             }),
-            Err(_) => {}
             Ok(_) if failed_before => {
                 upstream.log.info("server recovered", |r| _ = r.field("server", upstream.id()));
             }
-            Ok(_) => {}
+            Ok(_) | Err(_) => {}
         }
-        let fine = fetched.is_ok();
         upstream.offer.send_modify(|offer| {
-            offer.attempted = true;
+            let mut differs = !std::mem::replace(&mut offer.attempted, true);
             match fetched {
                 Err(error) => offer.failure = Some(error),
                 Ok(catalogue) => {
                     offer.failure = None;
-                    offer.fetched = Some(Instant::now());
                     if *offer.catalogue != catalogue {
                         report(upstream, &catalogue);
                         offer.catalogue = Arc::new(catalogue);
-                        upstream.epoch.fetch_add(1, Ordering::Release);
+                        differs = true;
                     }
                 }
             }
+            if differs {
+                upstream.epoch.fetch_add(1, Ordering::Release);
+            }
         });
-        fine
     }
 }
 

@@ -337,6 +337,12 @@ pub fn is_number(value: &[u8], number: u64) -> bool {
     std::str::from_utf8(digits).is_ok_and(|text| text.parse() == Ok(number))
 }
 
+impl fmt::Display for ErrorObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error {}: {}", self.code, self.message)
+    }
+}
+
 /// A JSON-RPC error: code, message, and data as JSON text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorObject {

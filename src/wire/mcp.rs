@@ -58,8 +58,15 @@ impl fmt::Display for ProtocolVersion {
     }
 }
 
+/// The revision of the modern era (stateless, no handshake).
+pub const MODERN: &str = "2026-07-28";
+
 /// Method names.
 pub mod method {
+    /// Asks a modern server what it is.
+    pub const DISCOVER: &str = "server/discover";
+    /// Opens a modern stream of changes.
+    pub const LISTEN: &str = "subscriptions/listen";
     /// Opens a legacy session.
     pub const INITIALIZE: &str = "initialize";
     /// Asks whether the other side is alive.

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod endpoint;
+pub mod gather;
 pub mod json;
 pub mod jsonrpc;
 pub mod mcp;

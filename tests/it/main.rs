@@ -1,3 +1,26 @@
 //! Everything that crosses a socket or reads the repository, in one binary.
 
 mod repository;
+
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod envelope;
+#[cfg(test)]
+mod failing;
+#[cfg(test)]
+mod http;
+#[cfg(test)]
+mod relay;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod sessions;
+#[cfg(test)]
+mod slow;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod transcripts;
+#[cfg(test)]
+mod views;

@@ -3,7 +3,7 @@
 //! JSON-RPC errors go out with status 200, because clients of this era lose the body of everything else and read 404 as
 //! the end of their session. Source: protocol.md 2.4.
 
-use std::sync::Arc;
+use std::future::poll_fn;
 use std::time::Duration;
 
 use hyper::body::Bytes;
@@ -13,10 +13,10 @@ use hyper::{Response, StatusCode};
 use super::{Exchange, version};
 use crate::gateway::{GatewayError, NoSession, Outgoing, Request, Session};
 use crate::http::request::only;
-use crate::http::response::{Body, empty, event_stream, json, result, rpc, rpc_error};
+use crate::http::response::{Body, Refusal, STOPPING, empty, event_stream, json, result, rpc, rpc_error};
 use crate::wire::json::{JsonType, Span, members_of, text_of, type_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Param};
-use crate::wire::mcp::{ClientCapabilities, ProtocolVersion, code, header, method};
+use crate::wire::mcp::{ClientCapabilities, MODERN, ProtocolVersion, code, header, method};
 
 /// How long an answer may keep its client waiting before it becomes an event stream, which can be kept alive.
 const COMMIT: Duration = Duration::from_secs(10);
@@ -40,6 +40,11 @@ pub(super) async fn post(exchange: Exchange<'_>, kind: Kind, envelope: Envelope)
 
 /// Serves a DELETE: the end of a session.
 pub(in crate::http) fn delete(exchange: &Exchange<'_>) -> Response<Body> {
+    let named = only(&exchange.headers, &header::PROTOCOL_VERSION);
+    if named.is_some_and(|version| version.as_bytes() == MODERN.as_bytes()) {
+        // That era has no sessions to end.
+        return Refusal::Method("POST").rpc();
+    }
     if exchange.headers.contains_key(header::PROTOCOL_VERSION) && version(&exchange.headers).is_none() {
         let known = ProtocolVersion::ALL.map(ProtocolVersion::as_str).join(", ");
         let what = format!("unsupported protocol version: expected one of {known}");
@@ -62,7 +67,7 @@ fn session_header<'a>(exchange: &'a Exchange<'_>) -> Option<&'a str> {
 
 fn session(exchange: &Exchange<'_>) -> Result<Session, NoSession> {
     match session_header(exchange) {
-        None => Ok(Session::NONE),
+        None => Ok(Session::default()),
         Some(id) => exchange.gateway.session(&exchange.snapshot, exchange.caller.client(), id, exchange.now),
     }
 }
@@ -151,9 +156,11 @@ async fn list(exchange: Exchange<'_>, session: Session, id: &[u8], envelope: &En
 async fn call(exchange: Exchange<'_>, session: Session, id: &[u8], envelope: Envelope) -> Response<Body> {
     exchange.access.tool = envelope.param_text(Param::Name).map(|n| n.chars().take(128).collect());
     let client = exchange.caller.client().clone();
-    let request = Request { snapshot: exchange.snapshot.clone(), client, session, envelope };
+    let id_of_request = exchange.access.id.clone();
+    let snapshot = exchange.snapshot.clone();
+    let request = Request { id: id_of_request, snapshot, client, session, envelope };
     let server = &mut exchange.access.server;
-    let relay = Arc::clone(exchange.gateway).call(exchange.http, request, |found| *server = Some(found.clone())).await;
+    let relay = exchange.gateway.call(exchange.http, request, |found| *server = Some(found.clone())).await;
     let mut relay = match relay {
         Ok(relay) => relay,
         Err(error) => {
@@ -163,13 +170,20 @@ async fn call(exchange: Exchange<'_>, session: Session, id: &[u8], envelope: Env
             return failed(exchange, id, &error);
         }
     };
-    match tokio::time::timeout(COMMIT, std::future::poll_fn(|cx| relay.poll_next(cx))).await {
-        Ok(Some(Outgoing::Response(message, error))) => {
-            exchange.access.code = error.map(|e| e.code);
+    let mut cut = exchange.cut.clone();
+    let first = tokio::time::timeout(COMMIT, cut.or(poll_fn(|cx| relay.poll_next(cx)))).await;
+    let first = match first {
+        Ok(None) => relay.cut_off(STOPPING),
+        Ok(Some(first)) => first,
+        Err(_) => return event_stream(None, relay, exchange.cut.clone()),
+    };
+    match first {
+        Some(Outgoing::Response(message, code)) => {
+            exchange.access.code = code;
             json(StatusCode::OK, message)
         }
-        Ok(Some(Outgoing::Notification(message))) => event_stream(Some(message), relay),
-        Ok(None) | Err(_) => event_stream(None, relay),
+        Some(Outgoing::Notification(message)) => event_stream(Some(message), relay, exchange.cut.clone()),
+        None => event_stream(None, relay, exchange.cut.clone()),
     }
 }
 

@@ -17,6 +17,7 @@ use super::response::{Body, not_a_message, rpc};
 use crate::gateway::{Gateway, Snapshot};
 use crate::outbound::Client;
 use crate::policy::Caller;
+use crate::shutdown::Shutdown;
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta, Sender};
 use crate::wire::mcp::{ProtocolVersion, code, header, method};
 
@@ -36,6 +37,8 @@ pub(super) struct Exchange<'a> {
     pub(super) headers: HeaderMap,
     /// Time since the Unix epoch.
     pub(super) now: Duration,
+    /// Heard shortly before open answers are cut off.
+    pub(super) cut: Shutdown,
     /// The request's record.
     pub(super) access: &'a mut Access,
 }
@@ -75,7 +78,8 @@ fn is_modern(headers: &HeaderMap, envelope: &Envelope) -> bool {
     if envelope.method().as_deref() == Some(method::INITIALIZE) {
         return false;
     }
-    headers.contains_key(header::PROTOCOL_VERSION) && version(headers).is_none()
+    (headers.contains_key(header::PROTOCOL_VERSION) && version(headers).is_none())
+        || matches!(envelope.method().as_deref(), Some(method::DISCOVER | method::LISTEN))
 }
 
 /// The legacy revision that the version header names.

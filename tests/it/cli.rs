@@ -1,0 +1,219 @@
+//! The command line, as a process of its own. Design 16; texts of style.md, "Errors".
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+
+use super::support::client::Client;
+use super::support::http::Connection;
+use super::support::upstream::Plan;
+use super::support::{ALICE, Folder, Gate, call_message, clients, owned_by_alice, wait_until};
+
+/// The program, without anything of this process's environment that concerns it.
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-x"));
+    command.args(arguments).stdin(Stdio::null());
+    for name in ["MCP_X_CONFIG", "MCP_X_STATE_DIR", "MCP_X_LOG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs the program to its end: exit code, stdout, stderr.
+fn run(command: &mut Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+#[test]
+fn help_and_version_are_printed() {
+    for arguments in [&["--help"][..], &["-h"], &["serve", "--help"], &["check", "--help"]] {
+        let (code, stdout, stderr) = run(&mut program(arguments));
+        assert_eq!((code, stderr.as_str()), (0, ""));
+        for word in ["Usage:", "--config", "--listen", "MCP_X_CONFIG", "Exit codes:"] {
+            assert!(stdout.contains(word), "{word:?} is not in {stdout}");
+        }
+    }
+    let version = format!("mcp-x {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(run(&mut program(&["--version"])), (0, version, String::new()));
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_a_hint() {
+    for (arguments, expected) in [
+        (&["--prot", "1"][..], "mcp-x: unknown option `--prot`\nhint: did you mean `--port`?\n"),
+        (&["sevre"], "mcp-x: unknown command `sevre`\nhint: did you mean `serve`?\n"),
+        (&["--config"], "mcp-x: expected a value after `--config`\n"),
+        (&["--port", "high"], "mcp-x: `--port`: expected a number up to 65535, found `high`\n"),
+    ] {
+        assert_eq!(run(&mut program(arguments)), (2, String::new(), expected.to_owned()));
+    }
+}
+
+#[test]
+fn a_missing_configuration_ends_with_1_and_a_hint() {
+    let folder = Folder::new();
+    for command in ["serve", "check"] {
+        let (code, stdout, stderr) = run(program(&[command]).current_dir(folder.path()));
+        assert_eq!((code, stdout.as_str()), (1, ""));
+        assert!(stderr.starts_with("mcp-x: cannot read config.toml: no such file"), "{stderr}");
+        assert!(stderr.contains("\nhint: "), "{stderr}");
+        assert!(!folder.path().join("jwt_secret").exists());
+    }
+}
+
+const BROKEN: &str = "[clients.alice]\nauth_token = 7\n[mcp_servers.a]\nurl = \"ftp://x\"\nfrom_client = \"alice\"\n[allow.a]\nalice = 9\n";
+const PLACES: [&str; 3] = ["config.toml:2", "config.toml:4", "config.toml:7"];
+
+#[test]
+fn a_broken_configuration_ends_with_1_and_every_problem() {
+    let folder = Folder::new();
+    fs::write(folder.config(), BROKEN).unwrap();
+    let (code, stdout, stderr) = run(program(&["serve", "--port", "0"]).current_dir(folder.path()));
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    for place in PLACES.iter().chain(&["clients.alice.auth_token", "mcp_servers.a.url", "allow.a.alice", "3 problems"])
+    {
+        assert!(stderr.contains(place), "{place:?} is not in {stderr}");
+    }
+    let (code, stdout, stderr) = run(program(&["check"]).current_dir(folder.path()));
+    assert_eq!(code, 1);
+    for place in PLACES {
+        assert!(stdout.contains(&format!("error: {place}")), "{place:?} is not in {stdout}");
+    }
+    assert_eq!(stderr, "mcp-x: config.toml: 3 problems\n");
+}
+
+#[test]
+fn a_good_configuration_is_called_fine() {
+    let folder = Folder::new();
+    let upstream = Plan::new("a").start();
+    fs::write(folder.config(), owned_by_alice(&[("server_a", &upstream)])).unwrap();
+    let path = folder.config().display().to_string();
+    let fine = format!("{path}: fine (3 clients, 1 servers)\n");
+    assert_eq!(run(&mut program(&["check", "--config", &path])), (0, fine.clone(), String::new()));
+    assert_eq!(run(program(&["check"]).env("MCP_X_CONFIG", &path)), (0, fine, String::new()));
+    assert_eq!(upstream.state().connections, 0, "checking asks no server");
+}
+
+#[test]
+fn a_warning_is_no_error() {
+    let folder = Folder::new();
+    fs::write(folder.config(), "[clients.alice]\n").unwrap();
+    let (code, stdout, stderr) = run(program(&["check"]).current_dir(folder.path()));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.starts_with("warning: config.toml:1") && stdout.contains("fine"), "{stdout}");
+}
+
+#[test]
+fn a_taken_port_ends_with_1_and_a_hint() {
+    let folder = Folder::new();
+    fs::write(folder.config(), clients()).unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, _, stderr) = run(program(&["--listen", &address, "--log", "error"]).current_dir(folder.path()));
+    let expected =
+        format!("mcp-x: cannot listen on {address}: address already in use\nhint: choose another with --port\n");
+    assert_eq!((code, stderr), (1, expected));
+}
+
+/// `mcp-x serve` on a free port.
+struct Served {
+    child: Child,
+    address: SocketAddr,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Served {
+    fn start(folder: &Folder) -> Self {
+        let mut command = program(&["serve", "--listen", "127.0.0.1:0"]);
+        let mut child = command.current_dir(folder.path()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains(" listening address=") {
+            line.clear();
+            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it does not listen");
+        }
+        let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap();
+        Self { child, address, stderr }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(Connection::open(self.address, Arc::default()), ALICE)
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for its end; what it wrote meanwhile.
+    fn end(&mut self) -> (ExitStatus, String) {
+        let mut log = String::new();
+        self.stderr.read_to_string(&mut log).unwrap();
+        (self.child.wait().unwrap(), log)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn sigterm_answers_what_is_in_flight_and_ends_with_0() {
+    for signal in ["TERM", "INT"] {
+        let (folder, upstream, gate) = (Folder::new(), Plan::new("a").start(), Gate::default());
+        fs::write(folder.config(), owned_by_alice(&[("server_a", &upstream)])).unwrap();
+        let waited = gate.clone();
+        upstream.on_call(move |exchange| {
+            waited.wait();
+            exchange.echo();
+        });
+        let mut served = Served::start(&folder);
+        let mut idle = served.client();
+        assert_eq!(idle.tools(), ["echo"]);
+        let mut alice = served.client();
+        alice.send(call_message("1", "echo", "{}"));
+        upstream.wait_for("the call", |s| s.of("tools/call").len() == 1);
+        served.signal(signal);
+        wait_until("nobody is let in any more", || std::net::TcpStream::connect(served.address).is_err());
+        assert!(idle.connection.is_closed(), "an idle connection is not waited for");
+        gate.open();
+        assert!(alice.connection.answer().body.contains("a:echo"), "{signal}");
+        let (status, log) = served.end();
+        assert_eq!(status.code(), Some(0), "{signal}: {log}");
+        assert!(log.contains("stopping") && log.contains("stopped"), "{log}");
+    }
+}
+
+#[test]
+fn a_session_survives_kill_9() {
+    let (folder, upstream) = (Folder::new(), Plan::new("a").start());
+    fs::write(folder.config(), owned_by_alice(&[("server_a", &upstream)])).unwrap();
+    let served = Served::start(&folder);
+    let session = served.client().initialize("2025-06-18");
+    served.signal("KILL");
+    drop(served);
+    let served = Served::start(&folder);
+    let mut alice = served.client();
+    alice.session = Some(session);
+    assert_eq!(alice.text("echo"), "a:echo");
+}
+
+#[test]
+fn the_secret_is_private_and_kept() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    fs::write(folder.config(), clients()).unwrap();
+    drop(Served::start(&folder));
+    let path = folder.path().join("jwt_secret");
+    let secret = fs::read(&path).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    drop(Served::start(&folder));
+    assert_eq!(fs::read(&path).unwrap(), secret);
+}

@@ -1,0 +1,132 @@
+//! An MCP client of the gateway: a token, perhaps a session, and one connection that is kept.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use super::call_message;
+use super::http::{Answer, Connection, Head};
+
+/// A client; what it sends is well formed unless the test writes it itself.
+pub(crate) struct Client {
+    pub(crate) connection: Connection,
+    token: String,
+    /// Sent with every request, once there is one.
+    pub(crate) session: Option<String>,
+    /// Sent with every request, if there is one.
+    pub(crate) version: Option<String>,
+}
+
+impl Client {
+    pub(crate) fn new(connection: Connection, token: &str) -> Self {
+        Self { connection, token: token.to_owned(), session: None, version: None }
+    }
+
+    /// The same client in the same session on a connection of its own.
+    pub(crate) fn another(&self) -> Self {
+        let (session, version) = (self.session.clone(), self.version.clone());
+        Self { connection: self.connection.another(), token: self.token.clone(), session, version }
+    }
+
+    /// The head of a request with a body of so many bytes.
+    pub(crate) fn request_head(&self, method: &str, length: usize) -> String {
+        let mut head = format!("{method} /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n", self.token);
+        head += "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n";
+        for (name, value) in [("Mcp-Session-Id", &self.session), ("MCP-Protocol-Version", &self.version)] {
+            if let Some(value) = value {
+                head += &format!("{name}: {value}\r\n");
+            }
+        }
+        head + &format!("Content-Length: {length}\r\n\r\n")
+    }
+
+    /// Sends a POST and does not wait for its answer.
+    pub(crate) fn send(&mut self, body: impl AsRef<[u8]>) {
+        let body = body.as_ref();
+        let mut request = self.request_head("POST", body.len()).into_bytes();
+        request.extend_from_slice(body);
+        self.connection.send(request);
+    }
+
+    #[track_caller]
+    pub(crate) fn post(&mut self, body: impl AsRef<[u8]>) -> Answer {
+        self.send(body);
+        self.connection.answer()
+    }
+
+    /// Sends a POST and reads the head of its answer, which must be a stream.
+    #[track_caller]
+    pub(crate) fn stream(&mut self, body: &str) -> Head {
+        self.send(body);
+        let head = self.connection.head();
+        assert!(head.status == 200 && head.is_stream(), "{head:?}");
+        head
+    }
+
+    #[track_caller]
+    pub(crate) fn delete(&mut self) -> Answer {
+        let request = self.request_head("DELETE", 0);
+        self.connection.send(request);
+        self.connection.answer()
+    }
+
+    /// Opens a session of this revision and uses it from now on; returns its id.
+    #[track_caller]
+    pub(crate) fn initialize(&mut self, version: &str) -> String {
+        let (session, _) = (self.session.take(), self.version.take());
+        assert_eq!(session, None, "there is a session already");
+        let answer = self.post(initialize_message(version));
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        let id = answer.head.header("mcp-session-id").unwrap_or_else(|| panic!("no session: {answer:?}")).to_owned();
+        self.session = Some(id.clone());
+        self.version = Some(version.to_owned());
+        let answer = self.post(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+        assert_eq!((answer.status(), answer.body.as_str()), (202, ""));
+        id
+    }
+
+    /// The tools that the client sees, in order.
+    #[track_caller]
+    pub(crate) fn tools(&mut self) -> Vec<String> {
+        let answer = self.post(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
+        let json = answer.json();
+        let tools = json["result"]["tools"].as_array().unwrap_or_else(|| panic!("no list: {answer:?}"));
+        tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Calls a tool without arguments and returns the response.
+    #[track_caller]
+    pub(crate) fn call(&mut self, tool: &str) -> Value {
+        let answer = self.post(call_message("1", tool, "{}"));
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        serde_json::from_str(&answer.message()).unwrap()
+    }
+
+    /// Calls a tool and returns the text of its result.
+    #[track_caller]
+    pub(crate) fn text(&mut self, tool: &str) -> String {
+        let response = self.call(tool);
+        let text = response["result"]["content"][0]["text"].as_str();
+        text.unwrap_or_else(|| panic!("no text: {response}")).to_owned()
+    }
+
+    /// Calls a tool and returns the code and text of the error.
+    #[track_caller]
+    pub(crate) fn error(&mut self, tool: &str) -> (i64, String) {
+        let response = self.call(tool);
+        let error = &response["error"];
+        let parts = error["code"].as_i64().zip(error["message"].as_str().map(str::to_owned));
+        parts.unwrap_or_else(|| panic!("no error: {response}"))
+    }
+}
+
+/// An `initialize` request for this revision.
+pub(crate) fn initialize_message(version: &str) -> String {
+    let info = r#""capabilities":{},"clientInfo":{"name":"test","version":"1"}"#;
+    format!(r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"{version}",{info}}}}}"#)
+}
+
+/// Where nobody listens.
+pub(crate) fn closed_port() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap()
+}
