@@ -1,10 +1,12 @@
 //! One-line records on stderr, as text or JSON.
 //!
-//! A record is a level, a fixed phrase that can be searched for, and fields. It is formatted into a shared buffer;
-//! one writer thread puts whatever has gathered out in one `write`, so that a request never waits for stderr.
+//! A record is a level, a fixed phrase that can be searched for, and fields. It is formatted by whoever writes it and
+//! then added to a shared buffer; one writer thread puts whatever has gathered out in one `write`, so that a request
+//! waits neither for stderr nor for another's formatting.
 //! There is no global logger: a [`Log`] is handed to whoever may write. `wire` and `policy` have none.
 //!
-//! SECURITY: control characters are escaped in every value, so that nobody can forge a record or drive a terminal.
+//! SECURITY: quotes, backslashes and control characters are escaped in every value, so that nobody can end a value
+//! early, forge a record or drive a terminal; and a value is cut at `MAX_VALUE`, because servers and clients choose it.
 
 use std::fmt::{self, Write as _};
 use std::io::Write;
@@ -17,6 +19,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const GATHER: Duration = Duration::from_millis(10);
 /// Bytes that may wait for a blocked stderr; further records are dropped and counted.
 const MAX_WAITING: usize = 4 << 20;
+/// Bytes of a field's value that are written, counted before they are escaped; what was cut off shows as `…`.
+const MAX_VALUE: usize = 1024;
+/// Bytes that most records fit into.
+const USUAL: usize = 256;
 
 /// How much a record matters, the gravest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,7 +87,6 @@ impl FromStr for Format {
 #[derive(Clone)]
 pub struct Log {
     level: Level,
-    format: Format,
     shared: Arc<Shared>,
     /// Ends the writer when the last handle is gone.
     _writer: Arc<Writer>,
@@ -89,6 +94,7 @@ pub struct Log {
 
 /// What the handles and the writer thread share.
 struct Shared {
+    format: Format,
     state: Mutex<State>,
     woken: Condvar,
 }
@@ -111,7 +117,9 @@ impl Shared {
         let mut state = self.lock();
         if state.dropped > 0 {
             let dropped = std::mem::take(&mut state.dropped);
-            let _ = writeln!(state.waiting, "WARN log records dropped count={dropped}");
+            let mut record = Record::new(self.format, Level::Warn, "log records dropped");
+            record.number("count", dropped);
+            state.waiting.append(&mut record.finish());
         }
         let Some(mut out) = state.out.take() else { return };
         let mut batch = std::mem::take(&mut state.waiting);
@@ -174,11 +182,11 @@ impl Log {
     pub fn to(out: Box<dyn Write + Send>, level: Level, format: Format) -> Self {
         let state =
             State { waiting: Vec::with_capacity(4096), dropped: 0, asleep: false, closed: false, out: Some(out) };
-        let shared = Arc::new(Shared { state: Mutex::new(state), woken: Condvar::new() });
+        let shared = Arc::new(Shared { format, state: Mutex::new(state), woken: Condvar::new() });
         let for_thread = Arc::clone(&shared);
         let spawned = std::thread::Builder::new().name("log".into()).spawn(move || write_until_closed(&for_thread));
         let writer = Writer { shared: Arc::clone(&shared), thread: spawned.ok() };
-        Self { level, format, shared, _writer: Arc::new(writer) }
+        Self { level, shared, _writer: Arc::new(writer) }
     }
 
     /// Opens a log that keeps nothing.
@@ -188,22 +196,22 @@ impl Log {
     }
 
     /// Writes an `error` record; `fields` is called only if the level is kept.
-    pub fn error(&self, event: &str, fields: impl FnOnce(&mut Record<'_>)) {
+    pub fn error(&self, event: &str, fields: impl FnOnce(&mut Record)) {
         self.write(Level::Error, event, fields);
     }
 
     /// Writes a `warn` record.
-    pub fn warn(&self, event: &str, fields: impl FnOnce(&mut Record<'_>)) {
+    pub fn warn(&self, event: &str, fields: impl FnOnce(&mut Record)) {
         self.write(Level::Warn, event, fields);
     }
 
     /// Writes an `info` record.
-    pub fn info(&self, event: &str, fields: impl FnOnce(&mut Record<'_>)) {
+    pub fn info(&self, event: &str, fields: impl FnOnce(&mut Record)) {
         self.write(Level::Info, event, fields);
     }
 
     /// Writes a `debug` record.
-    pub fn debug(&self, event: &str, fields: impl FnOnce(&mut Record<'_>)) {
+    pub fn debug(&self, event: &str, fields: impl FnOnce(&mut Record)) {
         self.write(Level::Debug, event, fields);
     }
 
@@ -212,19 +220,19 @@ impl Log {
         self.shared.drain();
     }
 
-    fn write(&self, level: Level, event: &str, fields: impl FnOnce(&mut Record<'_>)) {
+    fn write(&self, level: Level, event: &str, fields: impl FnOnce(&mut Record)) {
         if level > self.level {
             return;
         }
+        let mut record = Record::new(self.shared.format, level, event);
+        fields(&mut record);
+        let mut record = record.finish();
         let mut state = self.shared.lock();
         if state.waiting.len() > MAX_WAITING {
             state.dropped += 1;
             return;
         }
-        let mut record = Record { out: &mut state.waiting, format: self.format };
-        record.head(level, event, wall_clock());
-        fields(&mut record);
-        record.tail();
+        state.waiting.append(&mut record);
         if state.asleep {
             state.asleep = false;
             self.shared.woken.notify_one();
@@ -233,25 +241,40 @@ impl Log {
 }
 
 /// A record being written: its fields, in the order they are added.
-pub struct Record<'a> {
-    out: &'a mut Vec<u8>,
+pub struct Record {
+    out: Vec<u8>,
     format: Format,
 }
 
-impl Record<'_> {
-    /// Adds a field, `name=value` or `"name":"value"`.
+impl Record {
+    /// Begins a record of this moment.
+    fn new(format: Format, level: Level, event: &str) -> Self {
+        let mut out = Vec::with_capacity(USUAL);
+        let (time, level) = (Timestamp(wall_clock()), level.as_str());
+        let _ = match format {
+            Format::Text => write!(out, "{time} {level} {event}"),
+            Format::Json => write!(out, "{{\"time\":\"{time}\",\"level\":\"{level}\",\"event\":\"{event}\""),
+        };
+        Self { out, format }
+    }
+
+    /// Adds a field, `name=value` or `"name":"value"`. In text a value that is empty, holds a space or `=`, or had
+    /// something escaped is quoted, which makes it the same string as in JSON.
     pub fn field(&mut self, name: &str, value: impl fmt::Display) -> &mut Self {
-        match self.format {
-            Format::Text => {
-                let start = self.out.len();
-                let _ = write!(Escaped { out: self.out, json: false }, " {name}={value}");
-                quote_if_needed(self.out, start + name.len() + 2);
-            }
-            Format::Json => {
-                let _ = write!(self.out, ",\"{name}\":\"");
-                let _ = write!(Escaped { out: self.out, json: true }, "{value}");
-                self.out.push(b'"');
-            }
+        let _ = match self.format {
+            Format::Text => write!(self.out, " {name}="),
+            Format::Json => write!(self.out, ",\"{name}\":"),
+        };
+        let start = self.out.len();
+        // The error says that the value was cut.
+        let _ = write!(Escaped { out: &mut self.out, left: MAX_VALUE }, "{value}");
+        let written = self.out.get(start..).unwrap_or_default();
+        let quoted = self.format == Format::Json
+            || written.is_empty()
+            || written.iter().any(|b| matches!(b, b' ' | b'=' | b'\\'));
+        if quoted {
+            self.out.insert(start, b'"');
+            self.out.push(b'"');
         }
         self
     }
@@ -265,67 +288,55 @@ impl Record<'_> {
         self
     }
 
-    fn head(&mut self, level: Level, event: &str, now: Duration) {
-        let level = level.as_str();
-        let _ = match self.format {
-            Format::Text => write!(self.out, "{} {level} {event}", Timestamp(now)),
-            Format::Json => {
-                write!(self.out, "{{\"time\":\"{}\",\"level\":\"{level}\",\"event\":\"{event}\"", Timestamp(now))
-            }
-        };
-    }
-
-    fn tail(&mut self) {
+    /// Ends the record and its line.
+    fn finish(mut self) -> Vec<u8> {
         self.out.extend_from_slice(match self.format {
             Format::Text => b"\n",
             Format::Json => b"}\n",
         });
+        self.out
     }
 }
 
-/// Puts the value that starts at `start` into quotes if it is empty or holds a space, a quote or `=`.
-fn quote_if_needed(out: &mut Vec<u8>, start: usize) {
-    let value = out.get(start..).unwrap_or_default();
-    if !value.is_empty() && !value.iter().any(|b| matches!(b, b' ' | b'"' | b'=')) {
-        return;
-    }
-    let value = out.split_off(start.min(out.len()));
-    out.push(b'"');
-    for byte in value {
-        if byte == b'"' {
-            out.push(b'\\');
-        }
-        out.push(byte);
-    }
-    out.push(b'"');
-}
-
-/// A writer that escapes what could break a line (text) or a string (JSON).
+/// A writer that escapes, as JSON strings do, what could end a string or a line, and takes no more than it has room for.
 struct Escaped<'a> {
     out: &'a mut Vec<u8>,
-    json: bool,
+    /// Bytes that may still come; [`fmt::Error`] when there are more, so that the rest is not even formatted.
+    left: usize,
 }
 
 impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        let (kept, rest) = text.split_at_checked(text.floor_char_boundary(self.left)).unwrap_or((text, ""));
+        self.left -= kept.len();
+        self.escape(kept);
+        if rest.is_empty() {
+            return Ok(());
+        }
+        self.out.extend_from_slice("…".as_bytes());
+        Err(fmt::Error)
+    }
+}
+
+impl Escaped<'_> {
+    fn escape(&mut self, text: &str) {
         if text.bytes().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\')) {
             self.out.extend_from_slice(text.as_bytes());
-            return Ok(());
+            return;
         }
         for c in text.chars() {
             match c {
                 '\n' => self.out.extend_from_slice(b"\\n"),
                 '\r' => self.out.extend_from_slice(b"\\r"),
                 '\t' => self.out.extend_from_slice(b"\\t"),
-                '"' | '\\' if self.json => self.out.extend_from_slice(&[b'\\', c as u8]),
+                '"' | '\\' => self.out.extend_from_slice(&[b'\\', c as u8]),
                 // U+0085, U+2028 and the bidirectional controls also move text about.
                 c if c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
-                    write!(self.out, "\\u{:04x}", c as u32).map_err(|_| fmt::Error)?;
+                    let _ = write!(self.out, "\\u{:04x}", c as u32);
                 }
                 c => self.out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
-        Ok(())
     }
 }
 
@@ -375,6 +386,12 @@ mod tests {
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
 
+    impl Sink {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
     impl Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
@@ -386,10 +403,10 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(format: Format, fields: impl FnOnce(&mut Record<'_>), expected: &str) {
+    fn check(format: Format, fields: impl FnOnce(&mut Record), expected: &str) {
         let sink = Sink::default();
         Log::to(Box::new(sink.clone()), Level::Info, format).info("request", fields);
-        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        let text = sink.text();
         assert!(text.contains(expected), "{text:?} has no {expected:?}");
         assert_eq!(text.matches('\n').count(), 1, "{text:?}");
     }
@@ -404,8 +421,51 @@ mod tests {
     #[test]
     fn control_characters_cannot_forge_a_record() {
         check(Format::Text, |r| _ = r.field("a", "x\n2026 ERROR y"), r#"a="x\n2026 ERROR y""#);
-        check(Format::Text, |r| _ = r.field("a", "\u{1b}[2J\u{202e}"), r"a=\u001b[2J\u202e");
+        check(Format::Text, |r| _ = r.field("a", "\u{1b}[2J\u{202e}"), r#"a="\u001b[2J\u202e""#);
         check(Format::Json, |r| _ = r.field("a", "\n\u{7f}"), r#""a":"\n\u007f""#);
+    }
+
+    #[test]
+    fn a_value_cannot_be_ended_early() {
+        let forged = r#"x\" status=200 client=admin"#;
+        check(Format::Text, |r| _ = r.field("a", forged), r#" a="x\\\" status=200 client=admin""#);
+        check(Format::Json, |r| _ = r.field("a", forged), r#""a":"x\\\" status=200 client=admin"}"#);
+        check(Format::Text, |r| _ = r.field("a", r"x\").field("b", "y"), r#" a="x\\" b=y"#);
+        check(Format::Text, |r| _ = r.field("a", r"\n"), r#" a="\\n""#);
+    }
+
+    #[test]
+    fn a_long_value_is_cut_and_says_so() {
+        let most = "x".repeat(MAX_VALUE);
+        check(Format::Text, |r| _ = r.field("a", &most).field("b", 1), &format!(" a={most} b=1"));
+        check(Format::Text, |r| _ = r.field("a", format!("{most}y")).field("b", 1), &format!(" a={most}… b=1"));
+        check(Format::Json, |r| _ = r.field("a", format!("{most}y")), &format!("\"a\":\"{most}…\"}}"));
+        // In the middle of a character, and in pieces.
+        let wide = "x".repeat(MAX_VALUE - 1);
+        check(Format::Text, |r| _ = r.field("a", format!("{wide}é")), &format!(" a={wide}…\n"));
+        check(Format::Text, |r| _ = r.field("a", format_args!("{most}{}", "y")), &format!(" a={most}…\n"));
+    }
+
+    #[test]
+    fn a_value_may_write_a_record_of_its_own() {
+        struct Chatty(Log);
+        impl fmt::Display for Chatty {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.info("inner", |_| {});
+                f.write_str("x")
+            }
+        }
+        let sink = Sink::default();
+        let log = Log::to(Box::new(sink.clone()), Level::Info, Format::Text);
+        let within = log.clone();
+        let (done, outcome) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            within.info("outer", |r| _ = r.field("a", Chatty(within.clone())));
+            let _ = done.send(());
+        });
+        outcome.recv_timeout(Duration::from_secs(10)).expect("formatting holds the lock");
+        log.flush();
+        assert!(sink.text().contains(" INFO inner\n") && sink.text().contains(" INFO outer a=x\n"), "{}", sink.text());
     }
 
     #[test]
@@ -416,18 +476,29 @@ mod tests {
 
     #[test]
     fn a_blocked_sink_costs_records_and_not_memory() {
-        let sink = Sink::default();
-        let held = sink.clone();
-        let guard = held.0.lock().unwrap();
-        let log = Log::to(Box::new(sink), Level::Info, Format::Text);
-        let big = "x".repeat(1 << 20);
-        for _ in 0..20 {
-            log.info("big", |r| _ = r.field("a", &big));
+        for format in [Format::Text, Format::Json] {
+            let sink = Sink::default();
+            let guard = sink.0.lock().unwrap();
+            let log = Log::to(Box::new(sink.clone()), Level::Info, format);
+            let big = "x".repeat(MAX_VALUE);
+            for _ in 0..3 * MAX_WAITING / MAX_VALUE {
+                log.info("big", |r| _ = r.field("a", &big));
+            }
+            assert!(log.shared.lock().waiting.len() < MAX_WAITING + 2 * MAX_VALUE);
+            drop(guard);
+            drop(log);
+            let text = sink.text();
+            let told = text.lines().find(|line| line.contains("log records dropped")).expect("nobody is told");
+            let like_others = match format {
+                Format::Text => told.starts_with("20") && told.contains("Z WARN log records dropped count="),
+                Format::Json => {
+                    told.starts_with("{\"time\":\"20")
+                        && told.contains("\"level\":\"WARN\",\"event\":\"log records dropped\",\"count\":")
+                        && told.ends_with('}')
+                }
+            };
+            assert!(like_others, "{told}");
         }
-        assert!(log.shared.lock().waiting.len() < MAX_WAITING + (2 << 20));
-        drop(guard);
-        drop(log);
-        assert!(String::from_utf8_lossy(&held.0.lock().unwrap()).contains("log records dropped count="));
     }
 
     #[test]

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    mcp_x::cli::run(std::env::args().skip(1))
+    mcp_x::cli::run(std::env::args_os().skip(1))
 }

@@ -1,7 +1,9 @@
 //! Command-line arguments → [`Command`].
 //!
 //! Environment variables stand in for flags that are not given: `MCP_X_CONFIG`, `MCP_X_STATE_DIR`, `MCP_X_LOG`.
+//! All of it has to be UTF-8, paths too: they are shown in logs and messages.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -16,7 +18,8 @@ mcp-x — a multi-client MCP gateway with per-tool access control
 
 Usage:
   mcp-x [serve] [options]   run the gateway
-  mcp-x demo [options]      run it with two example MCP servers, on config.example.toml
+  mcp-x demo [options]      run it with two example MCP servers, on config.example.toml;
+                            without --config and --state-dir, because it brings both
   mcp-x check [options]     read the configuration and report every problem
 
 Options:
@@ -38,9 +41,9 @@ Exit codes: 0 fine, 1 a stated problem, 2 wrong usage.
 pub enum Command {
     /// Run the gateway.
     Serve(Options),
-    /// Run the gateway with example servers.
+    /// Run the gateway with example servers, on a configuration and a state folder of their own.
     Demo(Options),
-    /// Report the configuration's problems.
+    /// Report the configuration's problems. Takes all options of `serve`, so that a unit file can give both the same.
     Check(Options),
     /// Print [`HELP`].
     Help,
@@ -126,9 +129,10 @@ const FLAGS: [&str; 10] = [
 /// # Errors
 /// [`UsageError`] for the first argument that cannot be used.
 pub fn parse(
-    arguments: impl IntoIterator<Item = String>,
-    environment: impl Fn(&str) -> Option<String>,
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Command, UsageError> {
+    let arguments: Vec<String> = arguments.into_iter().map(|a| utf8("argument", a)).collect::<Result<_, _>>()?;
     let mut arguments = arguments.into_iter().peekable();
     let command = match arguments.peek() {
         Some(first) if !first.starts_with('-') => arguments.next().unwrap_or_default(),
@@ -146,6 +150,7 @@ pub fn parse(
         match flag.as_str() {
             "--help" | "-h" => return Ok(Command::Help),
             "--version" | "-V" => return Ok(Command::Version),
+            own @ ("--config" | "--state-dir") if command == "demo" => return Err(not_for_demo(own)),
             known if FLAGS.contains(&known) => {
                 let value = attached.or_else(|| arguments.next());
                 set(&mut options, known, &value.ok_or_else(|| wrong(format!("expected a value after `{known}`")))?)?;
@@ -179,13 +184,29 @@ fn set(options: &mut Options, flag: &str, value: &str) -> Result<(), UsageError>
     Ok(())
 }
 
-fn fill_in(options: &mut Options, environment: impl Fn(&str) -> Option<String>) -> Result<(), UsageError> {
-    options.config = options.config.take().or_else(|| environment("MCP_X_CONFIG").map(PathBuf::from));
-    options.state_dir = options.state_dir.take().or_else(|| environment("MCP_X_STATE_DIR").map(PathBuf::from));
-    if let (None, Some(level)) = (options.log, environment("MCP_X_LOG")) {
+fn fill_in(options: &mut Options, environment: impl Fn(&str) -> Option<OsString>) -> Result<(), UsageError> {
+    let variable = |name: &str| environment(name).map(|value| utf8(&format!("`{name}`"), value)).transpose();
+    if options.config.is_none() {
+        options.config = variable("MCP_X_CONFIG")?.map(PathBuf::from);
+    }
+    if options.state_dir.is_none() {
+        options.state_dir = variable("MCP_X_STATE_DIR")?.map(PathBuf::from);
+    }
+    if options.log.is_none()
+        && let Some(level) = variable("MCP_X_LOG")?
+    {
         options.log = Some(read("MCP_X_LOG", &level, "`error`, `warn`, `info` or `debug`")?);
     }
     Ok(())
+}
+
+fn utf8(what: &str, value: OsString) -> Result<String, UsageError> {
+    value.into_string().map_err(|value| wrong(format!("{what}: expected UTF-8, found `{}`", value.display())))
+}
+
+fn not_for_demo(flag: &str) -> UsageError {
+    let hint = "the demo brings its own; `mcp-x serve` takes yours".to_owned();
+    UsageError { message: format!("`demo` takes no `{flag}`"), hint: Some(hint) }
 }
 
 fn read<T: FromStr>(name: &str, value: &str, expected: &str) -> Result<T, UsageError> {
@@ -202,10 +223,12 @@ fn unknown(what: &str, found: &str, known: &[&str]) -> UsageError {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
     use super::*;
 
     fn run(line: &str) -> Result<Command, UsageError> {
-        parse(line.split_whitespace().map(str::to_owned), |_| None)
+        parse(line.split_whitespace().map(OsString::from), |_| None)
     }
 
     #[test]
@@ -232,14 +255,35 @@ mod tests {
 
     #[test]
     fn the_environment_stands_in_for_flags() {
-        let environment = |name: &str| (name == "MCP_X_CONFIG").then(|| "env.toml".to_owned());
-        let config = |line: &str| match parse(line.split_whitespace().map(str::to_owned), environment) {
+        let environment = |name: &str| (name == "MCP_X_CONFIG").then(|| OsString::from("env.toml"));
+        let config = |line: &str| match parse(line.split_whitespace().map(OsString::from), environment) {
             Ok(Command::Serve(options)) => options.config(),
             other => panic!("{other:?}"),
         };
         assert_eq!(config(""), PathBuf::from("env.toml"));
         assert_eq!(config("--config flag.toml"), PathBuf::from("flag.toml"));
-        assert!(parse([], |name| (name == "MCP_X_LOG").then(|| "loud".to_owned())).is_err());
+        assert!(parse([], |name| (name == "MCP_X_LOG").then(|| "loud".into())).is_err());
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_wrong_usage() {
+        let odd = || OsString::from_vec(b"a\xff".to_vec());
+        let text = |result: Result<Command, UsageError>| result.unwrap_err().to_string();
+        let arguments = [OsString::from("--config"), odd()];
+        assert_eq!(text(parse(arguments, |_| None)), "argument: expected UTF-8, found `a\u{fffd}`");
+        let environment = |name: &str| (name == "MCP_X_CONFIG").then(odd);
+        assert_eq!(text(parse([], environment)), "`MCP_X_CONFIG`: expected UTF-8, found `a\u{fffd}`");
+        assert!(parse(["--config".into(), "fine".into()], environment).is_ok(), "the variable is not needed");
+    }
+
+    #[test]
+    fn the_demo_takes_no_files_of_the_users() {
+        let text = |line| run(line).unwrap_err().to_string();
+        let hint = "hint: the demo brings its own; `mcp-x serve` takes yours";
+        assert_eq!(text("demo --config a.toml"), format!("`demo` takes no `--config`\n{hint}"));
+        assert_eq!(text("demo --state-dir=a"), format!("`demo` takes no `--state-dir`\n{hint}"));
+        let environment = |name: &str| (name == "MCP_X_CONFIG").then(|| OsString::from("env.toml"));
+        assert!(parse(["demo".into()], environment).is_ok(), "variables are meant for others as well");
     }
 
     #[test]

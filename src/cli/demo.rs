@@ -5,7 +5,8 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
@@ -29,13 +30,23 @@ const CLIENTS: [(&str, &str); 3] = [("alice", "123"), ("bob", "456"), ("charlie"
 /// [`Failure`] if something cannot start; what it says tells what to do.
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let log = open_log(&Options { log: Some(options.log.unwrap_or(Level::Warn)), ..options.clone() });
-    let folder = std::env::temp_dir().join(format!("mcp-x-demo-{}", std::process::id()));
-    fs::create_dir_all(&folder)?;
+    let folder = private_folder(&std::env::temp_dir(), rand::random())?;
     let ended = play(options, &log, &folder);
     // The folder is the demo's own and goes with it.
     let _ = fs::remove_dir_all(&folder);
     log.flush();
     ended
+}
+
+/// Makes the demo's folder; `suffix` is random.
+///
+/// SECURITY: the gateway does what the configuration in it says. Others may write to where temporary files lie, so the
+/// folder must be new, and nobody else's.
+fn private_folder(parent: &Path, suffix: u64) -> Result<PathBuf, Failure> {
+    let folder = parent.join(format!("mcp-x-demo-{suffix:016x}"));
+    let made = fs::DirBuilder::new().mode(0o700).create(&folder);
+    let failed = |e| Failure(format!("cannot create {}: {}", folder.display(), crate::log::os_error(&e)));
+    made.map_err(failed).map(|()| folder)
 }
 
 fn play(options: &Options, log: &Log, folder: &Path) -> Result<(), Failure> {
@@ -125,3 +136,22 @@ Claude Code:
 
 Ctrl-C ends the demo.
 "#;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_folder_is_new_and_private() {
+        let parent = std::env::temp_dir().join(format!("mcp-x-demo-test-{}", std::process::id()));
+        fs::create_dir_all(&parent).unwrap();
+        let folder = private_folder(&parent, 7).unwrap();
+        assert_eq!(folder, parent.join("mcp-x-demo-0000000000000007"));
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        let taken = private_folder(&parent, 7).unwrap_err().to_string();
+        assert_eq!(taken, format!("cannot create {}: file exists", folder.display()));
+        fs::remove_dir_all(parent).unwrap();
+    }
+}

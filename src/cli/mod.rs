@@ -6,6 +6,7 @@ mod demo;
 mod examples;
 pub mod serve;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -39,8 +40,8 @@ impl From<std::io::Error> for Failure {
 
 /// Does what the arguments say and tells the exit code.
 #[must_use]
-pub fn run(arguments: impl IntoIterator<Item = String>) -> ExitCode {
-    let command = match args::parse(arguments, |name| std::env::var(name).ok()) {
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let command = match args::parse(arguments, |name| std::env::var_os(name)) {
         Ok(command) => command,
         Err(error) => {
             complain(&error);

@@ -101,7 +101,7 @@ pub fn start(options: &Options, log: &Log) -> Result<Running, Failure> {
 
     let (trigger, stop) = shutdown::channel();
     let control = Builder::new_current_thread().enable_all().build()?;
-    let trust = Trust::default();
+    let trust = Trust::system();
     let pool = Pool::new(control.handle().clone(), Client::new(trust.clone()), log.clone());
     let listener = {
         let _runtime = control.enter();

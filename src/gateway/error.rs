@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::outbound::OutboundError;
 use crate::upstream::UpstreamError;
 
 /// Why the gateway cannot do what a client asked for. The texts are for the client: nothing of how a server is reached is in them.
@@ -38,6 +39,9 @@ impl fmt::Display for GatewayError {
 fn upstream(f: &mut fmt::Formatter<'_>, tool: &str, error: &UpstreamError) -> fmt::Result {
     let tool = Shortened(tool);
     match error {
+        UpstreamError::Unreachable(OutboundError::Protocol { .. }) | UpstreamError::NotMcp(_) => {
+            write!(f, "server of tool `{tool}` answered with something that is not MCP")
+        }
         UpstreamError::Unreachable(e) if e.never_sent() => write!(f, "server of tool `{tool}` is not reachable"),
         UpstreamError::Unreachable(_) | UpstreamError::Ended => {
             write!(f, "connection to the server of tool `{tool}` was lost; the call may have been executed")
@@ -48,7 +52,6 @@ fn upstream(f: &mut fmt::Formatter<'_>, tool: &str, error: &UpstreamError) -> fm
         }
         UpstreamError::TooLarge(limit) => write!(f, "answer of tool `{tool}` is larger than {limit} bytes"),
         UpstreamError::BadStatus(status) => write!(f, "server of tool `{tool}` answered with HTTP status {status}"),
-        UpstreamError::NotMcp(_) => write!(f, "server of tool `{tool}` answered with something that is not MCP"),
         UpstreamError::Rpc(_) => write!(f, "server of tool `{tool}` refused a session to the gateway"),
         UpstreamError::Removed => write!(f, "unknown tool: `{tool}`"),
     }

@@ -1,6 +1,7 @@
 //! Following the configuration file while the gateway runs.
 //!
-//! A good edit is in force within two seconds; a bad one is reported with every problem, and the last good one stays.
+//! A good edit is in force within two seconds; a bad one is reported with every problem, and the last good one stays,
+//! as it does when the file is gone, unreadable or empty.
 //! Runs on a thread of its own, where registries are built and dropped, because both take long when they are large.
 
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use crate::log::{Log, Timestamp};
 use crate::policy::Registry;
 use crate::policy::registry::Built;
 use crate::shutdown::Shutdown;
-use crate::store::ConfigFile;
-use crate::wire::config::Severity;
+use crate::store::{ConfigFile, Reloaded};
+use crate::wire::config::{Settings, Severity};
 
 /// How often the file is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -56,7 +57,12 @@ impl Follower {
     fn reload(&mut self) -> Option<Arc<Registry>> {
         let kept = Timestamp(self.loaded_at);
         let built = match self.file.reload() {
-            Ok(built) => built?,
+            Ok(Reloaded::Built(built)) => built,
+            Ok(Reloaded::Same) => return None,
+            Ok(Reloaded::Empty) => {
+                self.log.warn("configuration empty", |r| _ = r.field("keeping", kept));
+                return None;
+            }
             Err(error) => {
                 self.log.error("configuration unreadable", |r| _ = r.field("reason", &error).field("keeping", kept));
                 return None;
@@ -68,17 +74,25 @@ impl Follower {
             self.log.error("configuration refused", |r| _ = r.number("problems", errors as u64).field("keeping", kept));
             return None;
         };
-        let before = self.gateway.snapshot().registry().settings().listen;
-        if registry.settings().listen != before {
-            self.log.warn("gateway.listen takes effect after a restart", |r| {
-                _ = r.field("listen", registry.settings().listen);
-            });
-        }
+        self.tell_of_restart(self.gateway.snapshot().registry().settings(), registry.settings());
         self.loaded_at = (self.now)();
         self.log.info("configuration loaded", |r| {
             r.number("clients", registry.clients().len() as u64).number("servers", registry.servers().len() as u64);
         });
         Some(self.gateway.publish(registry))
+    }
+
+    /// Says which of the settings that were changed are read at the start only.
+    fn tell_of_restart(&self, before: &Settings, now: &Settings) {
+        if now.listen != before.listen {
+            self.log.warn("gateway.listen takes effect after a restart", |r| _ = r.field("listen", now.listen));
+        }
+        let most = now.limits.connections;
+        if most != before.limits.connections {
+            self.log.warn("gateway.max_connections takes effect after a restart", |r| {
+                _ = r.number("max_connections", most as u64);
+            });
+        }
     }
 }
 

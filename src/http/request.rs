@@ -2,6 +2,7 @@
 //!
 //! Source: protocol.md 2.1; RFC 9110 (`Accept`, `Authorization`, `Host`), RFC 9112 3.2, RFC 6750.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use hyper::http::uri::Authority;
 
 use super::response::Refusal;
 use crate::wire::config::Settings;
+use crate::wire::gather::Gather;
 
 /// Checks that there is one `Host`, and that it and the authority of an absolute target are served here.
 ///
@@ -43,10 +45,17 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|a| a.is_loopback())
 }
 
+fn names_loopback(authority: &str) -> bool {
+    authority.parse::<Authority>().is_ok_and(|a| is_loopback(a.host()))
+}
+
 /// Checks the `Origin` of a browser's request; returns it, to be named in the answer.
 ///
+/// Besides the listed ones, loopback origins are served where the gateway itself is addressed by a loopback name.
+/// SECURITY: elsewhere the page would be one on the visitor's machine, which is not the gateway's.
+///
 /// # Errors
-/// [`Refusal::Origin`] for one that is neither a loopback origin nor listed.
+/// [`Refusal::Origin`] for one that is neither listed nor a loopback origin.
 pub fn check_origin(headers: &HeaderMap, settings: &Settings) -> Result<Option<HeaderValue>, Refusal> {
     if !headers.contains_key(ORIGIN) {
         return Ok(None);
@@ -55,8 +64,9 @@ pub fn check_origin(headers: &HeaderMap, settings: &Settings) -> Result<Option<H
     let text = origin.to_str().map_err(|_| Refusal::Origin)?;
     let listed = settings.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(text));
     let authority = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
-    let loopback = || authority.and_then(|a| a.parse::<Authority>().ok()).is_some_and(|a| is_loopback(a.host()));
-    if listed || loopback() { Ok(Some(origin.clone())) } else { Err(Refusal::Origin) }
+    let host = only(headers, &HOST).and_then(|h| h.to_str().ok());
+    let own = [authority, host].into_iter().all(|a| a.is_some_and(names_loopback));
+    if listed || own { Ok(Some(origin.clone())) } else { Err(Refusal::Origin) }
 }
 
 /// The bearer token.
@@ -141,24 +151,13 @@ pub async fn read_body(mut body: Incoming, limit: usize, within: Duration) -> Re
         return Err(Refusal::TooLarge(limit));
     }
     let read = async {
-        // Nearly every body is one frame, which is used as it is.
-        let mut whole = Bytes::new();
-        let mut more: Vec<u8> = Vec::new();
-        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            let Ok(chunk) = frame.map_err(|_| Refusal::Broken)?.into_data() else { continue };
-            if whole.len() + more.len() + chunk.len() > limit {
-                return Err(Refusal::TooLarge(limit));
+        let mut gather = Gather::new(limit);
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            if let Ok(chunk) = frame.map_err(|_| Refusal::Broken)?.into_data() {
+                gather.push(chunk).map_err(|too_large| Refusal::TooLarge(too_large.limit))?;
             }
-            if whole.is_empty() && more.is_empty() {
-                whole = chunk;
-                continue;
-            }
-            if more.is_empty() {
-                more.extend_from_slice(&std::mem::take(&mut whole));
-            }
-            more.extend_from_slice(&chunk);
         }
-        Ok(if more.is_empty() { whole } else { more.into() })
+        Ok(gather.finish())
     };
     tokio::time::timeout(within, read).await.unwrap_or(Err(Refusal::TooSlow(within.as_secs())))
 }
@@ -168,4 +167,44 @@ pub async fn read_body(mut body: Incoming, limit: usize, within: Duration) -> Re
 pub fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_origins_are_served_only_where_the_gateway_is_addressed_so() {
+        #[track_caller]
+        fn check(host: &'static str, origin: &'static str, listed: &[&str], expected: bool) {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static(host));
+            headers.insert(ORIGIN, HeaderValue::from_static(origin));
+            let allowed_origins = listed.iter().map(|&origin| origin.to_owned()).collect();
+            let settings = Settings { allowed_origins, ..Settings::default() };
+            let found = check_origin(&headers, &settings);
+            assert_eq!(found.is_ok(), expected, "{host} {origin} {listed:?}");
+        }
+        check("localhost:9000", "http://localhost:6274", &[], true);
+        check("127.0.0.1:9000", "https://[::1]", &[], true);
+        check("localhost", "https://evil.example.com", &[], false);
+        check("mcp.example.com", "http://localhost:6274", &[], false);
+        check("mcp.example.com", "http://127.0.0.1", &["https://mcp.example.com"], false);
+        check("localhost.example.com", "http://localhost", &[], false);
+        check("mcp.example.com", "https://mcp.example.com", &["https://mcp.example.com"], true);
+        check("mcp.example.com", "http://localhost:6274", &["http://localhost:6274"], true);
+        check("mcp.example.com", "http://localhost:6275", &["http://localhost:6274"], false);
+    }
+
+    #[test]
+    fn a_request_without_a_host_has_no_loopback_origin() {
+        let mut headers = HeaderMap::new();
+        assert!(check_origin(&headers, &Settings::default()).is_ok_and(|origin| origin.is_none()));
+        headers.insert(ORIGIN, HeaderValue::from_static("http://localhost"));
+        assert!(check_origin(&headers, &Settings::default()).is_err());
+        headers.append(HOST, HeaderValue::from_static("localhost"));
+        assert!(check_origin(&headers, &Settings::default()).is_ok());
+        headers.append(HOST, HeaderValue::from_static("localhost"));
+        assert!(check_origin(&headers, &Settings::default()).is_err());
+    }
 }

@@ -31,6 +31,16 @@ impl Identity {
     }
 }
 
+/// What came of reading a file again.
+pub enum Reloaded {
+    /// It says the same as before, or is still being written and will be looked at again.
+    Same,
+    /// Nothing is left in it. That is a slip or half an edit, and no configuration without clients.
+    Empty,
+    /// It says something else.
+    Built(Box<Built>),
+}
+
 /// A configuration file, and what was last seen of it.
 pub struct ConfigFile {
     path: PathBuf,
@@ -68,12 +78,11 @@ impl ConfigFile {
         Ok(self.build())
     }
 
-    /// Reads the file again; `None` if it says the same as before, is still being written, or is empty, as a file is
-    /// that is just being written in place.
+    /// Reads the file again, once it has rested.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn reload(&mut self) -> Result<Option<Built>, StoreError> {
+    pub fn reload(&mut self) -> Result<Reloaded, StoreError> {
         let mut before = self.identity();
         for _ in 0..SETTLE_TRIES {
             std::thread::sleep(SETTLE);
@@ -87,13 +96,16 @@ impl ConfigFile {
             }
             self.seen = after;
             let text = text?;
-            if text.is_empty() || text == self.text {
-                return Ok(None);
+            if text == self.text {
+                return Ok(Reloaded::Same);
+            }
+            if text.is_empty() {
+                return Ok(Reloaded::Empty);
             }
             self.text = text;
-            return Ok(Some(self.build()));
+            return Ok(Reloaded::Built(Box::new(self.build())));
         }
-        Ok(None)
+        Ok(Reloaded::Same)
     }
 
     fn read(&self) -> Result<String, StoreError> {
@@ -127,7 +139,6 @@ fn resolve(references: &BTreeSet<Reference>, folder: &Path) -> Secrets {
                 std::env::var(name).map_err(|_| format!("environment variable `{name}` is not set or not UTF-8"))
             }
             Reference::File(path) => fs::read_to_string(folder.join(path))
-                .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
                 .map_err(|e| format!("cannot read `{path}`: {}", crate::log::os_error(&e))),
         };
         secrets.insert(reference.clone(), value);
@@ -156,7 +167,7 @@ mod tests {
         assert!(!file.looks_changed());
         fs::write(&path, "[clients.b]\nauth_token = \"1\"\n# more\n").unwrap();
         assert!(file.looks_changed());
-        assert!(file.reload().unwrap().is_some_and(|built| built.registry.is_some()));
+        assert!(matches!(file.reload().unwrap(), Reloaded::Built(built) if built.registry.is_some()));
         fs::remove_file(&path).unwrap();
         assert!(file.looks_changed());
         assert!(file.reload().is_err());
@@ -165,18 +176,22 @@ mod tests {
     }
 
     #[test]
-    fn the_same_text_and_an_empty_file_are_no_change() {
+    fn the_same_text_is_no_change_and_an_empty_file_is_told_apart() {
         let folder = folder("same");
         let path = folder.join("config.toml");
         fs::write(&path, "# 1\n").unwrap();
         let mut file = ConfigFile::new(&path);
         file.load().unwrap();
-        for text in ["# 1\n", ""] {
+        for (text, empty) in [("# 1\n", false), ("", true), ("# 1\n", false)] {
             fs::write(folder.join("new"), text).unwrap();
             fs::rename(folder.join("new"), &path).unwrap();
             assert!(file.looks_changed());
-            assert!(file.reload().unwrap().is_none(), "{text:?}");
-            assert!(!file.looks_changed());
+            match file.reload().unwrap() {
+                Reloaded::Same => assert!(!empty, "{text:?}"),
+                Reloaded::Empty => assert!(empty, "{text:?}"),
+                Reloaded::Built(_) => panic!("{text:?} is loaded"),
+            }
+            assert!(!file.looks_changed(), "it is told once");
         }
         fs::remove_dir_all(folder).unwrap();
     }
@@ -199,11 +214,11 @@ mod tests {
                     std::thread::sleep(Duration::from_millis(5));
                 }
             });
-            assert!(file.reload().unwrap().is_none());
+            assert!(matches!(file.reload().unwrap(), Reloaded::Same));
             assert!(file.looks_changed(), "it is looked at again");
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
-        assert!(file.reload().unwrap().is_some());
+        assert!(matches!(file.reload().unwrap(), Reloaded::Built(_)));
         fs::remove_dir_all(folder).unwrap();
     }
 
@@ -218,6 +233,18 @@ mod tests {
         let texts: Vec<String> = built.problems.iter().map(|p| p.display("config.toml").to_string()).collect();
         assert_eq!(texts.len(), 1, "{texts:?}");
         assert!(texts[0].contains("`MCP_X_NO_SUCH` is not set"), "{texts:?}");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_secret_in_a_file_loses_one_line_end_and_no_more() {
+        let folder = folder("line-end");
+        for (text, expected) in [("abc\n", "abc"), ("abc\r\n", "abc"), ("abc\n\n", "abc\n"), ("abc", "abc")] {
+            fs::write(folder.join("token"), text).unwrap();
+            let reference = Reference::File("token".to_owned());
+            let secrets = resolve(&BTreeSet::from([reference.clone()]), &folder);
+            assert_eq!(secrets.get(&reference).as_deref(), Ok(expected), "{text:?}");
+        }
         fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use self::file::ConfigFile;
+pub use self::file::{ConfigFile, Reloaded};
 pub use self::secret::load_or_create as load_secret;
 
 /// A file that could not be read or written.

@@ -89,7 +89,8 @@ impl Endpoint {
             authority: if port == default_port { shown } else { format!("{shown}:{port}") },
             host,
             port,
-            target: uri.path_and_query().map_or_else(|| "/".to_owned(), |p| p.as_str().to_owned()),
+            // Not `path_and_query`, which has no `/` in `http://h?a=b`.
+            target: uri.query().map_or_else(|| uri.path().to_owned(), |query| format!("{}?{query}", uri.path())),
             bare: !after_scheme.contains(['/', '?']),
         })
     }
@@ -107,9 +108,16 @@ impl Endpoint {
     }
 }
 
+/// Writes the URL for people and logs.
+///
+/// SECURITY: a query shows as `?…`, because many servers take their key in it.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.origin(), if self.bare { "" } else { &self.target })
+        let (path, query) = match self.target.split_once('?') {
+            Some((path, _)) => (path, "?…"),
+            None => (self.target.as_str(), ""),
+        };
+        write!(f, "{}{}{query}", self.origin(), if self.bare { "" } else { path })
     }
 }
 
@@ -171,6 +179,20 @@ mod tests {
         check("http://2130706433/", Err(EndpointError::Host));
         check("http://[::g]/", Err(EndpointError::Host));
         check("http://h:70000/", Err(EndpointError::Host));
+    }
+
+    #[test]
+    fn a_query_is_sent_but_not_shown() {
+        #[track_caller]
+        fn check(url: &str, target: &str, shown: &str) {
+            let endpoint = Endpoint::parse(url).unwrap();
+            assert_eq!((endpoint.target.as_str(), endpoint.to_string().as_str()), (target, shown), "{url}");
+        }
+        check("https://h/mcp?api_key=hunter2", "/mcp?api_key=hunter2", "https://h/mcp?…");
+        check("https://h?hunter2", "/?hunter2", "https://h/?…");
+        check("https://h:1/a?b=1?hunter2", "/a?b=1?hunter2", "https://h:1/a?…");
+        check("https://h/mcp?", "/mcp?", "https://h/mcp?…");
+        check("https://h/mcp", "/mcp", "https://h/mcp");
     }
 
     #[test]

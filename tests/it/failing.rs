@@ -188,17 +188,25 @@ fn a_silent_call_ends_and_is_cancelled_at_the_server() {
             exchange.hang();
         },
     ];
-    for (at, script) in streams.into_iter().enumerate() {
-        let pair = Pair::start("");
-        pair.bad.on_call(script);
-        let begun = Instant::now();
-        let error = pair.harness.client(ALICE).error("echo");
-        assert_eq!(error, (-32603, "server of tool `echo` sent nothing for 1 s".to_owned()), "{at}");
-        assert!(begun.elapsed() >= Duration::from_secs(1), "{at}");
-        pair.bad.wait_for(&format!("the cancellation {at}"), |s| !s.of("notifications/cancelled").is_empty());
-        let cancelled = pair.bad.state().of("notifications/cancelled")[0].clone();
-        assert_eq!(cancelled.json()["params"]["requestId"].to_string(), pair.bad.calls()[0].id());
-    }
+    std::thread::scope(|scope| {
+        for script in streams {
+            scope.spawn(move || check_silence(script));
+        }
+    });
+}
+
+/// A call that this server answers with silence.
+#[track_caller]
+fn check_silence(script: fn(&mut Exchange<'_>)) {
+    let pair = Pair::start("");
+    pair.bad.on_call(script);
+    let begun = Instant::now();
+    let error = pair.harness.client(ALICE).error("echo");
+    assert_eq!(error, (-32603, "server of tool `echo` sent nothing for 1 s".to_owned()));
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    pair.bad.wait_for("the cancellation", |s| !s.of("notifications/cancelled").is_empty());
+    let cancelled = pair.bad.state().of("notifications/cancelled")[0].clone();
+    assert_eq!(cancelled.json()["params"]["requestId"].to_string(), pair.bad.calls()[0].id());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use hyper::header::{HeaderName, HeaderValue};
 pub enum Reference {
     /// An environment variable, by its name.
     Env(String),
-    /// A file, by its path as written; its last line end does not belong to the secret.
+    /// A file, by its path as written.
     File(String),
 }
 
@@ -51,7 +51,7 @@ impl Secrets {
         self.0.insert(reference, value);
     }
 
-    /// The value, of a file without its last line end.
+    /// The value; of a file without the line end, LF or CRLF, that it may end with.
     ///
     /// # Errors
     /// The reason why there is none, for the person who wrote the configuration.
@@ -59,8 +59,7 @@ impl Secrets {
         match (reference, self.0.get(reference)) {
             (Reference::Env(_), Some(Ok(value))) => Ok(value),
             (Reference::File(_), Some(Ok(value))) => {
-                let line = value.strip_suffix('\n').unwrap_or(value);
-                Ok(line.strip_suffix('\r').unwrap_or(line))
+                Ok(value.strip_suffix("\r\n").or_else(|| value.strip_suffix('\n')).unwrap_or(value))
             }
             (_, Some(Err(reason))) => Err(reason.clone()),
             (Reference::Env(name), None) => Err(format!("environment variable `{name}` is not set")),
@@ -152,15 +151,34 @@ impl fmt::Display for HeaderError {
 
 impl std::error::Error for HeaderError {}
 
+/// Headers that are not for the configuration to set, in lower case: what is about one connection (RFC 9110, 7.6.1) or
+/// one exchange (`Expect`), what the gateway must understand in the answer (`Accept`, `Accept-Encoding`), what it sends
+/// by itself or never (protocol.md 2.7). `Authorization` and `Cookie` are credentials, and the operator's to give.
+const RESERVED: [&str; 12] = [
+    "accept",
+    "accept-encoding",
+    "connection",
+    "expect",
+    "host",
+    "keep-alive",
+    "last-event-id",
+    "origin",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+/// Beginnings of further such names.
+const RESERVED_PREFIXES: [&str; 3] = ["content-", "mcp-", "proxy-"];
+
 /// Tells whether a header of this name may be configured for a server.
 ///
 /// # Errors
-/// [`HeaderError::Name`] and [`HeaderError::Reserved`] (Host, Content-\*, Transfer-Encoding, Connection, Accept, Mcp-\*).
+/// [`HeaderError::Name`]; [`HeaderError::Reserved`] for what the gateway says itself or that concerns one connection only.
 pub fn check_header_name(name: &str) -> Result<(), HeaderError> {
     let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeaderError::Name)?;
     let name = name.as_str();
-    let exact = ["host", "transfer-encoding", "connection", "accept"].contains(&name);
-    if exact || name.starts_with("content-") || name.starts_with("mcp-") {
+    if RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
         return Err(HeaderError::Reserved);
     }
     Ok(())
@@ -184,6 +202,7 @@ mod tests {
         secrets.insert(Reference::Env("LINE".to_owned()), Ok("one\n".to_owned()));
         secrets.insert(Reference::File("/b".to_owned()), Ok("two\r\n".to_owned()));
         secrets.insert(Reference::File("/c".to_owned()), Ok("two\n\n".to_owned()));
+        secrets.insert(Reference::File("/r".to_owned()), Ok("two\r".to_owned()));
         secrets.insert(Reference::File("/d".to_owned()), Err("cannot read `/d`: permission denied".to_owned()));
         secrets
     }
@@ -200,6 +219,7 @@ mod tests {
         check("Bearer ${env:A}", Ok("Bearer one"));
         check("${env:A}${file:/b}!", Ok("onetwo!"));
         check("${file:/c}", Ok("two\n"));
+        check("${file:/r}", Ok("two\r"));
         check("${env:LINE}", Ok("one\n"));
         check("$${env:A}}", Ok("$one}"));
         check("${env:B}", Err("environment variable `B` is not set"));
@@ -233,9 +253,14 @@ mod tests {
         for name in ["", "a b", "a:", "a\n"] {
             check(name, "x", Err(HeaderError::Name));
         }
-        let reserved = ["HOST", "Content-Type", "content-length", "Transfer-Encoding", "connection", "Accept", "mcp-x"];
-        for name in reserved {
+        let own = "HOST Content-Type content-length Accept Accept-Encoding mcp-x Origin Last-Event-ID Expect";
+        let hop_by_hop =
+            "connection Keep-Alive TE Trailer Transfer-Encoding Upgrade Proxy-Authorization proxy-connection";
+        for name in own.split(' ').chain(hop_by_hop.split(' ')) {
             check(name, "x", Err(HeaderError::Reserved));
+        }
+        for name in ["Cookie", "User-Agent", "X-Forwarded-For", "Tea", "Origins", "Proxy"] {
+            check(name, "x", Ok(()));
         }
         for value in ["a\nb", "a\rb", "a\0b", "\u{7f}"] {
             check("X-A", value, Err(HeaderError::Value));

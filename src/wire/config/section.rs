@@ -10,6 +10,23 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::{Located, Problem, Report, join};
 
+/// Keys, of whatever table, that are read and checked but do nothing in this version; whoever writes one is told so.
+pub(super) const NOT_IN_FORCE: &[&str] = &[
+    "audit_file",
+    "max_buffered_bytes",
+    "max_parked_calls_per_client",
+    "max_registered_clients",
+    "max_registered_servers",
+    "max_registered_servers_per_client",
+    "max_registrations_per_minute",
+    "max_streams_per_client",
+    "metrics_token",
+    "page_size",
+    "protocol",
+    "registration",
+    "trusted_proxies",
+];
+
 /// A key with its value.
 #[derive(Clone, Copy)]
 pub(super) struct Entry<'a> {
@@ -236,13 +253,16 @@ impl<'a, 'r> Section<'a, 'r> {
         instant
     }
 
-    /// Reports the keys that nobody asked for.
+    /// Reports the keys that nobody asked for, and those that do nothing yet.
     pub(super) fn finish(self) {
         for entry in entries(self.table) {
             if !self.known.contains(&entry.key) {
                 let hint = self.report.nearest(entry.key, self.known.iter().copied());
                 let problem = Problem::error(join(&self.path, entry.key), "unknown key").with_hint(hint);
                 self.report.add(entry.key_at, problem);
+            } else if NOT_IN_FORCE.contains(&entry.key) {
+                let message = "read and checked, but not in force in this version";
+                self.report.add(entry.key_at, Problem::warning(join(&self.path, entry.key), message));
             }
         }
     }

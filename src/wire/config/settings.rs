@@ -129,6 +129,8 @@ const MIB: usize = 1024 * KIB;
 /// Largest count, largest size in bytes, and longest time in seconds (a year) that can be configured.
 const MOST: u32 = 10_000_000;
 const MOST_BYTES: u32 = u32::MAX;
+/// Most headers of a request that can be configured: hyper makes room for all of them, for every request.
+const MOST_HEADERS: u32 = 1_000;
 const LONGEST: u32 = 365 * 24 * 60 * 60;
 
 impl Default for Settings {
@@ -247,7 +249,7 @@ impl Limits {
     fn read(&mut self, s: &mut Section<'_, '_>) {
         s.count("max_connections", 1..=MOST, &mut self.connections);
         s.count("max_head_bytes", 8192..=MOST_BYTES, &mut self.head_bytes);
-        s.count("max_headers", 1..=MOST, &mut self.headers);
+        s.count("max_headers", 1..=MOST_HEADERS, &mut self.headers);
         s.seconds("idle_seconds", 1..=LONGEST, &mut self.idle);
         s.seconds("header_seconds", 1..=LONGEST, &mut self.header_read);
         s.seconds("body_seconds", 1..=LONGEST, &mut self.body_read);
@@ -282,7 +284,7 @@ mod tests {
     use toml::de::DeTable;
 
     use super::super::problem::{Lines, Report, Severity};
-    use super::super::section::entries;
+    use super::super::section::{NOT_IN_FORCE, entries};
     use super::*;
     use crate::wire::config::Config;
 
@@ -322,10 +324,36 @@ mod tests {
     }
 
     #[test]
+    fn the_example_marks_the_keys_that_are_not_in_force_and_no_others() {
+        let marked = EXAMPLE.lines().filter(|line| line.contains("not in force"));
+        let key = |line: &'static str| line.trim_start_matches(['#', ' ']).split([' ', '=']).next();
+        let mut keys: Vec<&str> = marked.filter_map(key).filter(|key| *key != "Keys").collect();
+        keys.sort_unstable();
+        assert_eq!(keys, NOT_IN_FORCE);
+    }
+
+    #[test]
+    fn keys_that_are_not_in_force_are_warned_of_only_where_they_are_written() {
+        let written: String = EXAMPLE.lines().filter_map(|line| line.strip_prefix('#')).fold(
+            "[clients.a]\n[mcp_servers.a]\nprotocol = \"auto\"\n[gateway]\n".to_owned(),
+            |text, line| match line.trim_start().split_once(" = ") {
+                Some((key, _)) if NOT_IN_FORCE.contains(&key) => text + line + "\n",
+                _ => text,
+            },
+        );
+        let warned = |text: &str| {
+            let config = Config::parse(text);
+            config.problems().iter().filter(|p| p.message.contains("not in force")).count()
+        };
+        assert_eq!(warned(&written), NOT_IN_FORCE.len(), "{written}");
+        assert_eq!(warned("[clients.protocol]\n[gateway]\nmax_headers = 7\n"), 0);
+    }
+
+    #[test]
     fn every_limit_is_read_from_its_own_key() {
         let mut seen = vec![Limits::default()];
         for key in keys(|section| Limits::default().read(section)) {
-            let limits = gateway(&format!("{key} = {}", if key.ends_with("_bytes") { 9_001 } else { 1_023 })).limits;
+            let limits = gateway(&format!("{key} = {}", if key.ends_with("_bytes") { 9_001 } else { 999 })).limits;
             assert!(!seen.contains(&limits), "{key} changes nothing, or what another key changes");
             seen.push(limits);
         }

@@ -112,6 +112,11 @@ impl Harness {
         fs::write(self.folder.config(), with_short_drain(config)).unwrap();
     }
 
+    /// Leaves nothing in the file.
+    pub(crate) fn empty_config(&self) {
+        fs::write(self.folder.config(), "").unwrap();
+    }
+
     /// Takes the configuration away.
     pub(crate) fn remove_config(&self) {
         fs::remove_file(self.folder.config()).unwrap();
