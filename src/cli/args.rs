@@ -21,6 +21,7 @@ Usage:
   mcp-x demo [options]      run it with two example MCP servers, on config.example.toml;
                             without --config and --state-dir, because it brings both
   mcp-x check [options]     read the configuration and report every problem
+  mcp-x token               make a random token, and print it with its SHA-256
 
 Options:
   --config PATH             configuration file (default: config.toml)          [MCP_X_CONFIG]
@@ -45,6 +46,8 @@ pub enum Command {
     Demo(Options),
     /// Report the configuration's problems. Takes all options of `serve`, so that a unit file can give both the same.
     Check(Options),
+    /// Make a token.
+    Token,
     /// Print [`HELP`].
     Help,
     /// Print the version.
@@ -110,7 +113,7 @@ fn wrong(message: String) -> UsageError {
     UsageError { message, hint: None }
 }
 
-const COMMANDS: [&str; 3] = ["serve", "demo", "check"];
+const COMMANDS: [&str; 4] = ["serve", "demo", "check", "token"];
 const FLAGS: [&str; 10] = [
     "--config",
     "--state-dir",
@@ -162,6 +165,7 @@ pub fn parse(
     Ok(match command.as_str() {
         "demo" => Command::Demo(options),
         "check" => Command::Check(options),
+        "token" => Command::Token,
         _ => Command::Serve(options),
     })
 }

@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod examples;
 pub mod serve;
+mod token;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -52,6 +53,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(options) => serve::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Check(options) => check::run(&options),
+        Command::Token => token::run(),
         Command::Help => print(args::HELP),
         Command::Version => print(concat!("mcp-x ", env!("CARGO_PKG_VERSION"), "\n")),
     };

@@ -68,6 +68,7 @@ impl Gateway {
         let client_slot = self.client_slot(&request.snapshot, &request.client);
         let client_slot = client_slot.ok_or(GatewayError::Overloaded("client"))?;
         let call_slot = entry.upstream.call_slot(&request.client).ok_or(GatewayError::Overloaded("server"))?;
+        let tenant = request.session.tenant(&request.client);
         let call = Call {
             id: Bytes::copy_from_slice(envelope.id().unwrap_or(b"null")),
             token: envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice),
@@ -75,11 +76,10 @@ impl Gateway {
             server: entry.upstream.id().clone(),
             request: request.id,
             log: self.log.clone(),
-            tenant: request.session.tenant(&request.client),
             _held: (client_slot, call_slot, request.session),
         };
         let (upstream, permit, http) = (Arc::clone(&entry.upstream), entry.permit.clone(), http.clone());
-        let (tenant, envelope) = (call.tenant.clone(), request.envelope);
+        let envelope = request.envelope;
         let sending = Box::pin(async move { upstream.call(&http, &permit, &tenant, &envelope).await });
         Ok(Relay { running: Some((call, Progress::Sending(sending))) })
     }
@@ -95,7 +95,6 @@ struct Call {
     server: ServerId,
     request: String,
     log: Log,
-    tenant: crate::upstream::Tenant,
     /// What the call counts as while it runs.
     _held: (ClientSlot, CallSlot, Session),
 }
