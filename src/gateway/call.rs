@@ -11,11 +11,12 @@ use std::task::{Context, Poll, ready};
 use hyper::body::Bytes;
 use tokio::runtime::Handle;
 
+use super::session::Running;
 use super::{ClientSlot, Gateway, GatewayError, Session, Snapshot};
 use crate::log::Log;
 use crate::outbound::Client;
 use crate::policy::{ClientId, ServerId};
-use crate::upstream::{Answer, CallSlot, Message, UpstreamError};
+use crate::upstream::{Answer, CallSlot, Message, Tenant, Upstream, UpstreamError};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_id, is_number};
 use crate::wire::mcp::{code, method};
 use crate::wire::splice::Splice;
@@ -68,19 +69,25 @@ impl Gateway {
         let client_slot = self.client_slot(&request.snapshot, &request.client);
         let client_slot = client_slot.ok_or(GatewayError::Overloaded("client"))?;
         let call_slot = entry.upstream.call_slot(&request.client).ok_or(GatewayError::Overloaded("server"))?;
-        let tenant = request.session.tenant(&request.client);
+        let (upstream, permit, http) = (Arc::clone(&entry.upstream), entry.permit.clone(), http.clone());
+        let id = Bytes::copy_from_slice(envelope.id().unwrap_or(b"null"));
         let call = Call {
-            id: Bytes::copy_from_slice(envelope.id().unwrap_or(b"null")),
+            id: id.clone(),
+            sent: Sent {
+                upstream: Arc::clone(&upstream),
+                http: http.clone(),
+                tenant: request.session.tenant(&request.client),
+                id: upstream.next_id(),
+            },
+            cancellable: request.session.begin(id),
             token: envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice),
             tool: name.into_owned(),
-            server: entry.upstream.id().clone(),
             request: request.id,
             log: self.log.clone(),
             _held: (client_slot, call_slot, request.session),
         };
-        let (upstream, permit, http) = (Arc::clone(&entry.upstream), entry.permit.clone(), http.clone());
-        let envelope = request.envelope;
-        let sending = Box::pin(async move { upstream.call(&http, &permit, &tenant, &envelope).await });
+        let (tenant, own_id, envelope) = (call.sent.tenant.clone(), call.sent.id, request.envelope);
+        let sending = Box::pin(async move { upstream.call(&http, &permit, &tenant, own_id, &envelope).await });
         Ok(Relay { running: Some((call, Progress::Sending(sending))) })
     }
 }
@@ -92,11 +99,22 @@ struct Call {
     /// The client's progress token, as it wrote it.
     token: Option<Bytes>,
     tool: String,
-    server: ServerId,
+    /// The request as the server knows it.
+    sent: Sent,
+    /// How the client can call it off, if it has a session.
+    cancellable: Option<Running>,
     request: String,
     log: Log,
     /// What the call counts as while it runs.
     _held: (ClientSlot, CallSlot, Session),
+}
+
+/// A request as a server knows it.
+struct Sent {
+    upstream: Arc<Upstream>,
+    http: Client,
+    tenant: Tenant,
+    id: u64,
 }
 
 /// How far a call has got.
@@ -112,9 +130,15 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// The next message for the client; `None` after the response.
+    /// The next message for the client; `None` after the response, and when the client has called the request off.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Outgoing>> {
         let Some((call, progress)) = self.running.as_mut() else { return Poll::Ready(None) };
+        if call.cancellable.as_ref().is_some_and(|running| running.poll_cancelled(cx).is_ready()) {
+            // A request that was called off gets no response.
+            call.sent.upstream.cancel(&call.sent.http, &call.sent.tenant, call.sent.id);
+            self.running = None;
+            return Poll::Ready(None);
+        }
         let outgoing = ready!(call.poll_next(progress, cx));
         if let Outgoing::Response(..) = outgoing {
             self.running = None;
@@ -242,7 +266,7 @@ impl Call {
         self.log.warn(event, |r| {
             r.field("req", &self.request)
                 .field("tool", &self.tool)
-                .field("server", &self.server)
+                .field("server", self.sent.upstream.id())
                 .field("reason", reason);
         });
     }

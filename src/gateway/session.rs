@@ -5,8 +5,12 @@
 //! Source: MCP 2025-11-25, transports, "Session Management"; design 8.
 
 use std::collections::HashMap;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+use hyper::body::Bytes;
 
 use super::{ClientState, Gateway, Snapshot};
 use crate::policy::ClientId;
@@ -27,7 +31,7 @@ pub struct NoSession;
 ///
 /// A session of which a clone is held is in use, and its soft state is not dropped.
 #[derive(Clone, Debug, Default)]
-pub struct Session(Option<(SessionId, Arc<()>)>);
+pub struct Session(Option<(SessionId, Arc<Requests>)>);
 
 impl Session {
     /// The revision that was negotiated, if there is a session.
@@ -36,10 +40,80 @@ impl Session {
         self.0.as_ref().map(|(id, _)| id.version)
     }
 
+    /// Notes a request that runs in the session, so that it can be called off; outside of sessions none can.
+    pub(super) fn begin(&self, id: Bytes) -> Option<Running> {
+        let (_, requests) = self.0.as_ref()?;
+        let cancel = Arc::new(Cancel::default());
+        requests.lock().push((id, Arc::clone(&cancel)));
+        Some(Running { requests: Arc::clone(requests), cancel })
+    }
+
+    /// Calls off the requests of this id, as the client wrote it, that run in the session.
+    pub fn cancel(&self, id: &[u8]) {
+        let Some((_, requests)) = &self.0 else { return };
+        for (_, cancel) in requests.lock().iter().filter(|(of, _)| of == id) {
+            cancel.order();
+        }
+    }
+
     /// For whom sessions with servers are held.
     pub(super) fn tenant(&self, client: &ClientId) -> Tenant {
         let capabilities = ClientCapabilities::NONE;
         Tenant::Client { client: client.clone(), session: self.0.as_ref().map(|(id, _)| id.nonce), capabilities }
+    }
+}
+
+/// The requests that run in one session. A client may use an id twice; calling it off means both.
+#[derive(Debug, Default)]
+struct Requests(Mutex<Vec<(Bytes, Arc<Cancel>)>>);
+
+impl Requests {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Bytes, Arc<Cancel>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request that runs in a session.
+pub(super) struct Running {
+    requests: Arc<Requests>,
+    cancel: Arc<Cancel>,
+}
+
+impl Running {
+    /// Ready when the request was called off.
+    pub(super) fn poll_cancelled(&self, cx: &Context<'_>) -> Poll<()> {
+        self.cancel.poll(cx)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.requests.lock().retain(|(_, cancel)| !Arc::ptr_eq(cancel, &self.cancel));
+    }
+}
+
+/// Whether a request was called off, and who wants to know.
+#[derive(Debug, Default)]
+struct Cancel {
+    ordered: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Cancel {
+    fn order(&self) {
+        self.ordered.store(true, Ordering::Release);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        waker.inspect(Waker::wake_by_ref);
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        drop(waker);
+        // Looked at last: an order given before the waker was there is seen here.
+        if self.ordered.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -56,7 +130,7 @@ struct Live {
     /// When it was last used, since the Unix epoch.
     used: Duration,
     /// Held by every request that runs in the session.
-    requests: Arc<()>,
+    requests: Arc<Requests>,
 }
 
 impl Live {
@@ -67,7 +141,7 @@ impl Live {
 
 impl Sessions {
     /// Notes that a session is in use; returns what holds it, and another session that had to make room.
-    fn touch(&mut self, nonce: [u8; 16], now: Duration, most: usize) -> (Arc<()>, Option<[u8; 16]>) {
+    fn touch(&mut self, nonce: [u8; 16], now: Duration, most: usize) -> (Arc<Requests>, Option<[u8; 16]>) {
         if let Some(live) = self.live.get_mut(&nonce) {
             live.used = now;
             return (Arc::clone(&live.requests), None);
@@ -76,7 +150,7 @@ impl Sessions {
         let idle = self.live.iter().filter(|(_, live)| full && live.is_idle());
         let oldest = idle.min_by_key(|(_, live)| live.used).map(|(nonce, _)| *nonce);
         oldest.map(|oldest| self.live.remove(&oldest));
-        let requests = Arc::new(());
+        let requests = Arc::<Requests>::default();
         self.live.insert(nonce, Live { used: now, requests: Arc::clone(&requests) });
         (requests, oldest)
     }

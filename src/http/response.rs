@@ -92,7 +92,7 @@ struct Events {
 
 impl Events {
     /// All events that are there, in one piece; waits only if there is none.
-    fn poll_next(&mut self, cx: &mut Context<'_>, access: Option<&mut Access>) -> Poll<Option<Bytes>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>, mut access: Option<&mut Access>) -> Poll<Option<Bytes>> {
         if self.done {
             return Poll::Ready(None);
         }
@@ -111,13 +111,19 @@ impl Events {
                 Poll::Ready(Some(Outgoing::Response(message, code))) => {
                     encode(&mut out, &message);
                     self.done = true;
-                    if let Some(access) = access {
+                    if let Some(access) = access.as_deref_mut() {
                         access.complete = true;
                         access.code = code;
                     }
                     break;
                 }
-                Poll::Ready(None) => self.done = true,
+                // Called off by the client: the end without a response is what it asked for.
+                Poll::Ready(None) => {
+                    self.done = true;
+                    if let Some(access) = access.as_deref_mut() {
+                        access.complete = true;
+                    }
+                }
             }
         }
         if out.is_empty() && !self.done {

@@ -90,6 +90,11 @@ impl Sessions {
         opening
     }
 
+    /// The session that serves the tenant now, if there is one.
+    pub(super) fn live(&self, tenant: &Tenant) -> Option<Arc<Session>> {
+        self.sessionless().or_else(|| self.held().get(tenant)?.opening.get().cloned())
+    }
+
     fn sessionless(&self) -> Option<Arc<Session>> {
         self.sessionless.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -157,8 +157,8 @@ impl Upstream {
 
     /// Sends a client's request to call a tool and returns the answer as soon as it begins.
     ///
-    /// The request is sent with an id of our own, which is the progress token too, and with the server's own name for
-    /// the tool; nothing else is changed. A session that the server does not know any more is renewed, and the request,
+    /// The request is sent with `id`, from [`next_id`](Self::next_id), which is the progress token too, and with the
+    /// server's own name for the tool; nothing else is changed. A session that the server does not know any more is renewed, and the request,
     /// which was refused then, sent once more.
     ///
     /// # Errors
@@ -169,13 +169,13 @@ impl Upstream {
         http: &Client,
         permit: &Permit,
         tenant: &Tenant,
+        id: u64,
         envelope: &Envelope,
     ) -> Result<Answer, UpstreamError> {
         // SECURITY: a permit is for a server as the registry it came from had it, with its address and credentials.
         if *permit.server() != self.server {
             return Err(UpstreamError::Removed);
         }
-        let id = self.next_id();
         Channel::new(self, http).request(tenant, id, rewrite(envelope, id, permit.name())).await
     }
 
@@ -187,7 +187,16 @@ impl Upstream {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(settings);
     }
 
-    fn next_id(&self) -> u64 {
+    /// Tells the server, in the background, that nobody waits for the response to a call any more.
+    pub fn cancel(self: &Arc<Self>, http: &Client, tenant: &Tenant, id: u64) {
+        if let Some(session) = self.sessions.live(tenant) {
+            Channel::new(self, http).cancel(&session, id);
+        }
+    }
+
+    /// An id that no request to the server has had.
+    #[must_use]
+    pub fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 

@@ -3,6 +3,8 @@
 mod repository;
 
 #[cfg(test)]
+mod cancel;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod envelope;

@@ -32,7 +32,14 @@ pub(super) async fn post(exchange: Exchange<'_>, kind: Kind, envelope: Envelope)
     };
     match kind {
         Kind::Request => request(exchange, session, envelope).await,
-        Kind::Notification => empty(StatusCode::ACCEPTED),
+        Kind::Notification => {
+            if let (Some(method::CANCELLED), Some(id)) =
+                (envelope.method().as_deref(), envelope.param(Param::RequestId))
+            {
+                session.cancel(id);
+            }
+            empty(StatusCode::ACCEPTED)
+        }
         Kind::Result | Kind::Error if session.version().is_some() => empty(StatusCode::ACCEPTED),
         Kind::Result | Kind::Error => session_required(),
     }

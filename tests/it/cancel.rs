@@ -1,0 +1,91 @@
+//! `notifications/cancelled`: a call that its client calls off ends at the server, and is never answered; nobody else can
+//! call it off. Protocol.md 2.4, 3.7, 4.2.
+
+use super::support::upstream::{Plan, Upstream};
+use super::support::{ALICE, Gate, Harness, call_message, owned_by_alice};
+
+/// A gateway with a server whose calls wait for the gate; with `streaming` they send an event first.
+fn waiting(upstream: &Upstream, streaming: bool) -> (Harness, Gate) {
+    let gate = Gate::default();
+    let waited = gate.clone();
+    upstream.on_call(move |exchange| {
+        if streaming {
+            exchange.begin_events();
+            exchange.event(r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#);
+        }
+        waited.wait();
+        match streaming {
+            true => exchange.result_event("{}"),
+            false => exchange.result("{}"),
+        }
+    });
+    (Harness::start(&owned_by_alice(&[("server_a", upstream)])), gate)
+}
+
+fn cancelled(id: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"enough"}}}}"#)
+}
+
+#[test]
+fn a_call_that_is_called_off_ends_at_the_server_and_is_not_answered() {
+    for streaming in [false, true] {
+        for plan in [Plan::new("a"), Plan::new("a").sessionful()] {
+            let upstream = plan.start();
+            let (harness, gate) = waiting(&upstream, streaming);
+            let mut alice = harness.client(ALICE);
+            alice.initialize("2025-11-25");
+            alice.send(call_message(r#""mine""#, "echo", "{}"));
+            upstream.wait_for("the call", |s| s.of("tools/call").len() == 1);
+            if streaming {
+                assert!(alice.connection.head().is_stream());
+                assert!(alice.connection.event().is_some());
+            }
+            assert_eq!(alice.another().post(cancelled(r#""mine""#)).status(), 202);
+            upstream.wait_for("the cancellation", |s| s.of("notifications/cancelled").len() == 1);
+            let of_server = upstream.state().of("notifications/cancelled").pop().unwrap();
+            let call = upstream.calls().pop().unwrap();
+            assert_eq!(of_server.json()["params"]["requestId"].to_string(), call.id());
+            assert_eq!(of_server.header("mcp-session-id"), call.header("mcp-session-id"));
+            if !streaming {
+                assert!(alice.connection.head().is_stream());
+            }
+            assert_eq!(alice.connection.event(), None, "a call that was called off is not answered");
+            gate.open();
+            upstream.on_call(|exchange| exchange.echo());
+            assert_eq!(alice.another().text("echo"), "a:echo");
+        }
+    }
+}
+
+#[test]
+fn only_the_session_that_called_can_call_off() {
+    let upstream = Plan::new("a").start();
+    let (harness, gate) = waiting(&upstream, false);
+    let mut alice = harness.client(ALICE);
+    alice.initialize("2025-11-25");
+    alice.send(call_message("7", "echo", "{}"));
+    upstream.wait_for("the call", |s| s.of("tools/call").len() == 1);
+
+    let mut other_session = harness.client(ALICE);
+    other_session.initialize("2025-11-25");
+    assert_eq!(other_session.post(cancelled("7")).status(), 202);
+    assert_eq!(harness.client(ALICE).post(cancelled("7")).status(), 202, "outside of any session");
+    assert_eq!(alice.another().post(cancelled(r#""7""#)).status(), 202, "another id");
+    assert_eq!(alice.another().post(r#"{"jsonrpc":"2.0","method":"notifications/cancelled"}"#).status(), 202);
+
+    gate.open();
+    assert_eq!(alice.connection.answer().body, r#"{"jsonrpc":"2.0","id":7,"result":{}}"#);
+    assert!(upstream.state().of("notifications/cancelled").is_empty());
+}
+
+#[test]
+fn calling_off_what_is_over_changes_nothing() {
+    let upstream = Plan::new("a").start();
+    let harness = Harness::start(&owned_by_alice(&[("server_a", &upstream)]));
+    let mut alice = harness.client(ALICE);
+    alice.initialize("2025-11-25");
+    assert_eq!(alice.post(call_message("1", "echo", "{}")).status(), 200);
+    assert_eq!(alice.post(cancelled("1")).status(), 202);
+    assert_eq!(alice.text("echo"), "a:echo");
+    assert!(upstream.state().of("notifications/cancelled").is_empty());
+}
