@@ -365,6 +365,12 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// The beginning of a text: at most so many bytes, and whole characters.
+#[must_use]
+pub fn cut(text: &str, longest: usize) -> &str {
+    text.get(..text.floor_char_boundary(longest)).unwrap_or_default()
+}
+
 /// What the system said, in lower case and without the error number.
 #[must_use]
 pub fn os_error(error: &std::io::Error) -> String {
@@ -499,6 +505,12 @@ mod tests {
             };
             assert!(like_others, "{told}");
         }
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!((cut("abc", 3), cut("abc", 2), cut("abc", 0)), ("abc", "ab", ""));
+        assert_eq!((cut("a\u{e9}b", 2), cut("a\u{e9}b", 3)), ("a", "a\u{e9}"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 
 use super::session::Running;
 use super::{ClientSlot, Gateway, GatewayError, Session, Snapshot};
-use crate::log::Log;
+use crate::log::{Log, cut};
 use crate::outbound::Client;
 use crate::policy::{ClientId, ServerId};
 use crate::upstream::{Answer, CallSlot, Message, Tenant, Upstream, UpstreamError};
@@ -23,6 +23,9 @@ use crate::wire::splice::Splice;
 
 /// Codes of JSON-RPC servers' own making without a shared meaning; they stay between gateway and server.
 const PRIVATE_CODES: std::ops::RangeInclusive<i64> = -32019..=-32000;
+
+/// Bytes of a server's text that go into an error of ours.
+const LONGEST_MESSAGE: usize = 1024;
 
 /// A client's request to call a tool.
 pub struct Request {
@@ -149,9 +152,9 @@ impl Relay {
     /// Ends the relay with an error instead of the answer, which goes on without a listener.
     pub fn cut_off(&mut self, why: &str) -> Option<Outgoing> {
         let (call, _) = self.running.as_ref()?;
-        let cut = call.error(&ErrorObject::new(code::INTERNAL_ERROR, why));
+        let response = call.error(&ErrorObject::new(code::INTERNAL_ERROR, why));
         self.detach();
-        Some(cut)
+        Some(response)
     }
 
     fn detach(&mut self) {
@@ -182,23 +185,20 @@ impl Call {
                     Err(error) => return Poll::Ready(self.failure(error)),
                 },
             };
-            let message = match ready!(answer.poll_message(cx)) {
-                // Nothing can be asked of a legacy client here, and it declared nothing that it could be asked for.
-                Ok(Message::Request(request)) => match answer.refuse(&request) {
-                    Ok(()) => continue,
-                    Err(error) => return Poll::Ready(self.failure(error)),
-                },
-                Ok(message) => message,
-                Err(error) => return Poll::Ready(self.failure(error)),
-            };
-            match message {
-                Message::Response(response) => return Poll::Ready(self.response(answer, &response)),
-                Message::Notification(notification) => {
+            let settled = match ready!(answer.poll_message(cx)) {
+                Ok(Message::Response(response)) => return Poll::Ready(self.response(answer, &response)),
+                Ok(Message::Notification(notification)) => {
                     if let Some(message) = self.notification(answer, &notification) {
                         return Poll::Ready(Outgoing::Notification(message));
                     }
+                    Ok(())
                 }
-                Message::Request(_) => {}
+                // Nothing can be asked of a legacy client here, and it declared nothing that it could be asked for.
+                Ok(Message::Request(request)) => answer.refuse(&request),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = settled {
+                return Poll::Ready(self.failure(error));
             }
         }
     }
@@ -235,7 +235,7 @@ impl Call {
             }
             if PRIVATE_CODES.contains(&error.code) {
                 self.report("server answered with an error of its own", error);
-                return self.error(&ErrorObject::new(code::INTERNAL_ERROR, shortened(&error.message)));
+                return self.error(&ErrorObject::new(code::INTERNAL_ERROR, cut(&error.message, LONGEST_MESSAGE)));
             }
         }
         match response.id() {
@@ -270,10 +270,4 @@ impl Call {
                 .field("reason", reason);
         });
     }
-}
-
-/// As much of a server's text as goes into an error of ours.
-fn shortened(text: &str) -> &str {
-    const LONGEST: usize = 1024;
-    text.get(..text.floor_char_boundary(LONGEST)).unwrap_or_default()
 }

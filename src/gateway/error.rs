@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::log::cut;
 use crate::outbound::OutboundError;
 use crate::upstream::UpstreamError;
 
@@ -63,7 +64,7 @@ struct Shortened<'a>(&'a str);
 impl fmt::Display for Shortened<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LONGEST: usize = 128;
-        f.write_str(self.0.get(..self.0.floor_char_boundary(LONGEST)).unwrap_or_default())?;
+        f.write_str(cut(self.0, LONGEST))?;
         if self.0.len() > LONGEST { f.write_str("…") } else { Ok(()) }
     }
 }

@@ -112,19 +112,15 @@ impl Events {
                     encode(&mut out, &message);
                     self.done = true;
                     if let Some(access) = access.as_deref_mut() {
-                        access.complete = true;
                         access.code = code;
                     }
-                    break;
                 }
                 // Called off by the client: the end without a response is what it asked for.
-                Poll::Ready(None) => {
-                    self.done = true;
-                    if let Some(access) = access.as_deref_mut() {
-                        access.complete = true;
-                    }
-                }
+                Poll::Ready(None) => self.done = true,
             }
+        }
+        if let Some(access) = access {
+            access.complete = self.done;
         }
         if out.is_empty() && !self.done {
             if self.alive.as_mut().poll(cx).is_pending() {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::channel::Channel;
 use super::error::UpstreamError;
+use crate::log::cut;
 use crate::outbound::Incoming;
 use crate::policy::ClientId;
 use crate::wire::endpoint::Endpoint;
@@ -250,9 +251,6 @@ fn agreed(response: &Envelope, id: Option<HeaderValue>, place: Arc<Endpoint>) ->
         let found: String = result.protocol_version.chars().take(40).collect();
         UpstreamError::NotMcp(format!("expected a protocol version up to {}, found `{found}`", ProtocolVersion::LATEST))
     })?;
-    let instructions = result.instructions.map(|text| {
-        let end = text.floor_char_boundary(INSTRUCTIONS);
-        text.get(..end).unwrap_or_default().into()
-    });
+    let instructions = result.instructions.map(|text| cut(&text, INSTRUCTIONS).into());
     Ok(Session { id, version, instructions, place, opening: false })
 }

@@ -118,12 +118,6 @@ impl Upstream {
         self.offer.borrow().clone()
     }
 
-    /// Whether the server's catalogue was fetched once, or failed to be: from then on nobody waits for it.
-    #[must_use]
-    pub fn was_attempted(&self) -> bool {
-        self.offer.borrow().attempted
-    }
-
     /// Waits until the server's catalogue was fetched once, or failed to be.
     pub async fn attempted(&self) {
         let mut offer = self.offer.subscribe();

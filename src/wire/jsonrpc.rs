@@ -119,7 +119,6 @@ pub struct Envelope {
     params: Option<Span>,
     result: Option<Span>,
     error: Option<Span>,
-    meta: Option<Span>,
     param: [Option<Span>; PARAM_NAMES.len()],
     in_meta: [Option<Span>; META_NAMES.len()],
 }
@@ -142,7 +141,6 @@ impl Envelope {
             params: None,
             result: None,
             error: None,
-            meta: None,
             param: [None; PARAM_NAMES.len()],
             in_meta: [None; META_NAMES.len()],
         };
@@ -178,14 +176,15 @@ impl Envelope {
     fn param_member(&mut self, s: &mut Scanner<'_>, key: &str) -> Result<(), JsonError> {
         if key == "_meta" && s.peek() == Some(b'{') {
             self.in_meta = [None; META_NAMES.len()];
-            self.meta = Some(s.object(|s, key| {
-                let value = s.value()?;
-                if let Some(slot) = slot(&META_NAMES, &mut self.in_meta, &key) {
-                    *slot = Some(value);
-                }
-                Ok(())
-            })?);
-            return Ok(());
+            return s
+                .object(|s, key| {
+                    let value = s.value()?;
+                    if let Some(slot) = slot(&META_NAMES, &mut self.in_meta, &key) {
+                        *slot = Some(value);
+                    }
+                    Ok(())
+                })
+                .map(drop);
         }
         let value = s.value()?;
         if let Some(slot) = slot(&PARAM_NAMES, &mut self.param, key) {
@@ -244,12 +243,6 @@ impl Envelope {
     #[must_use]
     pub fn method(&self) -> Option<Cow<'_, str>> {
         text_of(self.method?.of(&self.bytes))
-    }
-
-    /// Where `params` stands.
-    #[must_use]
-    pub fn params_span(&self) -> Option<Span> {
-        self.params
     }
 
     /// Whether `params` is absent or an object.
