@@ -12,14 +12,15 @@
 //!
 //! | rank | module | what it knows | I/O |
 //! |---|---|---|---|
-//! | 0 | [`log`], [`shutdown`] | one-line records; the stop signal | stderr |
-//! | 1 | [`wire`] | bytes ↔ types: JSON-RPC, MCP, SSE, sealed values, `config.toml` | none |
-//! | 2 | [`policy`] | who may see and call what: [`policy::Registry`], [`policy::Decision`], [`policy::Permit`] | none |
+//! | 0 | [`shutdown`], [`time`] | the stop signal; points in time, written | none |
+//! | 1 | [`log`] | one-line records | stderr |
+//! | 1 | [`wire`] | bytes ↔ types: JSON-RPC, MCP, SSE, REST bodies, tokens, sealed values, `config.toml` and its edits | none |
+//! | 2 | [`policy`] | who may see, call and change what: [`policy::Registry`], [`policy::Decision`], [`policy::Permit`], [`policy::Draft`] | none |
 //! | 3 | [`outbound`] | outgoing HTTP(S): connector, address vetting, idle connections | sockets |
 //! | 4 | [`store`] | where configuration and secrets are kept | files |
 //! | 4 | [`upstream`] | the client side of MCP: sessions, calls, catalogues | through `outbound` |
-//! | 5 | [`gateway`] | the use cases: snapshot, view, call, session, reload | through rank 4 |
-//! | 6 | [`http`] | the server side: accept loop, checks, the MCP endpoint | listening socket |
+//! | 5 | [`gateway`] | the use cases: snapshot, view, call, explain, session, change | through rank 4 |
+//! | 6 | [`http`] | the server side: accept loop, checks, the MCP endpoint, the REST endpoints | listening socket |
 //! | 7 | [`cli`] | arguments, and one file a subcommand | process |
 //!
 //! # One `tools/call`
@@ -38,9 +39,15 @@
 //!
 //! # One change of the configuration
 //!
-//! [`store::ConfigFile`] notices that the file changed and reads it; [`wire::config`] finds what stands where,
-//! [`policy::Registry::load`] what it means, and both report every problem at once. Without an error the new registry
-//! replaces the old one between two requests; with one the old registry stays.
+//! One thread makes all of them ([`gateway::writer::Writer`]). It notices that the file changed and reads it
+//! ([`store::ConfigFile`]); [`wire::config`] finds what stands where, [`policy::Registry::load`] what it means, and both
+//! report every problem at once. Without an error the new registry replaces the old one between two requests; with one
+//! the old registry stays.
+//!
+//! A change over REST is an [`policy::Edit`] that waits for the same thread: the newest text of the file is read, a
+//! [`policy::Draft`] says whether the rules allow it and what it comes to, [`wire::config::edit`] changes those bytes of
+//! the text and no others, the result is read like any other configuration, stored so that it survives the loss of power,
+//! and published; then the client is answered.
 //!
 //! # What you will not find
 //!
@@ -50,8 +57,10 @@
 //! - A JSON tree of a message that passes through.
 //! - Global state, `unsafe` code, or a lock held across an await.
 
-pub mod log;
 pub mod shutdown;
+pub mod time;
+
+pub mod log;
 
 pub mod wire;
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::log::{Format, Level};
 use crate::wire::config::{listen_address, nearest};
@@ -21,7 +22,13 @@ Usage:
   mcp-x demo [options]      run it with two example MCP servers, on config.example.toml;
                             without --config and --state-dir, because it brings both
   mcp-x check [options]     read the configuration and report every problem
+  mcp-x explain --client C --tool T [--server S]
+                            say whether a client may call a tool, and which rule decides; asks the servers what they have
+  mcp-x diff --config NEW [--from OLD]
+                            say which client gains and which loses which tools by a change of the configuration
   mcp-x token               make a random token, and print it with its SHA-256
+  mcp-x token --client C [--for 1h]
+                            print a signed token that expires: for any client of the configuration
 
 Options:
   --config PATH             configuration file (default: config.toml)          [MCP_X_CONFIG]
@@ -32,6 +39,10 @@ Options:
   --threads N               threads that serve clients (default: one a core)
   --log LEVEL               error, warn, info or debug (default: info)         [MCP_X_LOG]
   --log-format FORMAT       text or json (default: text)
+  --client C                a client's name
+  --tool T, --server S      a tool as the client names it, and a server
+  --for TIME                how long a token is good: 90s, 15m, 1h or 7d (default: 1h)
+  --from PATH               configuration to compare with (default: config.toml) [MCP_X_CONFIG]
   --help, --version
 
 Exit codes: 0 fine, 1 a stated problem, 2 wrong usage.
@@ -46,8 +57,26 @@ pub enum Command {
     Demo(Options),
     /// Report the configuration's problems. Takes all options of `serve`, so that a unit file can give both the same.
     Check(Options),
-    /// Make a token.
+    /// Say whether a client may call a tool, and why.
+    Explain(Question),
+    /// Say what a change of the configuration changes for whom.
+    Diff {
+        /// The file as it is.
+        from: PathBuf,
+        /// The file as it is to be.
+        to: PathBuf,
+    },
+    /// Make a random token.
     Token,
+    /// Sign a token that expires.
+    SignedToken {
+        /// Where configuration and secret lie.
+        options: Options,
+        /// For whom.
+        client: String,
+        /// For how long.
+        lifetime: Duration,
+    },
     /// Print [`HELP`].
     Help,
     /// Print the version.
@@ -90,6 +119,29 @@ impl Options {
     }
 }
 
+/// What `explain` is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// Configuration file.
+    pub config: PathBuf,
+    /// Who wants to call.
+    pub client: String,
+    /// The one server that is asked about.
+    pub server: Option<String>,
+    /// Which tool.
+    pub tool: String,
+}
+
+/// The options that only some commands take.
+#[derive(Debug, Default)]
+struct Special {
+    client: Option<String>,
+    server: Option<String>,
+    tool: Option<String>,
+    lifetime: Option<Duration>,
+    from: Option<PathBuf>,
+}
+
 /// Arguments that make no command: what is wrong, and perhaps what to do.
 #[derive(Debug, PartialEq)]
 pub struct UsageError {
@@ -113,8 +165,8 @@ fn wrong(message: String) -> UsageError {
     UsageError { message, hint: None }
 }
 
-const COMMANDS: [&str; 4] = ["serve", "demo", "check", "token"];
-const FLAGS: [&str; 10] = [
+const COMMANDS: [&str; 6] = ["serve", "demo", "check", "explain", "diff", "token"];
+const FLAGS: [&str; 15] = [
     "--config",
     "--state-dir",
     "--listen",
@@ -123,9 +175,25 @@ const FLAGS: [&str; 10] = [
     "--threads",
     "--log",
     "--log-format",
+    "--client",
+    "--tool",
+    "--server",
+    "--for",
+    "--from",
     "--help",
     "--version",
 ];
+
+/// Whether a command takes a flag. `check` takes those of `serve`, so that a unit file can give both the same.
+fn takes(command: &str, flag: &str) -> bool {
+    match command {
+        "explain" => matches!(flag, "--config" | "--client" | "--tool" | "--server"),
+        "diff" => matches!(flag, "--config" | "--from"),
+        "token" => matches!(flag, "--config" | "--state-dir" | "--client" | "--for"),
+        "demo" if matches!(flag, "--config" | "--state-dir") => false,
+        _ => !matches!(flag, "--client" | "--tool" | "--server" | "--for" | "--from"),
+    }
+}
 
 /// Reads the arguments behind the program's name; `environment` looks up a variable.
 ///
@@ -144,7 +212,7 @@ pub fn parse(
     if !COMMANDS.contains(&command.as_str()) {
         return Err(unknown("command", &command, &COMMANDS));
     }
-    let mut options = Options::default();
+    let (mut options, mut special) = (Options::default(), Special::default());
     while let Some(argument) = arguments.next() {
         let (flag, attached) = match argument.split_once('=') {
             Some((flag, value)) => (flag.to_owned(), Some(value.to_owned())),
@@ -153,21 +221,85 @@ pub fn parse(
         match flag.as_str() {
             "--help" | "-h" => return Ok(Command::Help),
             "--version" | "-V" => return Ok(Command::Version),
-            own @ ("--config" | "--state-dir") if command == "demo" => return Err(not_for_demo(own)),
+            known if FLAGS.contains(&known) && !takes(&command, known) => return Err(not_for(&command, known)),
             known if FLAGS.contains(&known) => {
                 let value = attached.or_else(|| arguments.next());
-                set(&mut options, known, &value.ok_or_else(|| wrong(format!("expected a value after `{known}`")))?)?;
+                let value = value.ok_or_else(|| wrong(format!("expected a value after `{known}`")))?;
+                if !special.set(known, &value)? {
+                    set(&mut options, known, &value)?;
+                }
             }
             other => return Err(unknown("option", other, &FLAGS)),
         }
     }
+    // Of `diff`, `--config` names the new file, and `--from` stands for what it names elsewhere.
+    let to = match command.as_str() {
+        "diff" => std::mem::replace(&mut options.config, special.from.take()),
+        _ => None,
+    };
     fill_in(&mut options, environment)?;
     Ok(match command.as_str() {
         "demo" => Command::Demo(options),
         "check" => Command::Check(options),
-        "token" => Command::Token,
+        "explain" => Command::Explain(special.question(&options)?),
+        "diff" => Command::Diff { to: to.ok_or_else(|| needs("diff", "--config"))?, from: options.config() },
+        "token" => special.token(options)?,
         _ => Command::Serve(options),
     })
+}
+
+impl Special {
+    /// Takes a flag that is one of these; false if it is none.
+    fn set(&mut self, flag: &str, value: &str) -> Result<bool, UsageError> {
+        match flag {
+            "--client" => self.client = Some(value.to_owned()),
+            "--server" => self.server = Some(value.to_owned()),
+            "--tool" => self.tool = Some(value.to_owned()),
+            "--from" => self.from = Some(value.into()),
+            "--for" => {
+                let expected =
+                    || wrong(format!("`--for`: expected a time like `90s`, `15m`, `1h` or `7d`, found `{value}`"));
+                self.lifetime = Some(lifetime(value).ok_or_else(expected)?);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn question(self, options: &Options) -> Result<Question, UsageError> {
+        Ok(Question {
+            config: options.config(),
+            client: self.client.ok_or_else(|| needs("explain", "--client"))?,
+            server: self.server,
+            tool: self.tool.ok_or_else(|| needs("explain", "--tool"))?,
+        })
+    }
+
+    fn token(self, options: Options) -> Result<Command, UsageError> {
+        match (self.client, self.lifetime) {
+            (Some(client), lifetime) => {
+                Ok(Command::SignedToken { options, client, lifetime: lifetime.unwrap_or(DEFAULT_LIFETIME) })
+            }
+            (None, None) => Ok(Command::Token),
+            (None, Some(_)) => Err(needs("token --for", "--client")),
+        }
+    }
+}
+
+/// How long a signed token is good unless `--for` says otherwise.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(60 * 60);
+
+/// A time such as `90s`, `15m`, `1h` or `7d`; at least a second and at most a year.
+fn lifetime(text: &str) -> Option<Duration> {
+    let units = [('s', 1), ('m', 60), ('h', 60 * 60), ('d', 24 * 60 * 60)];
+    let (number, seconds) = units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(*unit)?, *seconds)))?;
+    let number: u64 = number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok())??;
+    let total = number.checked_mul(seconds)?;
+    (1..=366 * 24 * 60 * 60).contains(&total).then(|| Duration::from_secs(total))
+}
+
+fn needs(command: &str, flag: &str) -> UsageError {
+    wrong(format!("`{command}` needs `{flag}`"))
 }
 
 fn set(options: &mut Options, flag: &str, value: &str) -> Result<(), UsageError> {
@@ -208,9 +340,12 @@ fn utf8(what: &str, value: OsString) -> Result<String, UsageError> {
     value.into_string().map_err(|value| wrong(format!("{what}: expected UTF-8, found `{}`", value.display())))
 }
 
-fn not_for_demo(flag: &str) -> UsageError {
-    let hint = "the demo brings its own; `mcp-x serve` takes yours".to_owned();
-    UsageError { message: format!("`demo` takes no `{flag}`"), hint: Some(hint) }
+fn not_for(command: &str, flag: &str) -> UsageError {
+    let hint = match command {
+        "demo" => "the demo brings its own; `mcp-x serve` takes yours",
+        _ => "`mcp-x --help` says which command takes it",
+    };
+    UsageError { message: format!("`{command}` takes no `{flag}`"), hint: Some(hint.to_owned()) }
 }
 
 fn read<T: FromStr>(name: &str, value: &str, expected: &str) -> Result<T, UsageError> {
@@ -288,6 +423,35 @@ mod tests {
         assert_eq!(text("demo --state-dir=a"), format!("`demo` takes no `--state-dir`\n{hint}"));
         let environment = |name: &str| (name == "MCP_X_CONFIG").then(|| OsString::from("env.toml"));
         assert!(parse(["demo".into()], environment).is_ok(), "variables are meant for others as well");
+    }
+
+    #[test]
+    fn questions_about_the_configuration_are_read() {
+        let question =
+            Question { config: "config.toml".into(), client: "bob".into(), server: Some("s".into()), tool: "t".into() };
+        assert_eq!(run("explain --client bob --server s --tool=t"), Ok(Command::Explain(question)));
+        let diff = |from: &str, to: &str| Ok(Command::Diff { from: from.into(), to: to.into() });
+        assert_eq!(run("diff --config new.toml"), diff("config.toml", "new.toml"));
+        assert_eq!(run("diff --config new.toml --from old.toml"), diff("old.toml", "new.toml"));
+        let environment = |name: &str| (name == "MCP_X_CONFIG").then(|| OsString::from("env.toml"));
+        let arguments = ["diff", "--config", "new.toml"].map(OsString::from);
+        assert_eq!(parse(arguments, environment), diff("env.toml", "new.toml"));
+        assert_eq!(run("token"), Ok(Command::Token));
+        let hours = |lifetime: &str| match run(&format!("token --client c --for {lifetime}")) {
+            Ok(Command::SignedToken { lifetime, .. }) => Some(lifetime.as_secs()),
+            _ => None,
+        };
+        assert_eq!([hours("90s"), hours("15m"), hours("1h"), hours("7d")], [90, 900, 3_600, 604_800].map(Some));
+        for wrong in ["", "1", "h", "0s", "-1h", "+1h", "1.5h", "367d", "99999999999999999999d", "1w"] {
+            assert_eq!(hours(wrong), None, "{wrong}");
+        }
+        let text = |line| run(line).unwrap_err().to_string();
+        assert_eq!(text("explain --tool t"), "`explain` needs `--client`");
+        assert_eq!(text("diff"), "`diff` needs `--config`");
+        assert_eq!(text("token --for 1h"), "`token --for` needs `--client`");
+        let hint = "hint: `mcp-x --help` says which command takes it";
+        assert_eq!(text("serve --tool t"), format!("`serve` takes no `--tool`\n{hint}"));
+        assert_eq!(text("diff --port 1"), format!("`diff` takes no `--port`\n{hint}"));
     }
 
     #[test]

@@ -14,16 +14,25 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let path = options.config();
     let name = path.display().to_string();
     let built = ConfigFile::new(&path).load()?;
+    print_problems(&name, &built)?;
+    let Some(registry) = &built.registry else { return Err(refused(&name, &built)) };
+    let (clients, servers) = (registry.clients().len(), registry.servers().len());
+    print(&format!("{name}: fine ({clients} clients, {servers} servers)\n"))
+}
+
+/// Prints every problem after its severity.
+///
+/// # Errors
+/// [`Failure`] if stdout cannot be written.
+pub(super) fn print_problems(name: &str, built: &Built) -> Result<(), Failure> {
     for problem in &built.problems {
         let word = match problem.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        print(&format!("{word}: {}\n", problem.display(&name)))?;
+        print(&format!("{word}: {}\n", problem.display(name)))?;
     }
-    let Some(registry) = &built.registry else { return Err(refused(&name, &built)) };
-    let (clients, servers) = (registry.clients().len(), registry.servers().len());
-    print(&format!("{name}: fine ({clients} clients, {servers} servers)\n"))
+    Ok(())
 }
 
 /// What is said of a configuration with errors, after they were listed.

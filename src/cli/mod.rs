@@ -3,7 +3,10 @@
 pub mod args;
 mod check;
 mod demo;
+mod diff;
 mod examples;
+mod explain;
+mod local;
 pub mod serve;
 mod token;
 
@@ -53,7 +56,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(options) => serve::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Check(options) => check::run(&options),
+        Command::Explain(question) => explain::run(&question),
+        Command::Diff { from, to } => diff::run(&from, &to),
         Command::Token => token::run(),
+        Command::SignedToken { options, client, lifetime } => token::run_signed(&options, &client, lifetime),
         Command::Help => print(args::HELP),
         Command::Version => print(concat!("mcp-x ", env!("CARGO_PKG_VERSION"), "\n")),
     };

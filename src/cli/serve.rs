@@ -12,8 +12,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::Options;
 use super::{Failure, check};
-use crate::gateway::Gateway;
-use crate::gateway::reload::{Follower, report};
+use crate::gateway::writer::{Writer, report};
+use crate::gateway::{Beginning, Gateway, Keyring};
 use crate::http::server::{Server, wall_clock};
 use crate::log::{Format, Level, Log};
 use crate::outbound::{Client, Trust};
@@ -21,7 +21,7 @@ use crate::policy::Registry;
 use crate::shutdown::{self, Shutdown, Trigger};
 use crate::store::{ConfigFile, load_secret};
 use crate::upstream::Pool;
-use crate::wire::seal::Sealer;
+use crate::wire::config::Problem;
 
 /// How often sessions are looked through for idle ones.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -34,6 +34,8 @@ pub struct Running {
     pub gateway: Arc<Gateway>,
     trigger: Trigger,
     threads: Vec<JoinHandle<()>>,
+    /// Ends after all others, because requests may wait for it.
+    writer: (Trigger, JoinHandle<()>),
 }
 
 impl Running {
@@ -44,6 +46,9 @@ impl Running {
             // A thread that panicked has said so.
             let _ = thread.join();
         }
+        let (trigger, writer) = self.writer;
+        trigger.fire();
+        let _ = writer.join();
     }
 }
 
@@ -92,10 +97,8 @@ pub(super) fn wait_for_signal(log: &Log) -> Result<(), Failure> {
 /// [`Failure`] naming the file or address that is in the way.
 pub fn start(options: &Options, log: &Log) -> Result<Running, Failure> {
     let path = options.config();
-    let (file, registry) = load(&path, log)?;
-    let state_dir = options.state_dir.clone().unwrap_or_else(|| folder_of(&path));
-    let secrets = load_secret(&state_dir, rand::random())?;
-    let sealer = Sealer::new(secrets.iter().map(Vec::as_slice), "session");
+    let (file, registry, problems) = load(&path, log)?;
+    let keys = keyring(options)?;
     let address = options.address(registry.settings().listen);
     let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
 
@@ -108,33 +111,42 @@ pub fn start(options: &Options, log: &Log) -> Result<Running, Failure> {
         Server::bind(address).map_err(|e| cannot_listen(address, &e))?
     };
     let address = listener.local_addr()?;
-    let gateway = Arc::new(Gateway::new(registry, pool, sealer, log.clone()));
+    let config_path = path.display().to_string();
+    let beginning = Beginning { registry, problems, config_path, keys, now: wall_clock() };
+    let (gateway, jobs) = Gateway::new(beginning, pool, log.clone());
+    let gateway = Arc::new(gateway);
     let mut handles = Server::new(listener, Arc::clone(&gateway), trust, log.clone()).run(threads, &stop)?;
     handles.push(spawn("control", {
-        let (gateway, stop) = (Arc::clone(&gateway), stop.clone());
+        let gateway = Arc::clone(&gateway);
         move || {
             control.block_on(sweep(gateway, stop));
             control.shutdown_background();
         }
     })?);
-    let follower =
-        Follower { gateway: Arc::clone(&gateway), file, log: log.clone(), loaded_at: wall_clock(), now: wall_clock };
-    handles.push(spawn("config", move || follower.run(&stop))?);
+    let writer = Writer { gateway: Arc::clone(&gateway), jobs, file, log: log.clone(), now: wall_clock };
+    let (last, stop_writing) = shutdown::channel();
+    let writer = spawn("config", move || writer.run(&stop_writing))?;
     log.info("listening", |r| {
         r.field("address", address).field("config", path.display()).field("version", env!("CARGO_PKG_VERSION"));
     });
-    Ok(Running { address, gateway, trigger, threads: handles })
+    Ok(Running { address, gateway, trigger, threads: handles, writer: (last, writer) })
+}
+
+/// What the gateway signs and seals with; its secret is made if there is none.
+pub(super) fn keyring(options: &Options) -> Result<Keyring, Failure> {
+    let state_dir = options.state_dir.clone().unwrap_or_else(|| folder_of(&options.config()));
+    Ok(Keyring::new(&load_secret(&state_dir, rand::random())?))
 }
 
 /// Loads the configuration at the start, when there is no last good one to keep.
-fn load(path: &Path, log: &Log) -> Result<(ConfigFile, Registry), Failure> {
+pub(super) fn load(path: &Path, log: &Log) -> Result<(ConfigFile, Registry, Vec<Problem>), Failure> {
     let mut file = ConfigFile::new(path);
     let mut built = file.load()?;
     let name = path.display().to_string();
     match built.registry.take() {
         Some(registry) => {
             report(log, &name, &built);
-            Ok((file, registry))
+            Ok((file, registry, built.problems))
         }
         None => {
             for problem in &built.problems {
@@ -170,6 +182,8 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 /// Drives the control runtime, whose tasks keep the catalogues fresh, until the stop.
 async fn sweep(gateway: Arc<Gateway>, mut stop: Shutdown) {
     while stop.or(tokio::time::sleep(SWEEP)).await.is_some() {
-        gateway.drop_idle_sessions(wall_clock());
+        let now = wall_clock();
+        gateway.drop_idle_sessions(now);
+        gateway.collect_clients(now).await;
     }
 }

@@ -7,15 +7,17 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::body::Bytes;
 use tokio::runtime::Handle;
 
+use super::lease::{Lease, Over};
 use super::session::Running;
 use super::{ClientSlot, Gateway, GatewayError, Session, Snapshot};
 use crate::log::{Log, cut};
 use crate::outbound::Client;
-use crate::policy::{ClientId, ServerId};
+use crate::policy::{Caller, ServerId};
 use crate::upstream::{Answer, CallSlot, Message, Tenant, Upstream, UpstreamError};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_id, is_number};
 use crate::wire::mcp::{code, method};
@@ -34,7 +36,9 @@ pub struct Request {
     /// The policy under which the request is served, to its end.
     pub snapshot: Snapshot,
     /// Who calls.
-    pub client: ClientId,
+    pub caller: Caller,
+    /// Since when, since the epoch.
+    pub now: Duration,
     /// In which session.
     pub session: Session,
     /// The message.
@@ -66,12 +70,13 @@ impl Gateway {
         if envelope.meta(Meta::ProgressToken).is_some_and(|token| !is_id(token)) {
             return Err(GatewayError::InvalidParams("expected a `progressToken` that is a string or an integer"));
         }
-        let view = self.view_with(&request.snapshot, &request.client, &name).await;
+        let client = request.caller.client().clone();
+        let view = self.view_with(&request.snapshot, &client, &name).await;
         let entry = view.tool(&name).ok_or_else(|| GatewayError::UnknownTool(name.to_string()))?;
         found(entry.upstream.id());
-        let client_slot = self.client_slot(&request.snapshot, &request.client);
+        let client_slot = self.client_slot(&request.snapshot, &client);
         let client_slot = client_slot.ok_or(GatewayError::Overloaded("client"))?;
-        let call_slot = entry.upstream.call_slot(&request.client).ok_or(GatewayError::Overloaded("server"))?;
+        let call_slot = entry.upstream.call_slot(&client).ok_or(GatewayError::Overloaded("server"))?;
         let (upstream, permit, http) = (Arc::clone(&entry.upstream), entry.permit.clone(), http.clone());
         let id = Bytes::copy_from_slice(envelope.id().unwrap_or(b"null"));
         let call = Call {
@@ -79,16 +84,22 @@ impl Gateway {
             sent: Sent {
                 upstream: Arc::clone(&upstream),
                 http: http.clone(),
-                tenant: request.session.tenant(&request.client),
+                tenant: request.session.tenant(&client),
                 id: upstream.next_id(),
             },
             cancellable: request.session.begin(id),
+            lease: Lease::new(Arc::clone(&client_slot.0), request.caller, permit.clone(), request.now),
             token: envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice),
             tool: name.into_owned(),
             request: request.id,
             log: self.log.clone(),
             _held: (client_slot, call_slot, request.session),
         };
+        let newest = self.snapshot();
+        if newest.generation() != request.snapshot.generation() {
+            // What was taken away while the call was being prepared was not taken from this call yet.
+            call.lease.review(newest.registry());
+        }
         let (tenant, own_id, envelope) = (call.sent.tenant.clone(), call.sent.id, request.envelope);
         let sending = Box::pin(async move { upstream.call(&http, &permit, &tenant, own_id, &envelope).await });
         Ok(Relay { running: Some((call, Progress::Sending(sending))) })
@@ -106,6 +117,8 @@ struct Call {
     sent: Sent,
     /// How the client can call it off, if it has a session.
     cancellable: Option<Running>,
+    /// What ends it when client, token or grant are taken away.
+    lease: Lease,
     request: String,
     log: Log,
     /// What the call counts as while it runs.
@@ -118,6 +131,13 @@ struct Sent {
     http: Client,
     tenant: Tenant,
     id: u64,
+}
+
+impl Sent {
+    /// Tells the server that nobody waits for the response any more.
+    fn cancel(&self) {
+        self.upstream.cancel(&self.http, &self.tenant, self.id);
+    }
 }
 
 /// How far a call has got.
@@ -138,7 +158,7 @@ impl Relay {
         let Some((call, progress)) = self.running.as_mut() else { return Poll::Ready(None) };
         if call.cancellable.as_ref().is_some_and(|running| running.poll_cancelled(cx).is_ready()) {
             // A request that was called off gets no response.
-            call.sent.upstream.cancel(&call.sent.http, &call.sent.tenant, call.sent.id);
+            call.sent.cancel();
             self.running = None;
             return Poll::Ready(None);
         }
@@ -158,7 +178,7 @@ impl Relay {
     }
 
     fn detach(&mut self) {
-        if let (Some((call, mut progress)), Ok(runtime)) = (self.running.take(), Handle::try_current()) {
+        if let (Some((mut call, mut progress)), Ok(runtime)) = (self.running.take(), Handle::try_current()) {
             runtime.spawn(async move {
                 while let Outgoing::Notification(_) = poll_fn(|cx| call.poll_next(&mut progress, cx)).await {}
             });
@@ -173,7 +193,11 @@ impl Drop for Relay {
 }
 
 impl Call {
-    fn poll_next(&self, progress: &mut Progress, cx: &mut Context<'_>) -> Poll<Outgoing> {
+    fn poll_next(&mut self, progress: &mut Progress, cx: &mut Context<'_>) -> Poll<Outgoing> {
+        if let Poll::Ready(over) = self.lease.poll_over(cx) {
+            self.sent.cancel();
+            return Poll::Ready(self.withdrawn(over));
+        }
         loop {
             let answer = match progress {
                 Progress::Answering(answer) => answer,
@@ -256,6 +280,12 @@ impl Call {
         };
         let message = GatewayError::Upstream { tool: self.tool.clone(), error }.to_string();
         self.error(&ErrorObject::new(code, message))
+    }
+
+    /// The response to a call that the client may not make any more.
+    fn withdrawn(&self, over: Over) -> Outgoing {
+        self.report("call ended", &over);
+        self.error(&ErrorObject::new(code::INTERNAL_ERROR, over.to_string()))
     }
 
     fn error(&self, error: &ErrorObject) -> Outgoing {

@@ -7,30 +7,46 @@
 //! | `mod` | [`Gateway`]: the snapshot, and what is kept for each client |
 //! | `view` | [`View`]: what one client sees, and its ready-made lists |
 //! | `call` | [`Relay`]: one call from its permit to its response |
+//! | `lease` | the end of calls whose client, token or grant is taken away |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
-//! | `reload` | following the configuration file |
+//! | `explain` | why a client may or may not call a tool, and what it sees |
+//! | `register` | clients that register themselves: their tokens, and their end |
+//! | `change` | changes that REST asks for, on their way to the writer |
+//! | `writer` | the one thread that follows the configuration file and changes it |
 //! | `error` | [`GatewayError`] |
 
 mod call;
+mod change;
 mod error;
-pub mod reload;
+mod explain;
+mod lease;
+mod register;
 mod session;
 mod view;
+pub mod writer;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 pub use self::call::{Outgoing, Relay, Request};
+pub use self::change::{ChangeError, Job};
 pub use self::error::GatewayError;
+pub use self::explain::{Candidate, Explanation, Health, Reason, SeenServer, SeenTool};
+pub use self::register::{Granted, TOKEN_LIFETIME};
 pub use self::session::{NoSession, Session};
 pub use self::view::View;
 
+use self::lease::Leases;
 use self::session::Sessions;
 use crate::log::Log;
-use crate::policy::{ClientId, Registry};
+use crate::policy::{AuthError, Caller, ClientId, Registry, authenticate};
 use crate::upstream::Pool;
+use crate::wire::config::Problem;
+use crate::wire::jwt::Keys;
 use crate::wire::seal::Sealer;
 
 /// Shards of the table of clients: enough that threads hardly ever meet on a lock.
@@ -50,6 +66,44 @@ impl Snapshot {
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
+
+    /// How many registries were in force before this one.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+/// What the gateway signs and seals with; made from the lines of the secret file, the newest first.
+pub struct Keyring {
+    tokens: Keys,
+    sessions: Sealer,
+}
+
+impl Keyring {
+    /// Derives every key from the lines of the secret file.
+    #[must_use]
+    pub fn new(lines: &[Vec<u8>]) -> Self {
+        let lines = || lines.iter().map(Vec::as_slice);
+        Self { tokens: Keys::new(lines()), sessions: Sealer::new(lines(), "session") }
+    }
+
+    /// Signs tokens.
+    #[must_use]
+    pub fn tokens(&self) -> &Keys {
+        &self.tokens
+    }
+}
+
+/// What is known of the newest text of the configuration.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// When the configuration in force was loaded, since the epoch.
+    pub at: Duration,
+    /// Why a newer text is not in force, if there is one.
+    pub refused: Option<String>,
+    /// What is wrong with the newest text that could be read.
+    pub problems: Vec<Problem>,
 }
 
 /// The gateway, shared by all threads.
@@ -60,8 +114,27 @@ pub struct Gateway {
     pool: Pool,
     clients: [Mutex<HashMap<ClientId, Arc<ClientState>>>; SHARDS],
     hasher: RandomState,
-    sealer: Sealer,
+    keys: Keyring,
+    /// To the writer.
+    jobs: SyncSender<Job>,
+    loaded: Mutex<Loaded>,
+    started: Duration,
+    config_path: String,
     log: Log,
+}
+
+/// What a gateway begins with.
+pub struct Beginning {
+    /// The first registry.
+    pub registry: Registry,
+    /// What is odd about its configuration.
+    pub problems: Vec<Problem>,
+    /// Where that lies, for people.
+    pub config_path: String,
+    /// What is signed and sealed with.
+    pub keys: Keyring,
+    /// The time, since the epoch.
+    pub now: Duration,
 }
 
 /// What is kept for one client; all of it can be made anew.
@@ -70,10 +143,13 @@ struct ClientState {
     view: Mutex<Option<Arc<View>>>,
     sessions: Mutex<Sessions>,
     in_flight: AtomicUsize,
+    leases: Leases,
+    /// When the last of its tokens that was issued or seen here expires, in seconds since the epoch.
+    token_ends: AtomicU64,
 }
 
-/// One call in flight for a client.
-struct ClientSlot(Arc<ClientState>);
+/// One call or request in flight for a client.
+pub struct ClientSlot(Arc<ClientState>);
 
 impl Drop for ClientSlot {
     fn drop(&mut self) {
@@ -82,19 +158,68 @@ impl Drop for ClientSlot {
 }
 
 impl Gateway {
-    /// Starts with a registry; its servers are asked at once for what they offer. `sealer` makes the session ids.
+    /// Starts with a registry; its servers are asked at once for what they offer. The second part is for the
+    /// [`writer::Writer`], without which nothing can be changed.
     #[must_use]
-    pub fn new(registry: Registry, pool: Pool, sealer: Sealer, log: Log) -> Self {
+    pub fn new(beginning: Beginning, pool: Pool, log: Log) -> (Self, Receiver<Job>) {
+        let Beginning { registry, problems, config_path, keys, now } = beginning;
         pool.follow(&registry);
-        Self {
+        let (jobs, waiting) = change::queue();
+        let gateway = Self {
             current: RwLock::new(Snapshot { registry: Arc::new(registry), generation: 0 }),
             writer: Mutex::default(),
             pool,
             clients: Default::default(),
             hasher: RandomState::new(),
-            sealer,
+            keys,
+            jobs,
+            loaded: Mutex::new(Loaded { at: now, refused: None, problems }),
+            started: now,
+            config_path,
             log,
+        };
+        (gateway, waiting)
+    }
+
+    /// Finds the client a token belongs to. `now` is the time since the epoch.
+    ///
+    /// # Errors
+    /// [`AuthError`].
+    pub fn authenticate(&self, snapshot: &Snapshot, token: &str, now: Duration) -> Result<Caller, AuthError> {
+        let caller = authenticate(snapshot.registry(), &self.keys.tokens, token, now)?;
+        if let Some(expires) = caller.expires() {
+            self.client(caller.client()).token_ends.fetch_max(expires.as_secs(), Ordering::Relaxed);
         }
+        Ok(caller)
+    }
+
+    /// Counts a request to a REST endpoint, as one of the client's calls, while the guard lives; `None` when the client
+    /// has as many as the limit allows.
+    #[must_use]
+    pub fn rest_slot(&self, snapshot: &Snapshot, client: &ClientId) -> Option<ClientSlot> {
+        self.client_slot(snapshot, client)
+    }
+
+    /// Where the configuration lies, for people.
+    #[must_use]
+    pub fn config_path(&self) -> &str {
+        &self.config_path
+    }
+
+    /// When the gateway was started, since the epoch.
+    #[must_use]
+    pub fn started(&self) -> Duration {
+        self.started
+    }
+
+    /// What is known of the newest text of the configuration.
+    #[must_use]
+    pub fn loaded(&self) -> Loaded {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_loaded(&self, set: impl FnOnce(&mut Loaded)) {
+        set(&mut self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// What is in force now.
@@ -114,6 +239,7 @@ impl Gateway {
         };
         let after = self.snapshot();
         for (client, state) in self.known_clients() {
+            state.leases.review(after.registry());
             if after.registry().client(&client).is_none() {
                 self.shard(&client).remove(&client);
                 self.pool.end_client(&client);

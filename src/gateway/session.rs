@@ -94,19 +94,19 @@ impl Drop for Running {
 
 /// Whether a request was called off, and who wants to know.
 #[derive(Debug, Default)]
-struct Cancel {
+pub(super) struct Cancel {
     ordered: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
 
 impl Cancel {
-    fn order(&self) {
+    pub(super) fn order(&self) {
         self.ordered.store(true, Ordering::Release);
         let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
         waker.inspect(Waker::wake_by_ref);
     }
 
-    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
         if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
@@ -199,7 +199,7 @@ impl Gateway {
             issued: now.as_secs(),
             nonce: rand::random(),
         };
-        id.seal(&self.sealer)
+        id.seal(&self.keys.sessions)
     }
 
     /// Finds the session of an id that a client sent.
@@ -259,7 +259,7 @@ impl Gateway {
     }
 
     fn read_id(&self, client: &ClientId, sealed: &str, now: Duration) -> Result<SessionId, NoSession> {
-        let id = SessionId::open(&self.sealer, sealed).ok_or(NoSession)?;
+        let id = SessionId::open(&self.keys.sessions, sealed).ok_or(NoSession)?;
         // SECURITY: an id is worth nothing to another client, even if it was stolen.
         let own = id.principal == SessionId::principal(client.as_str());
         let valid = Duration::from_secs(id.issued) + LIFETIME > now;

@@ -67,6 +67,13 @@ pub(super) struct Entry {
     at: (usize, usize),
 }
 
+impl Entry {
+    /// The name under which the client knows it.
+    pub(super) fn exposed(&self) -> &str {
+        &self.exposed
+    }
+}
+
 impl View {
     /// The tool that the client knows under this name.
     pub(super) fn tool(&self, exposed: &str) -> Option<&Entry> {
@@ -85,9 +92,14 @@ impl View {
         self.lists.get(shape).map_or_else(made, |list| list.get_or_init(made).clone())
     }
 
+    /// The tools in the order of the client's lists.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.tools.iter()
+    }
+
     /// The tools as the client names them, in the order of its lists.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tools.iter().map(|entry| entry.exposed.as_str())
+        self.tools.iter().map(Entry::exposed)
     }
 
     fn write_list(&self, version: ProtocolVersion) -> Vec<u8> {

@@ -9,11 +9,15 @@
 //! | `response` | [`response::Body`], and the error table |
 //! | `access` | the one record of each request |
 //! | `mcp` | the MCP endpoint |
+//! | `api` | the REST endpoints |
+//! | `openapi` | their description, for programs and for people |
 //! | `ops` | `/healthz` and `/readyz` |
 
 pub mod access;
+pub mod api;
 pub mod connection;
 mod mcp;
+mod openapi;
 mod ops;
 pub mod request;
 pub mod response;

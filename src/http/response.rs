@@ -161,6 +161,21 @@ pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     with_type(status, "application/json", Body::of(vec![body.into()]))
 }
 
+/// An error of every endpoint but MCP: `{"detail": …}`.
+#[must_use]
+pub fn detail(status: StatusCode, text: &str) -> Response<Body> {
+    let mut body = b"{\"detail\":".to_vec();
+    write_text(&mut body, text);
+    body.push(b'}');
+    json(status, body)
+}
+
+/// A file.
+#[must_use]
+pub fn file(content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+    with_type(StatusCode::OK, content_type, Body::of(vec![body.into()]))
+}
+
 /// A JSON-RPC result; the result's bytes are not copied.
 #[must_use]
 pub fn result(id: &[u8], result: Bytes) -> Response<Body> {
@@ -200,6 +215,8 @@ pub enum Refusal {
     NotAuthenticated,
     /// A token of nobody.
     InvalidToken,
+    /// A token whose time is over.
+    ExpiredToken,
     /// A body that is not JSON by its own word.
     MediaType,
     /// A client that does not take what the endpoint answers with.
@@ -223,7 +240,7 @@ impl Refusal {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BadHost | Self::Broken => StatusCode::BAD_REQUEST,
             Self::Host | Self::Origin => StatusCode::FORBIDDEN,
-            Self::NotAuthenticated | Self::InvalidToken => StatusCode::UNAUTHORIZED,
+            Self::NotAuthenticated | Self::InvalidToken | Self::ExpiredToken => StatusCode::UNAUTHORIZED,
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -240,10 +257,7 @@ impl Refusal {
     /// The answer: `{"detail": …}`, as every endpoint gives it.
     #[must_use]
     pub fn detail(&self) -> Response<Body> {
-        let mut body = b"{\"detail\":".to_vec();
-        write_text(&mut body, &self.to_string());
-        body.push(b'}');
-        self.finish(json(self.status(), body))
+        self.finish(detail(self.status(), &self.to_string()))
     }
 
     /// The answer of the MCP endpoint: a JSON-RPC error without an id, which its clients can show.
@@ -258,7 +272,7 @@ impl Refusal {
         match self {
             Self::Method(allow) => _ = headers.insert(ALLOW, HeaderValue::from_static(allow)),
             Self::NotAuthenticated => _ = headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-            Self::InvalidToken => {
+            Self::InvalidToken | Self::ExpiredToken => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""));
             }
             _ => {}
@@ -280,6 +294,7 @@ impl fmt::Display for Refusal {
             Self::Origin => f.write_str("Origin not allowed; add it to allowed_origins in [gateway]"),
             Self::NotAuthenticated => f.write_str("Not authenticated"),
             Self::InvalidToken => f.write_str("Invalid authentication token"),
+            Self::ExpiredToken => f.write_str("Token expired"),
             Self::MediaType => f.write_str("expected Content-Type: application/json, in UTF-8"),
             Self::NotAcceptable => f.write_str("expected Accept: application/json, text/event-stream"),
             Self::TooLarge(limit) => write!(f, "body larger than {limit} bytes"),

@@ -2,6 +2,8 @@
 
 use hyper::Method;
 
+use super::api::Endpoint;
+
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -11,6 +13,12 @@ pub enum Route {
     Health,
     /// Whether the configuration is loaded and the gateway is not draining.
     Ready,
+    /// A REST endpoint.
+    Api(Endpoint),
+    /// The description of the REST endpoints.
+    OpenApi,
+    /// The same for people, and the files of that page.
+    Docs,
 }
 
 impl Route {
@@ -21,7 +29,10 @@ impl Route {
             "/mcp" | "/mcp/" => Some(Self::Mcp),
             "/healthz" => Some(Self::Health),
             "/readyz" => Some(Self::Ready),
-            _ => None,
+            "/openapi.json" => Some(Self::OpenApi),
+            "/docs" => Some(Self::Docs),
+            _ if path.starts_with("/docs/") => Some(Self::Docs),
+            _ => Endpoint::ALL.iter().find(|(known, _)| *known == path).map(|(_, endpoint)| Self::Api(*endpoint)),
         }
     }
 
@@ -30,7 +41,8 @@ impl Route {
     pub fn allow(self) -> &'static str {
         match self {
             Self::Mcp => "POST, DELETE",
-            Self::Health | Self::Ready => "GET, HEAD",
+            Self::Api(endpoint) if endpoint.changes() => "POST",
+            Self::Health | Self::Ready | Self::Api(_) | Self::OpenApi | Self::Docs => "GET, HEAD",
         }
     }
 
@@ -43,7 +55,7 @@ impl Route {
     /// Whether the `Host` header is checked. Probes of orchestrators name the container's address, and learn nothing.
     #[must_use]
     pub fn checks_host(self) -> bool {
-        self == Self::Mcp
+        !matches!(self, Self::Health | Self::Ready)
     }
 }
 
@@ -56,7 +68,11 @@ mod tests {
         assert_eq!(Route::of("/mcp"), Some(Route::Mcp));
         assert_eq!(Route::of("/mcp/"), Some(Route::Mcp));
         assert_eq!(Route::of("/healthz"), Some(Route::Health));
-        for path in ["", "/", "/mcp//", "/MCP", "/mcp/x", "//mcp", "/healthz/", "*"] {
+        assert_eq!(Route::of("/docs"), Some(Route::Docs));
+        assert_eq!(Route::of("/docs/swagger-ui.css"), Some(Route::Docs));
+        assert_eq!(Route::of("/explain"), Some(Route::Api(Endpoint::Explain)));
+        for path in ["", "/", "/explain/", "/Explain", "/docsx", "/mcp//", "/MCP", "/mcp/x", "//mcp", "/healthz/", "*"]
+        {
             assert_eq!(Route::of(path), None, "{path}");
         }
     }
@@ -65,6 +81,9 @@ mod tests {
     fn only_the_allowed_methods_are_taken() {
         assert!(Route::Mcp.takes(&Method::POST) && Route::Mcp.takes(&Method::DELETE));
         assert!(!Route::Mcp.takes(&Method::GET) && !Route::Mcp.takes(&Method::PUT));
+        assert!(Route::Api(Endpoint::UpdateAccess).takes(&Method::POST));
+        assert!(!Route::Api(Endpoint::UpdateAccess).takes(&Method::GET));
+        assert!(Route::Api(Endpoint::GetTools).takes(&Method::HEAD));
         assert!(Route::Health.takes(&Method::GET) && !Route::Health.takes(&Method::POST));
     }
 }

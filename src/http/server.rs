@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, HeaderName, HeaderValue, VARY,
@@ -17,21 +17,22 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::access::Access;
+use super::api::{self, Endpoint, Registrations};
 use super::connection::{IoLimits, Phase, Socket};
 use super::mcp::{self, Exchange};
-use super::ops;
 use super::request::{
     bearer_token, check_accept, check_content_type, check_framing, check_host, check_origin, read_body,
 };
 use super::response::{Body, Refusal, empty};
 use super::router::Route;
+use super::{openapi, ops};
 use crate::gateway::{Gateway, Snapshot};
 use crate::log::Log;
 use crate::outbound::{Client, Trust};
-use crate::policy::{Caller, authenticate};
+use crate::policy::{AuthError, Caller};
 use crate::shutdown::{self, Shutdown, Trigger};
 
 /// Pause after an `accept` that failed, such as for want of file descriptors.
@@ -80,6 +81,8 @@ impl Server {
     pub fn run(self, threads: usize, stop: &Shutdown) -> io::Result<Vec<JoinHandle<()>>> {
         let settings = self.gateway.snapshot();
         let connections = Arc::new(Semaphore::new(settings.registry().settings().limits.connections));
+        let address = self.listener.local_addr()?;
+        let registrations = Arc::<Registrations>::default();
         let ids = Arc::new(RequestIds { prefix: rand::random(), next: AtomicU64::new(0) });
         let mut handles = Vec::with_capacity(threads);
         for _ in 0..threads.max(1) {
@@ -89,6 +92,8 @@ impl Server {
                 http: Client::new(self.trust.clone()),
                 log: self.log.clone(),
                 ids: Arc::clone(&ids),
+                address,
+                registrations: Arc::clone(&registrations),
                 stop: stop.clone(),
                 cut,
             };
@@ -124,6 +129,10 @@ struct Worker {
     http: Client,
     log: Log,
     ids: Arc<RequestIds>,
+    /// Where the gateway listens.
+    address: SocketAddr,
+    /// Who registered lately, on any thread.
+    registrations: Arc<Registrations>,
     stop: Shutdown,
     /// Heard [`LAST_WORDS`] before the drain ends, by answers that are still open.
     cut: Shutdown,
@@ -139,7 +148,7 @@ impl Worker {
         let own = Arc::new(Semaphore::new(NONE_OPEN as usize));
         let mut stop = self.stop.clone();
         while let Some(accepted) = stop.or(accept(&listener, &connections)).await {
-            let (stream, permit) = match accepted {
+            let (stream, peer, permit) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     self.log.error("accept failed", |r| _ = r.field("reason", crate::log::os_error(&error)));
@@ -150,7 +159,7 @@ impl Worker {
             let Ok(open) = Arc::clone(&own).try_acquire_owned() else { continue };
             let worker = Arc::clone(&self);
             tokio::spawn(async move {
-                worker.connection(stream).await;
+                worker.connection(stream, peer).await;
                 drop((permit, open));
             });
         }
@@ -166,7 +175,7 @@ impl Worker {
     }
 
     /// Serves one connection to its end.
-    async fn connection(self: Arc<Self>, stream: TcpStream) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         // Small answers must not wait for more to come. A failure shows at the next write anyway.
         let _ = stream.set_nodelay(true);
         let limits = self.gateway.snapshot().registry().settings().limits.clone();
@@ -176,7 +185,7 @@ impl Worker {
         let worker = &self;
         let service = service_fn(move |request| {
             let phase = phase.clone();
-            async move { Ok::<_, Infallible>(worker.wrap(&phase, request).await) }
+            async move { Ok::<_, Infallible>(worker.wrap(&phase, peer, request).await) }
         });
         let mut builder = http1::Builder::new();
         builder.max_buf_size(limits.head_bytes).max_headers(limits.headers).header_read_timeout(None);
@@ -200,7 +209,7 @@ impl Worker {
     }
 
     /// The wrapper around every request: clock, id, record, and the headers that every answer has.
-    async fn wrap(&self, phase: &Phase, request: Request<Incoming>) -> Response<Body> {
+    async fn wrap(&self, phase: &Phase, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
         let now = wall_clock();
         let id = self.ids.next();
         let mut access =
@@ -209,14 +218,22 @@ impl Worker {
         let origin = check_origin(request.headers(), snapshot.registry().settings());
         let route = Route::of(request.uri().path());
         let answer = match route {
-            Some(route) => self.dispatch(route, snapshot, &origin, request, now, &mut access).await,
+            Some(route) => {
+                let arrived = Arrived { peer, now, origin: &origin };
+                self.dispatch(route, snapshot, request, arrived, &mut access).await
+            }
             None => Err(Refusal::NotFound),
         };
         let mut answer = answer.unwrap_or_else(|refusal| match (&refusal, route) {
             // Before there is a caller, every endpoint speaks alike.
-            (Refusal::NotAuthenticated | Refusal::InvalidToken | Refusal::NotFound | Refusal::Method(_), _) => {
-                refusal.detail()
-            }
+            (
+                Refusal::NotAuthenticated
+                | Refusal::InvalidToken
+                | Refusal::ExpiredToken
+                | Refusal::NotFound
+                | Refusal::Method(_),
+                _,
+            ) => refusal.detail(),
             (_, Some(Route::Mcp)) => refusal.rpc(),
             (_, _) => refusal.detail(),
         });
@@ -239,17 +256,17 @@ impl Worker {
         &self,
         route: Route,
         snapshot: Snapshot,
-        origin: &Result<Option<HeaderValue>, Refusal>,
         request: Request<Incoming>,
-        now: Duration,
+        arrived: Arrived<'_>,
         access: &mut Access,
     ) -> Result<Response<Body>, Refusal> {
+        let now = arrived.now;
         let (parts, body) = request.into_parts();
         let settings = snapshot.registry().settings();
         if route.checks_host() {
             check_host(&parts, settings)?;
         }
-        let origin = origin.clone()?;
+        let origin = arrived.origin.clone()?;
         check_framing(&parts.headers)?;
         if parts.method == Method::OPTIONS && origin.is_some() {
             return Ok(preflight(route));
@@ -258,6 +275,27 @@ impl Worker {
         match route {
             Route::Health => method().map(|()| ops::health()),
             Route::Ready => method().map(|()| ops::ready(self.stop.ordered())),
+            Route::OpenApi => method().map(|()| openapi::document()),
+            Route::Docs => method().and_then(|()| openapi::page(parts.uri.path()).ok_or(Refusal::NotFound)),
+            Route::Api(endpoint) => {
+                let caller = match endpoint {
+                    Endpoint::RegisterClient => None,
+                    _ => Some(self.caller(&snapshot, &parts.headers, now)?),
+                };
+                access.client = caller.as_ref().map(|caller| caller.client().clone());
+                method()?;
+                let body = self.api_body(endpoint, &snapshot, &parts.headers, body).await?;
+                let open = settings.registration_open(self.address);
+                let query = parts.uri.query();
+                let call = api::Call { gateway: &self.gateway, snapshot: snapshot.clone(), query, body, now };
+                Ok(match caller {
+                    Some(caller) => api::serve(call, endpoint, &caller).await,
+                    None => {
+                        let peer = arrived.peer.ip();
+                        api::register_client(call, &self.registrations, peer, &parts.headers, open).await
+                    }
+                })
+            }
             Route::Mcp => {
                 let caller = self.caller(&snapshot, &parts.headers, now)?;
                 access.client = Some(caller.client().clone());
@@ -279,18 +317,47 @@ impl Worker {
 
     fn caller(&self, snapshot: &Snapshot, headers: &hyper::HeaderMap, now: Duration) -> Result<Caller, Refusal> {
         let token = bearer_token(headers)?;
-        authenticate(snapshot.registry(), token, now).map_err(|_| Refusal::InvalidToken)
+        self.gateway.authenticate(snapshot, token, now).map_err(|error| match error {
+            AuthError::Invalid => Refusal::InvalidToken,
+            AuthError::Expired => Refusal::ExpiredToken,
+        })
     }
+
+    /// The body of a request that changes something; whoever only asks sends none that would be looked at.
+    async fn api_body(
+        &self,
+        endpoint: Endpoint,
+        snapshot: &Snapshot,
+        headers: &hyper::HeaderMap,
+        body: Incoming,
+    ) -> Result<Bytes, Refusal> {
+        if !endpoint.changes() || body.is_end_stream() {
+            return Ok(Bytes::new());
+        }
+        check_content_type(headers)?;
+        let limits = &snapshot.registry().settings().limits;
+        read_body(body, limits.body_bytes, limits.body_read).await
+    }
+}
+
+/// How a request came.
+struct Arrived<'a> {
+    /// From where.
+    peer: SocketAddr,
+    /// When, since the epoch.
+    now: Duration,
+    /// What its `Origin` was found to be.
+    origin: &'a Result<Option<HeaderValue>, Refusal>,
 }
 
 async fn accept(
     listener: &TcpListener,
     connections: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     // At the limit nothing is accepted; the kernel keeps a few waiting.
     let permit = Arc::clone(connections).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, permit))
 }
 
 /// The answer to a browser that asks whether it may send the real request.

@@ -78,17 +78,33 @@ async fn open(to: &Endpoint, reach: Reach, trust: &Trust, deadline: Instant) -> 
 
 /// Finds the addresses of a host, in the order in which they should be tried.
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, OutboundError> {
-    if let Ok(literal) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(literal, port)]);
-    }
-    let name = host.trim_end_matches('.');
-    if name == "localhost" || name.ends_with(".localhost") {
-        return Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]);
+    if let Some(known) = known(host, port) {
+        return Ok(known);
     }
     match lookup_host((host, port)).await {
         Ok(found) => Ok(found.collect()),
         Err(error) => Err(OutboundError::Resolve { host: host.to_owned(), reason: error.to_string() }),
     }
+}
+
+/// The addresses of a host that nobody has to be asked for.
+fn known(host: &str, port: u16) -> Option<Vec<SocketAddr>> {
+    if let Ok(literal) = host.parse::<IpAddr>() {
+        return Some(vec![SocketAddr::new(literal, port)]);
+    }
+    let name = host.trim_end_matches('.');
+    (name == "localhost" || name.ends_with(".localhost"))
+        .then(|| vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()])
+}
+
+/// Refuses an endpoint of which it is known without asking anybody that it cannot be connected to.
+///
+/// What a name leads to is vetted at every connection, because it may lead somewhere else by then.
+///
+/// # Errors
+/// [`OutboundError::Forbidden`].
+pub fn vet_endpoint(to: &Endpoint, reach: Reach) -> Result<(), OutboundError> {
+    known(&to.host, to.port).map_or(Ok(()), |addresses| allowed(addresses, reach).map(drop))
 }
 
 /// Keeps the addresses that may be connected to; an error if that leaves none of them.

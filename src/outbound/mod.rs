@@ -40,6 +40,7 @@ use hyper::body::Bytes;
 use hyper::{Request, Response};
 
 pub use self::body::Incoming;
+pub use self::connect::vet_endpoint;
 pub use self::error::OutboundError;
 pub use self::tls::Trust;
 pub use self::vet::{Forbidden, vet};

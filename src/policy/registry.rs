@@ -26,6 +26,8 @@ pub struct Registry {
     everyone: BTreeMap<usize, Arc<Grant>>,
     /// SHA-256 of every token.
     tokens: HashMap<[u8; 32], ClientId>,
+    /// Names in `[allow]` that no server has yet.
+    granted_ahead: BTreeSet<ServerId>,
 }
 
 struct ClientSlot {
@@ -85,6 +87,21 @@ impl Registry {
     pub fn grants_on(&self, server: &ServerId) -> impl Iterator<Item = (&Who, &Grant)> {
         let grants = self.server_slot(server).map(|(_, slot)| slot.grants.as_slice()).unwrap_or_default();
         grants.iter().map(|(who, grant)| (who, grant.as_ref()))
+    }
+
+    /// Which addresses a server may live at that this client brings over REST.
+    ///
+    /// SECURITY: strangers must not reach into the gateway's own network; an unknown client counts as a stranger.
+    #[must_use]
+    pub fn reach_of(&self, client: &ClientId) -> Reach {
+        let operators = self.client(client).is_some_and(|client| client.registered.is_none());
+        if operators || self.settings.allow_private_upstreams { Reach::Private } else { Reach::Public }
+    }
+
+    /// Whether `[allow]` has something under this name, be there a server or not.
+    #[must_use]
+    pub fn is_granted_on(&self, server: &ServerId) -> bool {
+        self.granted_ahead.contains(server) || self.server_slot(server).is_some_and(|(_, slot)| !slot.grants.is_empty())
     }
 
     /// The servers a client owns, in the order of the file.

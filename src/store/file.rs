@@ -1,4 +1,4 @@
-//! `config.toml`: reading it, and noticing that it changed.
+//! `config.toml`: reading it, noticing that it changed, and replacing it.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::StoreError;
+use super::replace::{Locked, ReplaceError, replace, sweep, target_of};
 use crate::policy::Registry;
 use crate::policy::registry::Built;
 use crate::wire::config::{Reference, Secrets};
@@ -16,6 +17,9 @@ use crate::wire::config::{Reference, Secrets};
 const SETTLE: Duration = Duration::from_millis(50);
 /// How many rests a file gets before it is left for the next look.
 const SETTLE_TRIES: usize = 10;
+
+/// How long another process may hold the lock.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What tells one state of a file from another without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +79,54 @@ impl ConfigFile {
     pub fn load(&mut self) -> Result<Built, StoreError> {
         self.seen = self.identity();
         self.text = self.read()?;
-        Ok(self.build())
+        Ok(self.build(&self.text))
+    }
+
+    /// The text that was read last.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Locks the file against other gateways that may want to replace it.
+    ///
+    /// # Errors
+    /// [`StoreError`] if there is no file to replace, or the lock cannot be had within 5 s.
+    pub fn lock(&self) -> Result<Locked, StoreError> {
+        let target = target_of(&self.path)?;
+        let locked = Locked::acquire(&target, LOCK_PATIENCE)?;
+        sweep(&target);
+        Ok(locked)
+    }
+
+    /// Reads the file if it says something else than the text that was read last.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn newest(&mut self) -> Result<Reloaded, StoreError> {
+        match self.read() {
+            Ok(text) if text == self.text => Ok(Reloaded::Same),
+            _ => self.reload(),
+        }
+    }
+
+    /// Replaces the file, which must still hold the text that was read last; false if it does not. When this returns true
+    /// the new text survives the loss of power.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be replaced.
+    pub fn replace(&mut self, lock: &Locked, text: String) -> Result<bool, StoreError> {
+        match replace(lock, &self.text, &text) {
+            Ok(()) => {
+                let seen = self.identity();
+                // Whoever wrote to it since is noticed at the next look.
+                self.seen = seen.filter(|_| self.read().is_ok_and(|now| now == text));
+                self.text = text;
+                Ok(true)
+            }
+            Err(ReplaceError::Changed) => Ok(false),
+            Err(ReplaceError::Store(error)) => Err(error),
+        }
     }
 
     /// Reads the file again, once it has rested.
@@ -103,7 +154,7 @@ impl ConfigFile {
                 return Ok(Reloaded::Empty);
             }
             self.text = text;
-            return Ok(Reloaded::Built(Box::new(self.build())));
+            return Ok(Reloaded::Built(Box::new(self.build(&self.text))));
         }
         Ok(Reloaded::Same)
     }
@@ -120,9 +171,11 @@ impl ConfigFile {
         })
     }
 
-    fn build(&self) -> Built {
+    /// Builds a registry from a text, as if it stood in the file.
+    #[must_use]
+    pub fn build(&self, text: &str) -> Built {
         let folder = self.path.parent().unwrap_or(Path::new(""));
-        Registry::load(&self.text, |references| resolve(references, folder))
+        Registry::load(text, |references| resolve(references, folder))
     }
 
     fn identity(&self) -> Option<Identity> {

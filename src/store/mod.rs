@@ -4,6 +4,7 @@
 //! journal may assume that there is one writer.
 
 mod file;
+mod replace;
 mod secret;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use self::file::{ConfigFile, Reloaded};
+pub use self::replace::Locked;
 pub use self::secret::load_or_create as load_secret;
 
 /// A file that could not be read or written.

@@ -48,6 +48,8 @@ use crate::wire::jsonrpc::Envelope;
 pub struct Offer {
     /// The last catalogue that was fetched; empty before the first.
     pub catalogue: Arc<Catalogue>,
+    /// Whether a catalogue was ever fetched.
+    pub known: bool,
     /// Whether fetching was tried at all, so that nobody waits for a server that is known to be down.
     pub attempted: bool,
     /// Why the last attempt failed, if it did: the catalogue is stale then.

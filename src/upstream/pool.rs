@@ -219,6 +219,7 @@ impl Channel {
                 Err(error) => offer.failure = Some(error),
                 Ok(catalogue) => {
                     offer.failure = None;
+                    offer.known = true;
                     if *offer.catalogue != catalogue {
                         report(upstream, &catalogue);
                         offer.catalogue = Arc::new(catalogue);

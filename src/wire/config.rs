@@ -6,6 +6,7 @@
 //! found here and resolved by `store`. The format is section 6 of the design.
 
 mod address;
+mod edit;
 mod problem;
 mod secret;
 mod section;
@@ -20,6 +21,7 @@ use toml::de::DeTable;
 
 use super::endpoint::Endpoint;
 pub use address::{AddressRange, listen_address};
+pub use edit::{Change, EditError, apply as edit};
 pub(crate) use problem::Report;
 pub use problem::{Lines, Located, Place, Problem, Severity, join, nearest};
 pub use secret::{HeaderError, Reference, Secrets, Template, check_header_name, check_header_value};

@@ -162,10 +162,10 @@ async fn list(exchange: Exchange<'_>, session: Session, id: &[u8], envelope: &En
 
 async fn call(exchange: Exchange<'_>, session: Session, id: &[u8], envelope: Envelope) -> Response<Body> {
     exchange.access.tool = envelope.param_text(Param::Name).map(|n| n.chars().take(128).collect());
-    let client = exchange.caller.client().clone();
     let id_of_request = exchange.access.id.clone();
     let snapshot = exchange.snapshot.clone();
-    let request = Request { id: id_of_request, snapshot, client, session, envelope };
+    let caller = exchange.caller.clone();
+    let request = Request { id: id_of_request, snapshot, caller, now: exchange.now, session, envelope };
     let server = &mut exchange.access.server;
     let relay = exchange.gateway.call(exchange.http, request, |found| *server = Some(found.clone())).await;
     let mut relay = match relay {

@@ -55,6 +55,7 @@ impl Registry {
             server_index: HashMap::new(),
             everyone: BTreeMap::new(),
             tokens: HashMap::new(),
+            granted_ahead: BTreeSet::new(),
         }
     }
 }
@@ -145,7 +146,7 @@ impl Builder<'_> {
                 tool_prefix: table.tool_prefix.clone(),
                 timeout: table.timeout,
                 protocol: table.protocol,
-                reach: self.reach(registered_by.as_ref()),
+                reach: registered_by.as_ref().map_or(Reach::Private, |by| self.registry.reach_of(by)),
                 registered_by,
             };
             let server = Arc::new(server);
@@ -183,16 +184,6 @@ impl Builder<'_> {
         Headers::new(headers)
     }
 
-    /// SECURITY: strangers must not reach into the gateway's own network; an unknown creator counts as a stranger.
-    fn reach(&self, registered_by: Option<&ClientId>) -> Reach {
-        let operators = |id: &ClientId| self.registry.client(id).is_some_and(|client| client.registered.is_none());
-        if registered_by.is_none_or(operators) || self.registry.settings.allow_private_upstreams {
-            Reach::Private
-        } else {
-            Reach::Public
-        }
-    }
-
     fn add_grants(&mut self) {
         let config = self.config;
         let servers: HashSet<&str> = config.servers.iter().map(|server| server.name.value.as_str()).collect();
@@ -202,6 +193,7 @@ impl Builder<'_> {
                 let hint = self.report.nearest(server, config.servers.iter().map(|server| server.name.value.as_str()));
                 let problem = Problem::warning(join("allow", server), "no such server in [mcp_servers]");
                 self.report.add(table.server.at, problem.with_hint(hint));
+                self.registry.granted_ahead.insert(ServerId::new(server));
                 continue;
             }
             // A server that is wrong itself has no index; what is granted on it is checked all the same.

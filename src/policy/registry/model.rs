@@ -136,7 +136,7 @@ pub struct Client {
 }
 
 /// Whom a grant names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Who {
     /// `"*"`: every client that can sign in.
     Everyone,

@@ -15,16 +15,10 @@ pub(super) const NOT_IN_FORCE: &[&str] = &[
     "audit_file",
     "max_buffered_bytes",
     "max_parked_calls_per_client",
-    "max_registered_clients",
-    "max_registered_servers",
-    "max_registered_servers_per_client",
-    "max_registrations_per_minute",
     "max_streams_per_client",
     "metrics_token",
     "page_size",
     "protocol",
-    "registration",
-    "trusted_proxies",
 ];
 
 /// A key with its value.

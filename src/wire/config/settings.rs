@@ -4,6 +4,7 @@
 //! compares the two. Ranges are wide: they refuse what cannot work, not what is unwise.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -244,36 +245,67 @@ impl Settings {
     }
 }
 
+/// One limit, wherever it is kept.
+enum Limit<'a> {
+    /// A number or a size in bytes.
+    Count(&'a mut usize),
+    /// A time, in whole seconds.
+    Seconds(&'a mut Duration),
+}
+
 impl Limits {
     /// Reads the keys of `[gateway]` that are limits.
     fn read(&mut self, s: &mut Section<'_, '_>) {
-        s.count("max_connections", 1..=MOST, &mut self.connections);
-        s.count("max_head_bytes", 8192..=MOST_BYTES, &mut self.head_bytes);
-        s.count("max_headers", 1..=MOST_HEADERS, &mut self.headers);
-        s.seconds("idle_seconds", 1..=LONGEST, &mut self.idle);
-        s.seconds("header_seconds", 1..=LONGEST, &mut self.header_read);
-        s.seconds("body_seconds", 1..=LONGEST, &mut self.body_read);
-        s.count("max_body_bytes", 1024..=MOST_BYTES, &mut self.body_bytes);
-        s.count("max_json_depth", 8..=1024, &mut self.json_depth);
-        s.count("max_response_bytes", 1024..=MOST_BYTES, &mut self.response_bytes);
-        s.count("max_event_bytes", 1024..=MOST_BYTES, &mut self.event_bytes);
-        s.seconds("connect_seconds", 1..=LONGEST, &mut self.connect);
-        s.seconds("silent_call_seconds", 1..=LONGEST, &mut self.silent_call);
-        s.seconds("whole_call_seconds", 1..=LONGEST, &mut self.whole_call);
-        s.count("max_tools_per_server", 1..=MOST, &mut self.tools_per_server);
-        s.count("max_list_pages", 1..=MOST, &mut self.list_pages);
-        s.count("max_calls_per_client", 1..=MOST, &mut self.calls_per_client);
-        s.count("max_calls_per_server", 2..=MOST, &mut self.calls_per_server);
-        s.count("max_buffered_bytes", 1024..=MOST_BYTES, &mut self.buffered_bytes);
-        s.count("max_catalogue_bytes", 1024..=MOST_BYTES, &mut self.catalogue_bytes);
-        s.count("max_sessions_per_client", 1..=MOST, &mut self.sessions_per_client);
-        s.count("max_streams_per_client", 1..=MOST, &mut self.streams_per_client);
-        s.count("max_parked_calls_per_client", 1..=MOST, &mut self.parked_calls_per_client);
-        s.seconds("idle_session_seconds", 1..=LONGEST, &mut self.idle_session);
-        s.count("max_registrations_per_minute", 1..=MOST, &mut self.registrations_per_minute);
-        s.count("max_registered_clients", 0..=MOST, &mut self.registered_clients);
-        s.count("max_registered_servers_per_client", 0..=MOST, &mut self.registered_servers_per_client);
-        s.count("max_registered_servers", 0..=MOST, &mut self.registered_servers);
+        self.each(|key, range, limit| match limit {
+            Limit::Count(count) => s.count(key, range, count),
+            Limit::Seconds(seconds) => s.seconds(key, range, seconds),
+        });
+    }
+
+    /// Every limit by its key in `[gateway]`; times are in seconds.
+    #[must_use]
+    pub fn named(&self) -> Vec<(&'static str, u64)> {
+        let mut named = Vec::new();
+        self.clone().each(|key, _, limit| {
+            let value = match limit {
+                Limit::Count(count) => *count as u64,
+                Limit::Seconds(seconds) => seconds.as_secs(),
+            };
+            named.push((key, value));
+        });
+        named
+    }
+
+    /// Shows every limit with its key and what it may be.
+    fn each(&mut self, mut show: impl FnMut(&'static str, RangeInclusive<u32>, Limit<'_>)) {
+        use Limit::{Count, Seconds};
+        show("max_connections", 1..=MOST, Count(&mut self.connections));
+        show("max_head_bytes", 8192..=MOST_BYTES, Count(&mut self.head_bytes));
+        show("max_headers", 1..=MOST_HEADERS, Count(&mut self.headers));
+        show("idle_seconds", 1..=LONGEST, Seconds(&mut self.idle));
+        show("header_seconds", 1..=LONGEST, Seconds(&mut self.header_read));
+        show("body_seconds", 1..=LONGEST, Seconds(&mut self.body_read));
+        show("max_body_bytes", 1024..=MOST_BYTES, Count(&mut self.body_bytes));
+        show("max_json_depth", 8..=1024, Count(&mut self.json_depth));
+        show("max_response_bytes", 1024..=MOST_BYTES, Count(&mut self.response_bytes));
+        show("max_event_bytes", 1024..=MOST_BYTES, Count(&mut self.event_bytes));
+        show("connect_seconds", 1..=LONGEST, Seconds(&mut self.connect));
+        show("silent_call_seconds", 1..=LONGEST, Seconds(&mut self.silent_call));
+        show("whole_call_seconds", 1..=LONGEST, Seconds(&mut self.whole_call));
+        show("max_tools_per_server", 1..=MOST, Count(&mut self.tools_per_server));
+        show("max_list_pages", 1..=MOST, Count(&mut self.list_pages));
+        show("max_calls_per_client", 1..=MOST, Count(&mut self.calls_per_client));
+        show("max_calls_per_server", 2..=MOST, Count(&mut self.calls_per_server));
+        show("max_buffered_bytes", 1024..=MOST_BYTES, Count(&mut self.buffered_bytes));
+        show("max_catalogue_bytes", 1024..=MOST_BYTES, Count(&mut self.catalogue_bytes));
+        show("max_sessions_per_client", 1..=MOST, Count(&mut self.sessions_per_client));
+        show("max_streams_per_client", 1..=MOST, Count(&mut self.streams_per_client));
+        show("max_parked_calls_per_client", 1..=MOST, Count(&mut self.parked_calls_per_client));
+        show("idle_session_seconds", 1..=LONGEST, Seconds(&mut self.idle_session));
+        show("max_registrations_per_minute", 1..=MOST, Count(&mut self.registrations_per_minute));
+        show("max_registered_clients", 0..=MOST, Count(&mut self.registered_clients));
+        show("max_registered_servers_per_client", 0..=MOST, Count(&mut self.registered_servers_per_client));
+        show("max_registered_servers", 0..=MOST, Count(&mut self.registered_servers));
     }
 }
 
