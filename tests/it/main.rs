@@ -13,9 +13,13 @@ mod failing;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod openapi;
+#[cfg(test)]
 mod relay;
 #[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod rest;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::call_message;
 use super::http::{Answer, Connection, Head};
+use super::schema::check_answer;
 
 /// A client; what it sends is well formed unless the test writes it itself.
 pub(crate) struct Client {
@@ -70,6 +71,47 @@ impl Client {
         self.connection.answer()
     }
 
+    /// Asks a REST endpoint, with a body unless that is empty, and checks the answer against `/openapi.json`.
+    #[track_caller]
+    pub(crate) fn rest(&mut self, method: &str, path: &str, body: &str) -> Answer {
+        let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+        let token = match self.token.as_str() {
+            "" => String::new(),
+            token => format!("Authorization: Bearer {token}\r\n"),
+        };
+        let length = body.len();
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{token}{kind}Content-Length: {length}\r\n\r\n");
+        self.connection.send(head + body);
+        let answer = self.connection.answer();
+        check_answer(method, path, &answer);
+        answer
+    }
+
+    /// Asks a REST endpoint for something that must be there.
+    #[track_caller]
+    pub(crate) fn get(&mut self, path: &str) -> Value {
+        let answer = self.rest("GET", path, "");
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// Has a REST endpoint do something that must succeed.
+    #[track_caller]
+    pub(crate) fn done(&mut self, path: &str, body: &Value) -> Value {
+        let answer = self.rest("POST", path, &body.to_string());
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// Has a REST endpoint refuse something: the status and the text.
+    #[track_caller]
+    pub(crate) fn refused(&mut self, path: &str, body: &Value) -> (u16, String) {
+        let answer = self.rest("POST", path, &body.to_string());
+        assert!(answer.status() >= 400, "{answer:?}");
+        (answer.status(), answer.json()["detail"].as_str().unwrap().to_owned())
+    }
+
     /// Opens a session of this revision and uses it from now on; returns its id.
     #[track_caller]
     pub(crate) fn initialize(&mut self, version: &str) -> String {
@@ -92,6 +134,12 @@ impl Client {
         let json = answer.json();
         let tools = json["result"]["tools"].as_array().unwrap_or_else(|| panic!("no list: {answer:?}"));
         tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The status of a request for the tools.
+    #[track_caller]
+    pub(crate) fn tools_status(&mut self) -> u16 {
+        self.post(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#).status()
     }
 
     /// Calls a tool without arguments and returns the response.

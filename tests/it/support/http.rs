@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::PATIENCE;
 
 /// Every header that an answer may have.
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 20] = [
     "access-control-allow-headers",
     "access-control-allow-methods",
     "access-control-allow-origin",
@@ -20,13 +20,17 @@ const KNOWN: [&str; 16] = [
     "cache-control",
     "connection",
     "content-length",
+    "content-security-policy",
     "content-type",
     "date",
     "mcp-session-id",
+    "referrer-policy",
+    "retry-after",
     "transfer-encoding",
     "vary",
     "www-authenticate",
     "x-accel-buffering",
+    "x-content-type-options",
     "x-request-id",
 ];
 
@@ -45,6 +49,11 @@ impl Head {
         let value = values.next();
         assert!(values.next().is_none(), "{name} occurs twice: {self:?}");
         value
+    }
+
+    /// The names of all headers.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.headers.iter().map(|(name, _)| name.as_str())
     }
 
     pub(crate) fn is_stream(&self) -> bool {
@@ -198,6 +207,8 @@ impl Connection {
         match answer.head.header("content-type") {
             Some("application/json") => assert!(is_json(&answer.body), "{answer:?}"),
             Some("text/event-stream") => assert!(answer.events().iter().all(|data| is_json(data)), "{answer:?}"),
+            Some("image/png" | "text/css; charset=utf-8" | "text/html; charset=utf-8") => {}
+            Some("text/javascript; charset=utf-8" | "text/plain; charset=utf-8") => {}
             Some(other) => panic!("content type {other}: {answer:?}"),
             None => assert!(answer.body.is_empty(), "a body without a content type: {answer:?}"),
         }

@@ -5,12 +5,14 @@
 //! | `mod` | [`Harness`]: a gateway on a configuration of the test's, its log, its end |
 //! | `http` | [`Connection`](http::Connection): raw HTTP/1.1, and what is checked of every answer |
 //! | `client` | [`Client`]: an MCP client of the gateway |
+//! | `schema` | whether an answer is what `/openapi.json` says |
 //! | `upstream` | [`Upstream`]: a scripted MCP server |
 //!
 //! Nothing here uses the gateway's own reading and writing: messages are text or `serde_json` values.
 
 pub(crate) mod client;
 pub(crate) mod http;
+pub(crate) mod schema;
 pub(crate) mod upstream;
 
 use std::fmt::Write as _;
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use mcp_x::cli::args::Options;
 use mcp_x::cli::serve::{Running, start};
+use mcp_x::gateway::Gateway;
 use mcp_x::log::{Format, Level, Log};
 
 use self::client::Client;
@@ -86,6 +89,25 @@ impl Harness {
         self.running = Some(run(&self.folder, &self.log));
     }
 
+    /// Another gateway on the same configuration and state.
+    pub(crate) fn second(&self) -> Self {
+        let folder = Folder(self.folder.0.clone(), false);
+        let written = Written::default();
+        let log = Log::to(Box::new(written.clone()), Level::Debug, Format::Text);
+        let running = run(&folder, &log);
+        Self { running: Some(running), folder, log, written, secrets: Arc::clone(&self.secrets) }
+    }
+
+    /// The gateway itself, for what no client can ask of it.
+    pub(crate) fn gateway(&self) -> &Gateway {
+        &self.running.as_ref().unwrap().gateway
+    }
+
+    /// Waits for something that the gateway does.
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.running.as_ref().unwrap().address
     }
@@ -110,6 +132,21 @@ impl Harness {
     /// Writes another configuration into the same file.
     pub(crate) fn overwrite_config(&self, config: &str) {
         fs::write(self.folder.config(), with_short_drain(config)).unwrap();
+    }
+
+    /// What the configuration file holds.
+    pub(crate) fn config(&self) -> String {
+        fs::read_to_string(self.folder.config()).unwrap()
+    }
+
+    /// Where it lies.
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.folder.config()
+    }
+
+    /// The secret behind the gateway's tokens.
+    pub(crate) fn secret(&self) -> String {
+        fs::read_to_string(self.folder.0.join("jwt_secret")).unwrap().trim_end().to_owned()
     }
 
     /// Leaves nothing in the file.
@@ -188,7 +225,7 @@ fn secrets(config: &str) -> Vec<String> {
 }
 
 /// A folder of the test's own, removed when it is dropped.
-pub(crate) struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf, /* whether it is removed */ bool);
 
 impl Folder {
     pub(crate) fn new() -> Self {
@@ -197,7 +234,7 @@ impl Folder {
         let path = std::env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
-        Self(path)
+        Self(path, true)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -212,7 +249,9 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        if self.1 {
+            let _ = fs::remove_dir_all(&self.0);
+        }
     }
 }
 
