@@ -1,25 +1,15 @@
 //! The command line, as a process of its own. Design 16; texts of style.md, "Errors".
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
-use std::sync::Arc;
+use std::net::TcpListener;
+use std::process::{Command, Output};
 
-use super::support::client::Client;
-use super::support::http::Connection;
+use serde_json::json;
+
+use super::support::client::closed_port;
+use super::support::process::{Served, program};
 use super::support::upstream::Plan;
-use super::support::{ALICE, Folder, Gate, call_message, clients, owned_by_alice, wait_until};
-
-/// The program, without anything of this process's environment that concerns it.
-fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-x"));
-    command.args(arguments).stdin(Stdio::null());
-    for name in ["MCP_X_CONFIG", "MCP_X_STATE_DIR", "MCP_X_LOG"] {
-        command.env_remove(name);
-    }
-    command
-}
+use super::support::{Folder, Gate, call_message, clients, owned_by_alice, wait_until};
 
 /// Runs the program to its end: exit code, stdout, stderr.
 fn run(command: &mut Command) -> (i32, String, String) {
@@ -119,51 +109,6 @@ fn a_taken_port_ends_with_1_and_a_hint() {
     assert_eq!((code, stderr), (1, expected));
 }
 
-/// `mcp-x serve` on a free port.
-struct Served {
-    child: Child,
-    address: SocketAddr,
-    stderr: BufReader<ChildStderr>,
-}
-
-impl Served {
-    fn start(folder: &Folder) -> Self {
-        let mut command = program(&["serve", "--listen", "127.0.0.1:0"]);
-        let mut child = command.current_dir(folder.path()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.contains(" listening address=") {
-            line.clear();
-            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it does not listen");
-        }
-        let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap();
-        Self { child, address, stderr }
-    }
-
-    fn client(&self) -> Client {
-        Client::new(Connection::open(self.address, Arc::default()), ALICE)
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-
-    /// Waits for its end; what it wrote meanwhile.
-    fn end(&mut self) -> (ExitStatus, String) {
-        let mut log = String::new();
-        self.stderr.read_to_string(&mut log).unwrap();
-        (self.child.wait().unwrap(), log)
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn sigterm_answers_what_is_in_flight_and_ends_with_0() {
     for signal in ["TERM", "INT"] {
@@ -216,4 +161,78 @@ fn the_secret_is_private_and_kept() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     drop(Served::start(&folder));
     assert_eq!(fs::read(&path).unwrap(), secret);
+}
+
+#[test]
+fn a_signed_token_is_good_for_any_client_of_the_file_until_it_expires() {
+    let folder = Folder::new();
+    fs::write(folder.config(), clients()).unwrap();
+    let token = |arguments: &[&str]| run(program(&["token"]).args(arguments).current_dir(folder.path()));
+    let (code, good, stderr) = token(&["--client", "bob", "--for", "15m"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let (_, short, _) = token(&["--client", "alice", "--for", "1s"]);
+    let served = Served::start(&folder);
+    let status = |token: &str| served.client_of(token.trim_end()).rest("GET", "/get_tools", "").status();
+    assert_eq!(status(&good), 200);
+    assert_eq!(status(&format!("{}x", good.trim_end())), 401);
+    wait_until("the short one has expired", || status(&short) == 401);
+    let (code, _, stderr) = token(&["--client", "bobb"]);
+    assert_eq!((code, stderr.as_str()), (1, "mcp-x: no such client `bobb` in [clients]\nhint: did you mean `bob`?\n"));
+}
+
+#[test]
+fn explain_says_the_same_on_the_command_line_as_over_rest() {
+    let (folder, upstream) = (Folder::new(), Plan::new("a").tools(&["one", "two"]).start());
+    let down = format!("[mcp_servers.down]\nurl = \"http://{}/\"\nfrom_client = \"alice\"\n", closed_port());
+    let grants = "[allow.s]\nbob = [\"one\"]\n[allow.down]\nbob = [\"three\"]\n";
+    fs::write(folder.config(), owned_by_alice(&[("s", &upstream)]) + &down + grants).unwrap();
+    let explain = |arguments: &[&str]| run(program(&["explain"]).args(arguments).current_dir(folder.path()));
+    let (code, yes, stderr) = explain(&["--client", "bob", "--tool", "one"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let served = Served::start(&folder);
+    let told = |client: &str, tool: &str| {
+        let path = format!("/explain?client={client}&tool={tool}&server=s");
+        served.client().get(&path)["rule"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(
+        yes,
+        format!("yes: bob may call `one` of server s: {}\n  s: yes: {0} (server ok)\n", told("bob", "one"))
+    );
+    let (_, no, _) = explain(&["--client", "bob", "--tool", "two", "--server", "s"]);
+    assert_eq!(no, format!("no: bob may not call `two`: {}\n  s: no: {0} (server ok)\n", told("bob", "two")));
+    let unknown = "the server has not answered yet, so its tools are not known";
+    let (_, down, _) = explain(&["--client", "bob", "--tool", "three"]);
+    assert_eq!(down, format!("no: bob may not call `three`: {unknown}\n  down: no: {unknown}\n"));
+    assert_eq!(explain(&["--client", "bob", "--tool", "one", "--server", "t"]).0, 1);
+    assert_eq!(explain(&["--client", "bob"]).0, 2);
+}
+
+#[test]
+fn diff_says_who_gains_and_who_loses() {
+    let (folder, upstream) = (Folder::new(), Plan::new("a").tools(&["one", "two"]).start());
+    let config = owned_by_alice(&[("s", &upstream)]);
+    fs::write(folder.config(), format!("{config}[allow.s]\nbob = [\"one\"]\n")).unwrap();
+    let new = folder.path().join("new.toml");
+    fs::write(&new, format!("{config}[allow.s]\nbob = [\"two\"]\ncharlie = [\"*\"]\n")).unwrap();
+    let diff = |to: &str| run(program(&["diff", "--config", to]).current_dir(folder.path()));
+    let expected = "bob loses one (s)\nbob gains two (s)\ncharlie gains one (s)\ncharlie gains two (s)\n";
+    assert_eq!(diff("new.toml"), (0, expected.to_owned(), String::new()));
+    assert_eq!(diff("config.toml"), (0, "no client gains or loses a tool\n".to_owned(), String::new()));
+    fs::write(&new, "[clients").unwrap();
+    let (code, stdout, stderr) = diff("new.toml");
+    assert!(
+        code == 1 && stdout.starts_with("error: new.toml:1") && stderr == "mcp-x: new.toml: 1 problem\n",
+        "{stdout}{stderr}"
+    );
+}
+
+#[test]
+fn a_change_that_is_being_made_survives_sigterm() {
+    let folder = Folder::new();
+    fs::write(folder.config(), clients()).unwrap();
+    let mut served = Served::start(&folder);
+    let id = served.client_of("").done("/register_client", &json!({}))["client_id"].as_str().unwrap().to_owned();
+    served.signal("TERM");
+    assert_eq!(served.end().0.code(), Some(0));
+    assert!(fs::read_to_string(folder.config()).unwrap().contains(&id));
 }

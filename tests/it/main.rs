@@ -15,6 +15,8 @@ mod http;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod property;
+#[cfg(test)]
 mod relay;
 #[cfg(test)]
 mod reload;
@@ -24,6 +26,8 @@ mod rest;
 mod sessions;
 #[cfg(test)]
 mod slow;
+#[cfg(test)]
+mod storm;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! | `mod` | [`Harness`]: a gateway on a configuration of the test's, its log, its end |
 //! | `http` | [`Connection`](http::Connection): raw HTTP/1.1, and what is checked of every answer |
 //! | `client` | [`Client`]: an MCP client of the gateway |
+//! | `process` | the program as a process of its own |
 //! | `schema` | whether an answer is what `/openapi.json` says |
 //! | `upstream` | [`Upstream`]: a scripted MCP server |
 //!
@@ -12,6 +13,7 @@
 
 pub(crate) mod client;
 pub(crate) mod http;
+pub(crate) mod process;
 pub(crate) mod schema;
 pub(crate) mod upstream;
 

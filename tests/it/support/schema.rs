@@ -122,7 +122,7 @@ fn check(document: &Value, schema: &Value, value: &Value, at: &str, problems: &m
                         match argument.get(name) {
                             Some(schema) => check(document, schema, member, &format!("{at}/{name}"), problems),
                             None if schema["additionalProperties"] == false => {
-                                problems.push(format!("{at}/{name} is not documented"))
+                                problems.push(format!("{at}/{name} is not documented"));
                             }
                             None => {}
                         }

@@ -1,0 +1,70 @@
+//! The program as a process of its own.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+
+use super::client::Client;
+use super::http::Connection;
+use super::{ALICE, Folder};
+
+/// The program, without anything of this process's environment that concerns it.
+pub(crate) fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-x"));
+    command.args(arguments).stdin(Stdio::null());
+    for name in ["MCP_X_CONFIG", "MCP_X_STATE_DIR", "MCP_X_LOG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// `mcp-x serve` on a free port.
+pub(crate) struct Served {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Served {
+    pub(crate) fn start(folder: &Folder) -> Self {
+        let mut command = program(&["serve", "--listen", "127.0.0.1:0"]);
+        let mut child = command.current_dir(folder.path()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains(" listening address=") {
+            line.clear();
+            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it does not listen");
+        }
+        let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap();
+        Self { child, address, stderr }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(Connection::open(self.address, Arc::default()), ALICE)
+    }
+
+    /// A client with this token.
+    pub(crate) fn client_of(&self, token: &str) -> Client {
+        Client::new(Connection::open(self.address, Arc::default()), token)
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for its end; what it wrote meanwhile.
+    pub(crate) fn end(&mut self) -> (ExitStatus, String) {
+        let mut log = String::new();
+        self.stderr.read_to_string(&mut log).unwrap();
+        (self.child.wait().unwrap(), log)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
