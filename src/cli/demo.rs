@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::TcpListener as StdListener;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -50,9 +50,15 @@ fn private_folder(parent: &Path, suffix: u64) -> Result<PathBuf, Failure> {
 }
 
 fn play(options: &Options, log: &Log, folder: &Path) -> Result<(), Failure> {
-    let mut config = CONFIG.to_owned();
+    // Whoever registers here brings servers of this machine.
+    let mut config = CONFIG.replace("#allow_private_upstreams = false", "allow_private_upstreams = true");
     for (example, configured) in SERVERS {
-        config = config.replace(configured, &start_example(example)?.to_string());
+        let listener = listen(configured)?;
+        let address = listener.local_addr()?;
+        start_example(example, listener)?;
+        if !configured.ends_with(&format!(":{}", address.port())) {
+            config = config.replace(configured, &address.to_string());
+        }
     }
     let path = folder.join("config.toml");
     fs::write(&path, config)?;
@@ -65,11 +71,16 @@ fn play(options: &Options, log: &Log, folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Starts an example server on a free port and a thread of its own, where it stays until the process ends.
-fn start_example(example: Example) -> Result<SocketAddr, Failure> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+/// Listens on the port that the example configuration gives a server, or on a free one if that is taken.
+fn listen(configured: &str) -> Result<StdListener, Failure> {
+    let port = configured.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0);
+    let listener = StdListener::bind(("127.0.0.1", port)).or_else(|_| StdListener::bind(("127.0.0.1", 0)))?;
     listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
+    Ok(listener)
+}
+
+/// Starts an example server on a thread of its own, where it stays until the process ends.
+fn start_example(example: Example, listener: StdListener) -> Result<(), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(example.name().into()).spawn(move || {
         runtime.block_on(async {
@@ -78,16 +89,17 @@ fn start_example(example: Example) -> Result<SocketAddr, Failure> {
             }
         });
     })?;
-    Ok(address)
+    Ok(())
 }
 
 /// What is printed: who sees what, and what to paste.
 async fn introduction(running: &Running, config: &Path) -> String {
-    let url = format!("http://{}/mcp", running.address);
+    let base = format!("http://{}", running.address);
+    let url = format!("{base}/mcp");
     let mut out = String::from("MCP-X demo: two MCP servers, and a gateway on config.example.toml\n\n");
     let _ = writeln!(
         out,
-        "  gateway  {url}\n  config   {}  (edit it: changes are in force within two seconds)\n",
+        "  gateway  {url}\n  REST     {base}/docs\n  config   {}  (edit it: changes are in force within two seconds)\n",
         config.display()
     );
     let _ = writeln!(out, "  {:<9}{:<7}sees", "client", "token");
@@ -96,7 +108,7 @@ async fn introduction(running: &Running, config: &Path) -> String {
         let view = running.gateway.view(&snapshot, &ClientId::new(client)).await;
         let _ = writeln!(out, "  {client:<9}{token:<7}{}", view.names().collect::<Vec<_>>().join(", "));
     }
-    let _ = write!(out, "{}", SNIPPETS.replace("{url}", &url));
+    let _ = write!(out, "{}", SNIPPETS.replace("{url}", &url).replace("{base}", &base));
     out
 }
 
@@ -108,6 +120,13 @@ List what bob may use, and call one of his tools:
 
   curl -s {url} -H 'Authorization: Bearer 456' -H 'Content-Type: application/json' \
     -d '{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"text_stats","arguments":{"text":"hello world"}}}'
+
+Say why bob may not use json_format, and let him use it, as its owner alice:
+
+  curl -s '{base}/explain?tool=json_format&client=bob&server=server_a' -H 'Authorization: Bearer 123'
+
+  curl -s {base}/update_access_control -H 'Authorization: Bearer 123' -H 'Content-Type: application/json' \
+    -d '{"client_id":"bob","server_access":{"server_a":["text_*","json_format"]}}'
 
 Watch progress while a call runs:
 

@@ -17,6 +17,7 @@ from typing import Any
 import demo
 import httpx
 import reload
+import rest
 from mcp import ClientSession, McpError
 from mcp.types import INVALID_PARAMS, LoggingMessageNotificationParams
 from servers import KINDS, MODERN, STEP_SECONDS, STEPS, TOOLS, Kind
@@ -251,7 +252,8 @@ async def main(binary: Path) -> int:
         await asyncio.gather(*starts, processes.start_everything(everything_port))
         command = [str(binary), "--config", str(world.config), "--port", str(port)]
         await processes.start("gateway", command, f"http://127.0.0.1:{port}/healthz")
-        for leg in (every_kind_of_server, every_kind_of_client, access, sessions, outage, reload.leg, end, demo.leg):
+        legs = (every_kind_of_server, every_kind_of_client, access, sessions, rest.leg, outage, reload.leg, end, demo.leg)
+        for leg in legs:
             try:
                 await leg(world)
             except Exception as error:

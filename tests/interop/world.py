@@ -68,7 +68,8 @@ class World:
         ]
         lines += [server_table(str(kind), self.server_url(kind), "tester", f"{kind}_") for kind in self.server_ports]
         lines += ["[allow.server_a]", 'bob = ["greet", "whoami"]', *grants_at_a]
-        lines += ["[allow.server_b]", 'charlie = { tools = ["*"], deny = ["secret_*"] }', ""]
+        lines += ["[allow.server_b]", 'charlie = { tools = ["*"], deny = ["secret_*"] }']
+        lines += ["[gateway]", "allow_private_upstreams = true", ""]
         return "\n".join(lines)
 
 

@@ -116,11 +116,16 @@ fn kill_9_in_a_storm_of_changes_loses_nothing() {
         let served = Served::start(&folder);
         let over = AtomicBool::new(false);
         let before = known.lock().unwrap().clients.len();
+        // However slow the disk is today, so much is done between two kills on average.
+        let enough = |known: &Acknowledged| {
+            let (grants, removed) = (known.grants.len() as u64, known.removed.len() as u64);
+            known.clients.len() > before && grants >= round * 2 && removed * 2 >= round
+        };
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| storm(served.address, &known, &over));
             }
-            wait_until("something is acknowledged", || known.lock().unwrap().clients.len() > before);
+            wait_until("enough is acknowledged", || enough(&known.lock().unwrap()));
             // At another moment each time: from at once to in the middle of it.
             std::thread::sleep(Duration::from_micros(round * 7_919 % 40_000));
             served.signal("KILL");
@@ -130,5 +135,5 @@ fn kill_9_in_a_storm_of_changes_loses_nothing() {
         check(&fs::read_to_string(folder.config()).unwrap(), &known.lock().unwrap(), round);
     }
     let known = known.into_inner().unwrap();
-    assert!(known.grants.len() > 100 && known.removed.len() > 30, "hardly a storm: {} grants", known.grants.len());
+    assert!(known.grants.len() >= 98 && known.removed.len() >= 24, "hardly a storm: {} grants", known.grants.len());
 }
