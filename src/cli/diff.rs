@@ -27,11 +27,12 @@ pub(super) fn run(from: &Path, to: &Path) -> Result<(), Failure> {
     let after = local.seen();
     unknown.extend(local.unknown());
     let mut text = differences(&before, &after);
-    if text.is_empty() {
-        text = "no client gains or loses a tool\n".to_owned();
-    }
     unknown.sort();
     unknown.dedup();
+    if text.is_empty() {
+        let known = if unknown.is_empty() { "" } else { ", as far as servers have answered" };
+        text = format!("no client gains or loses a tool{known}\n");
+    }
     for server in unknown {
         // A string takes every write.
         let _ = writeln!(text, "unknown: server {server} did not answer, so nobody knows what it has");

@@ -11,7 +11,7 @@ use crate::http::server::wall_clock;
 use crate::log::Log;
 use crate::outbound::{Client, Trust};
 use crate::policy::{ClientId, Registry};
-use crate::store::ConfigFile;
+use crate::store::{ConfigFile, TokenEnds};
 use crate::upstream::Pool;
 use crate::wire::config::{Problem, nearest};
 
@@ -30,7 +30,9 @@ impl Local {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let pool = Pool::new(runtime.handle().clone(), Client::new(Trust::system()), Log::none());
         let keys = Keyring::new(&[rand::random::<[u8; 32]>().to_vec()]);
-        let beginning = Beginning { registry, problems, config_path: String::new(), keys, now: wall_clock() };
+        // Nobody signs in here, so no token is noted anywhere.
+        let (config_path, ends) = (String::new(), TokenEnds::new(Path::new("")));
+        let beginning = Beginning { registry, problems, config_path, keys, ends, now: wall_clock() };
         let (gateway, _) = Gateway::new(beginning, pool, Log::none());
         let local = Self { gateway, runtime };
         local.wait();

@@ -19,7 +19,7 @@ use crate::log::{Format, Level, Log};
 use crate::outbound::{Client, Trust};
 use crate::policy::Registry;
 use crate::shutdown::{self, Shutdown, Trigger};
-use crate::store::{ConfigFile, load_secret};
+use crate::store::{ConfigFile, TokenEnds, load_secret};
 use crate::upstream::Pool;
 use crate::wire::config::Problem;
 
@@ -99,6 +99,7 @@ pub fn start(options: &Options, log: &Log) -> Result<Running, Failure> {
     let path = options.config();
     let (file, registry, problems) = load(&path, log)?;
     let keys = keyring(options)?;
+    let ends = TokenEnds::new(&state_dir(options));
     let address = options.address(registry.settings().listen);
     let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
 
@@ -112,7 +113,7 @@ pub fn start(options: &Options, log: &Log) -> Result<Running, Failure> {
     };
     let address = listener.local_addr()?;
     let config_path = path.display().to_string();
-    let beginning = Beginning { registry, problems, config_path, keys, now: wall_clock() };
+    let beginning = Beginning { registry, problems, config_path, keys, ends, now: wall_clock() };
     let (gateway, jobs) = Gateway::new(beginning, pool, log.clone());
     let gateway = Arc::new(gateway);
     let mut handles = Server::new(listener, Arc::clone(&gateway), trust, log.clone()).run(threads, &stop)?;
@@ -134,8 +135,12 @@ pub fn start(options: &Options, log: &Log) -> Result<Running, Failure> {
 
 /// What the gateway signs and seals with; its secret is made if there is none.
 pub(super) fn keyring(options: &Options) -> Result<Keyring, Failure> {
-    let state_dir = options.state_dir.clone().unwrap_or_else(|| folder_of(&options.config()));
-    Ok(Keyring::new(&load_secret(&state_dir, rand::random())?))
+    Ok(Keyring::new(&load_secret(&state_dir(options), rand::random())?))
+}
+
+/// The folder of what the gateway keeps for itself.
+fn state_dir(options: &Options) -> PathBuf {
+    options.state_dir.clone().unwrap_or_else(|| folder_of(&options.config()))
 }
 
 /// Loads the configuration at the start, when there is no last good one to keep.
@@ -145,7 +150,7 @@ pub(super) fn load(path: &Path, log: &Log) -> Result<(ConfigFile, Registry, Vec<
     let name = path.display().to_string();
     match built.registry.take() {
         Some(registry) => {
-            report(log, &name, &built);
+            report(log, &name, &built.problems);
             Ok((file, registry, built.problems))
         }
         None => {

@@ -171,8 +171,12 @@ impl Gateway {
         only: Option<&ServerId>,
         may_know: impl Fn(&ServerId) -> bool,
     ) -> Explanation {
-        let view = self.view_with(snapshot, client, tool).await;
         let registry = snapshot.registry();
+        if registry.client(client).is_none() {
+            // SECURITY: nothing is kept for names that anybody can make up.
+            return Explanation { server: None, reason: Reason::Rule(Rule::NoSuchClient), candidates: Vec::new() };
+        }
+        let view = self.view_with(snapshot, client, tool).await;
         let question = Question { gateway: self, registry, view: &view, client, tool };
         let mut candidates = Vec::new();
         for server in registry.servers().filter(|server| may_know(&server.id)) {

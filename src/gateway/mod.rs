@@ -33,7 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 pub use self::call::{Outgoing, Relay, Request};
-pub use self::change::{ChangeError, Job};
+pub use self::change::{Authority, ChangeError, Job, Unavailable};
 pub use self::error::GatewayError;
 pub use self::explain::{Candidate, Explanation, Health, Reason, SeenServer, SeenTool};
 pub use self::register::{Granted, TOKEN_LIFETIME};
@@ -44,6 +44,7 @@ use self::lease::Leases;
 use self::session::Sessions;
 use crate::log::Log;
 use crate::policy::{AuthError, Caller, ClientId, Registry, authenticate};
+use crate::store::TokenEnds;
 use crate::upstream::Pool;
 use crate::wire::config::Problem;
 use crate::wire::jwt::Keys;
@@ -101,7 +102,7 @@ pub struct Loaded {
     /// When the configuration in force was loaded, since the epoch.
     pub at: Duration,
     /// Why a newer text is not in force, if there is one.
-    pub refused: Option<String>,
+    pub refused: Option<Unavailable>,
     /// What is wrong with the newest text that could be read.
     pub problems: Vec<Problem>,
 }
@@ -120,6 +121,7 @@ pub struct Gateway {
     loaded: Mutex<Loaded>,
     started: Duration,
     config_path: String,
+    ends: TokenEnds,
     log: Log,
 }
 
@@ -133,6 +135,8 @@ pub struct Beginning {
     pub config_path: String,
     /// What is signed and sealed with.
     pub keys: Keyring,
+    /// What other gateways on the state folder know of tokens.
+    pub ends: TokenEnds,
     /// The time, since the epoch.
     pub now: Duration,
 }
@@ -146,6 +150,8 @@ struct ClientState {
     leases: Leases,
     /// When the last of its tokens that was issued or seen here expires, in seconds since the epoch.
     token_ends: AtomicU64,
+    /// What of that others have been told.
+    noted_ends: AtomicU64,
 }
 
 /// One call or request in flight for a client.
@@ -162,7 +168,7 @@ impl Gateway {
     /// [`writer::Writer`], without which nothing can be changed.
     #[must_use]
     pub fn new(beginning: Beginning, pool: Pool, log: Log) -> (Self, Receiver<Job>) {
-        let Beginning { registry, problems, config_path, keys, now } = beginning;
+        let Beginning { registry, problems, config_path, keys, ends, now } = beginning;
         pool.follow(&registry);
         let (jobs, waiting) = change::queue();
         let gateway = Self {
@@ -176,6 +182,7 @@ impl Gateway {
             loaded: Mutex::new(Loaded { at: now, refused: None, problems }),
             started: now,
             config_path,
+            ends,
             log,
         };
         (gateway, waiting)

@@ -3,10 +3,12 @@
 //! Names and tokens are made here and handed down as values. Source: design 6 and 7.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{ChangeError, Gateway, Snapshot};
+use super::{Authority, ChangeError, ClientState, Gateway, Snapshot};
 use crate::outbound::{OutboundError, vet_endpoint};
 use crate::policy::edit::NewServer;
 use crate::policy::{Caller, ClientId, Edit, ServerId};
@@ -16,6 +18,8 @@ use crate::wire::rest::RegisterServer;
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 /// How long a registered client without servers is kept after its last token has ended.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Clients that are removed in one go, together.
+const COLLECTED: usize = 200;
 
 /// A token for a registered client.
 pub struct Granted {
@@ -26,14 +30,20 @@ pub struct Granted {
 }
 
 impl Gateway {
-    /// Registers a new client under a name that nobody can have foreseen.
+    /// Registers a new client under a name that nobody can have foreseen, if the gateway that listens at `listen` is open.
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub async fn register_client(&self, label: Option<String>, now: Duration) -> Result<Granted, ChangeError> {
+    pub async fn register_client(
+        &self,
+        label: Option<String>,
+        listen: SocketAddr,
+        now: Duration,
+    ) -> Result<Granted, ChangeError> {
         // SECURITY: never a name of the caller's choice: rights may have been given to it in advance.
         let client = ClientId::new(&uuid(rand::random()));
-        self.change(Edit::AddClient { client: client.clone(), label, at: Duration::from_secs(now.as_secs()) }).await?;
+        let edit = Edit::AddClient { client: client.clone(), label, at: Duration::from_secs(now.as_secs()) };
+        self.change(edit, Authority::Registration(listen)).await?;
         Ok(self.token_for(client, now))
     }
 
@@ -67,38 +77,71 @@ impl Gateway {
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub async fn register_server(&self, by: ClientId, server: RegisterServer) -> Result<ServerId, ChangeError> {
+    pub async fn register_server(&self, caller: &Caller, server: RegisterServer) -> Result<ServerId, ChangeError> {
         let id = server.name.as_deref().map_or_else(|| ServerId::new(&uuid(rand::random())), ServerId::new);
         let RegisterServer { url, headers, tool_prefix, .. } = server;
         let server = NewServer { id: id.clone(), url, headers, tool_prefix };
-        self.change(Edit::AddServer { by, server }).await.map(|()| id)
+        let edit = Edit::AddServer { by: caller.client().clone(), server };
+        self.change(edit, Authority::Caller(caller.clone())).await.map(|()| id)
     }
 
     /// Removes the registered clients without servers whose last token ended a day ago.
     pub async fn collect_clients(&self, now: Duration) {
-        for client in self.abandoned(now) {
-            let done = self.change(Edit::Collect { client: client.clone() }).await;
+        let known: HashMap<_, _> = self.known_clients().into_iter().collect();
+        self.note_ends(&known);
+        let asked: Vec<_> = self
+            .abandoned(&known, now)
+            .into_iter()
+            .take(COLLECTED)
+            .map(|client| {
+                let pending = self.ask(Edit::Collect { client: client.clone() }, Authority::Gateway);
+                (client, pending)
+            })
+            .collect();
+        for (client, pending) in asked {
+            let done = match pending {
+                Ok(pending) => pending.done().await,
+                Err(error) => Err(error),
+            };
             match done {
-                Ok(()) => self.log.info("client collected", |r| _ = r.field("client", &client)),
-                Err(error) => {
-                    self.log.warn("client not collected", |r| _ = r.field("client", &client).field("reason", &error));
+                Ok(()) => {
+                    self.ends.forget(client.as_str());
+                    self.log.info("client collected", |r| _ = r.field("client", &client));
                 }
+                // It has a server by now, or is gone.
+                Err(ChangeError::Refused(_)) => {}
+                // The others fare no better; the writer has said why.
+                Err(ChangeError::Unavailable(_)) => return,
             }
         }
     }
 
-    fn abandoned(&self, now: Duration) -> Vec<ClientId> {
-        let known: HashMap<_, _> = self.known_clients().into_iter().collect();
+    /// Tells other gateways on the state folder when the last tokens end that were issued or seen here.
+    fn note_ends(&self, known: &HashMap<ClientId, Arc<ClientState>>) {
+        for (client, state) in known {
+            let ends = state.token_ends.load(Ordering::Relaxed);
+            if state.noted_ends.swap(ends, Ordering::Relaxed) < ends
+                && let Err(error) = self.ends.note(client.as_str(), Duration::from_secs(ends))
+            {
+                state.noted_ends.store(0, Ordering::Relaxed);
+                return self.log.warn("end of a token not noted", |r| _ = r.field("reason", &error));
+            }
+        }
+    }
+
+    fn abandoned(&self, known: &HashMap<ClientId, Arc<ClientState>>, now: Duration) -> Vec<ClientId> {
         let snapshot = self.snapshot();
         let registry = snapshot.registry();
         let is_over = |client: &ClientId, registered: Duration| {
             let seen = known.get(client).map_or(0, |state| state.token_ends.load(Ordering::Relaxed));
-            // Before this process began another one may have issued a token.
-            let ends = Duration::from_secs(seen).max(registered.max(self.started) + TOKEN_LIFETIME);
-            ends + KEPT <= now
+            // Before this process began another one may have issued a token, and not noted it.
+            let here = Duration::from_secs(seen).max(registered.max(self.started) + TOKEN_LIFETIME);
+            // Looked at last: it costs a look at the disk.
+            here + KEPT <= now && self.ends.of(client.as_str()).is_none_or(|ends| ends + KEPT <= now)
         };
-        let unused = registry.clients().filter(|c| c.registered.is_some_and(|at| is_over(&c.id, at)));
-        unused.filter(|c| registry.owned_by(&c.id).is_empty()).map(|c| c.id.clone()).collect()
+        let registered = registry.clients().filter_map(|client| Some((&client.id, client.registered?)));
+        let unused = registered.filter(|(client, _)| registry.owned_by(client).is_empty());
+        unused.filter(|(client, registered)| is_over(client, *registered)).map(|(client, _)| client.clone()).collect()
     }
 }
 

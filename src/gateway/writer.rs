@@ -9,11 +9,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::change::{ChangeError, Job};
+use super::change::{ChangeError, Job, Unavailable};
 use super::{Gateway, Loaded};
 use crate::log::Log;
-use crate::policy::registry::Built;
-use crate::policy::{Draft, EditError, Registry};
+use crate::policy::{Draft, Registry};
 use crate::shutdown::Shutdown;
 use crate::store::{ConfigFile, Locked, Reloaded, StoreError};
 use crate::time::Timestamp;
@@ -21,12 +20,16 @@ use crate::wire::config::{self, Change, Problem, Settings, Severity};
 
 /// How often the file is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How often a text that was refused is tried again: what it needs of files beside it may have come.
+const RETRY: Duration = Duration::from_secs(10);
 /// How often the stop is looked at in between.
 const STEP: Duration = Duration::from_millis(100);
 /// Changes that are stored together.
 const BATCH: usize = 256;
 /// How often a change is begun again because somebody else has changed the file meanwhile.
 const TRIES: usize = 3;
+/// Bytes up to which changes over REST let the file grow.
+const LARGEST: usize = 32 * 1024 * 1024;
 
 /// Follows the file, and changes it, until the stop.
 pub struct Writer {
@@ -46,21 +49,26 @@ pub struct Writer {
 enum Failure {
     /// The file is not as it was read; a fresh start may help.
     Changed,
-    /// The reason, for whoever asked.
-    Reason(String),
+    /// The file cannot be used or replaced.
+    File(Unavailable),
+    /// One of the changes cannot be made to this text.
+    Edit(Unavailable),
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self::Reason(error.to_string())
+        Self::File(error.into())
     }
 }
+
+/// What became of each of several changes.
+type Outcomes = Vec<Result<(), ChangeError>>;
 
 impl Writer {
     /// Looks at the file once a second, and changes it when asked to, until the stop.
     pub fn run(mut self, stop: &Shutdown) {
         let mut retired: Vec<Arc<Registry>> = Vec::new();
-        let mut looked = Instant::now();
+        let (mut looked, mut tried) = (Instant::now(), Instant::now());
         loop {
             match self.jobs.recv_timeout(STEP) {
                 Ok(first) => retired.extend(self.change(first)),
@@ -69,8 +77,11 @@ impl Writer {
             }
             if looked.elapsed() >= INTERVAL {
                 looked = Instant::now();
-                if self.file.looks_changed() {
-                    retired.extend(self.reload());
+                let again = self.is_refused() && tried.elapsed() >= RETRY;
+                if again || self.file.looks_changed() {
+                    tried = Instant::now();
+                    let reloaded = self.file.reload(again);
+                    retired.extend(self.take(reloaded).ok().flatten());
                 }
                 // Dropped here, and not by whichever request happens to be the last to hold one.
                 retired.retain(|registry| Arc::strong_count(registry) > 1);
@@ -78,46 +89,58 @@ impl Writer {
         }
     }
 
-    /// Loads the file; returns the registry that it replaced, if it did.
-    fn reload(&mut self) -> Option<Arc<Registry>> {
-        let reloaded = self.file.reload();
-        self.take(reloaded).ok().flatten()
+    /// Whether a newer text than the one in force was refused.
+    fn is_refused(&self) -> bool {
+        self.gateway.loaded().refused.is_some()
     }
 
     /// Puts in force what came of reading the file again; what cannot be used is told and the last good one stays.
     ///
     /// # Errors
     /// The reason why the newest text is not in force.
-    fn take(&mut self, reloaded: Result<Reloaded, StoreError>) -> Result<Option<Arc<Registry>>, String> {
-        let kept = Timestamp(self.gateway.loaded().at);
+    fn take(&mut self, reloaded: Result<Reloaded, StoreError>) -> Result<Option<Arc<Registry>>, Unavailable> {
         let built = match reloaded {
             Ok(Reloaded::Built(built)) => built,
             Ok(Reloaded::Same) => return self.gateway.loaded().refused.map_or(Ok(None), Err),
-            Ok(Reloaded::Empty) => {
-                self.log.warn("configuration empty", |r| _ = r.field("keeping", kept));
-                return Err(format!("{} is empty; the configuration of {kept} stays in force", self.name()));
-            }
-            Err(error) => {
-                self.log.error("configuration unreadable", |r| _ = r.field("reason", &error).field("keeping", kept));
-                return Err(error.to_string());
-            }
+            Ok(Reloaded::Empty) => return Err(self.refuse("configuration empty", self.empty(), Vec::new())),
+            Err(error) => return Err(self.refuse("configuration unreadable", error.into(), Vec::new())),
         };
-        report(&self.log, &self.name(), &built);
         let Some(registry) = built.registry else {
-            let errors = built.problems.iter().filter(|p| p.severity == Severity::Error).count();
-            self.log.error("configuration refused", |r| _ = r.number("problems", errors as u64).field("keeping", kept));
-            let reason = self.first_error(&built.problems);
-            self.gateway.set_loaded(|loaded| {
-                loaded.refused = Some(reason.clone());
-                loaded.problems = built.problems;
-            });
-            return Err(reason);
+            let reason = Unavailable::of_text(self.first_error(&built.problems));
+            return Err(self.refuse("configuration refused", reason, built.problems));
         };
+        report(&self.log, &self.name(), &built.problems);
         self.tell_of_restart(self.gateway.snapshot().registry().settings(), registry.settings());
         self.log.info("configuration loaded", |r| {
             r.number("clients", registry.clients().len() as u64).number("servers", registry.servers().len() as u64);
         });
         Ok(Some(self.publish(registry, built.problems)))
+    }
+
+    /// Keeps the configuration in force, and says once why.
+    fn refuse(&self, event: &str, reason: Unavailable, problems: Vec<Problem>) -> Unavailable {
+        let loaded = self.gateway.loaded();
+        if loaded.refused.as_ref() != Some(&reason) || loaded.problems != problems {
+            report(&self.log, &self.name(), &problems);
+            let errors = problems.iter().filter(|p| p.severity == Severity::Error).count();
+            self.log.error(event, |r| {
+                match errors {
+                    0 => r.field("reason", reason.whole()),
+                    _ => r.number("problems", errors as u64),
+                }
+                .field("keeping", Timestamp(loaded.at));
+            });
+            self.gateway.set_loaded(|loaded| {
+                loaded.refused = Some(reason.clone());
+                loaded.problems = problems;
+            });
+        }
+        reason
+    }
+
+    /// What is said of a file with nothing in it.
+    fn empty(&self) -> Unavailable {
+        Unavailable::of_text(format!("{} is empty", self.name()))
     }
 
     fn publish(&self, registry: Registry, problems: Vec<Problem>) -> Arc<Registry> {
@@ -156,53 +179,69 @@ impl Writer {
         jobs.extend(self.jobs.try_iter().take(BATCH - 1));
         let begun = Instant::now();
         let mut retired = Vec::new();
-        let mut outcomes = Err("the file was changed by somebody else each time; try again".to_owned());
-        for _ in 0..TRIES {
-            match self.store(&jobs, &mut retired) {
-                Ok(done) => outcomes = Ok(done),
-                Err(Failure::Changed) => continue,
-                Err(Failure::Reason(reason)) => outcomes = Err(reason),
-            }
-            break;
-        }
-        if let Err(reason) = &outcomes {
-            self.log.error("configuration not changed", |r| _ = r.field("reason", reason));
-        }
+        let outcomes = self.make(&jobs, &mut retired);
         self.log.debug("changes answered", |r| {
             r.number("changes", jobs.len() as u64).number("ms", begun.elapsed().as_millis() as u64);
         });
-        let mut outcomes = outcomes.map(Vec::into_iter);
-        for job in jobs {
-            job.answer(match &mut outcomes {
-                Ok(outcomes) => outcomes.next().unwrap_or(Ok(())).map_err(ChangeError::Refused),
-                Err(reason) => Err(ChangeError::Unavailable(reason.clone())),
-            });
+        for (job, outcome) in jobs.into_iter().zip(outcomes) {
+            job.answer(outcome);
         }
         retired
     }
 
+    /// Makes changes together; one by one where one of them cannot be made, so that it fails alone.
+    fn make(&mut self, jobs: &[Job], retired: &mut Vec<Arc<Registry>>) -> Outcomes {
+        let mut failure = Failure::Changed;
+        for _ in 0..TRIES {
+            match self.store(jobs, retired) {
+                Ok(outcomes) => return outcomes,
+                Err(Failure::Changed) => {}
+                Err(Failure::Edit(_)) if jobs.len() > 1 => {
+                    return jobs.chunks(1).flat_map(|job| self.make(job, retired)).collect();
+                }
+                Err(other) => {
+                    failure = other;
+                    break;
+                }
+            }
+        }
+        let reason = match failure {
+            Failure::Changed => Unavailable::plain("the file was changed by somebody else each time; try again"),
+            Failure::File(reason) | Failure::Edit(reason) => reason,
+        };
+        self.log.error("configuration not changed", |r| _ = r.field("reason", reason.whole()));
+        jobs.iter().map(|_| Err(ChangeError::Unavailable(reason.clone()))).collect()
+    }
+
     /// One try: everything that is allowed of the changes is on the disk and in force when this returns.
-    fn store(&mut self, jobs: &[Job], retired: &mut Vec<Arc<Registry>>) -> Result<Vec<Result<(), EditError>>, Failure> {
+    fn store(&mut self, jobs: &[Job], retired: &mut Vec<Arc<Registry>>) -> Result<Outcomes, Failure> {
         let lock = self.file.lock()?;
-        let newest = self.file.newest();
-        retired.extend(self.take(newest).map_err(Failure::Reason)?);
+        let newest = self.file.newest(self.is_refused());
+        retired.extend(self.take(newest).map_err(Failure::File)?);
         let snapshot = self.gateway.snapshot();
         let mut draft = Draft::new(snapshot.registry());
-        let outcomes = jobs.iter().map(|job| draft.apply(job.edit())).collect();
+        let mut apply =
+            |job: &Job| job.authority().still_holds(snapshot.registry()).and_then(|()| draft.apply(job.edit()));
+        let outcomes = jobs.iter().map(|job| apply(job).map_err(ChangeError::Refused)).collect();
         retired.extend(self.write(&lock, &draft.finish())?);
         Ok(outcomes)
     }
 
     /// Stores changes of the text that is in force; returns the registry that was replaced, if anything was changed.
     fn write(&mut self, lock: &Locked, changes: &[Change]) -> Result<Option<Arc<Registry>>, Failure> {
-        let refuse = |reason: String| Failure::Reason(format!("{}: {reason}", self.name()));
+        let refuse = |reason: String| Failure::Edit(Unavailable::of_text(format!("{}: {reason}", self.name())));
         let text = config::edit(self.file.text(), changes).map_err(|e| refuse(e.to_string()))?;
         if text == self.file.text() {
             return Ok(None);
         }
+        if text.len() > LARGEST && text.len() > self.file.text().len() {
+            return Err(Failure::Edit(Unavailable::plain(
+                "the configuration file is as large as it may become, 32 MiB",
+            )));
+        }
         let built = self.file.build(&text);
         let Some(registry) = built.registry else {
-            return Err(Failure::Reason(self.first_error(&built.problems)));
+            return Err(Failure::Edit(Unavailable::of_text(self.first_error(&built.problems))));
         };
         if !self.file.replace(lock, text)? {
             return Err(Failure::Changed);
@@ -217,8 +256,8 @@ impl Writer {
 }
 
 /// Writes every problem of a configuration to the log.
-pub fn report(log: &Log, file: &str, built: &Built) {
-    for problem in &built.problems {
+pub fn report(log: &Log, file: &str, problems: &[Problem]) {
+    for problem in problems {
         match problem.severity {
             Severity::Error => log.error("configuration problem", |r| _ = r.field("problem", problem.display(file))),
             Severity::Warning => log.warn("configuration warning", |r| _ = r.field("problem", problem.display(file))),

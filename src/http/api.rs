@@ -7,7 +7,7 @@ mod error;
 mod origin;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use hyper::body::Bytes;
@@ -17,9 +17,9 @@ use hyper::{Response, StatusCode};
 use self::error::ApiError;
 pub(super) use self::origin::Registrations;
 use super::response::{Body, json};
-use crate::gateway::{self, Gateway, Granted, SeenServer, Snapshot, TOKEN_LIFETIME};
+use crate::gateway::{self, Authority, Gateway, Granted, SeenServer, Snapshot, TOKEN_LIFETIME};
 use crate::policy::registry::{Grant, Patterns, Who};
-use crate::policy::{Caller, ClientId, Edit, Registry, ServerId};
+use crate::policy::{Caller, ClientId, Edit, EditError, Registry, ServerId};
 use crate::time::Timestamp;
 use crate::wire::config::{Place, Severity};
 use crate::wire::mcp::ProtocolVersion;
@@ -108,19 +108,19 @@ pub(super) async fn register_client(
     registrations: &Registrations,
     peer: IpAddr,
     headers: &HeaderMap,
-    open: bool,
+    listen: SocketAddr,
 ) -> Response<Body> {
     let serve = async {
         no_query(&call)?;
         let label = rest::register_client(&call.body)?;
-        if !open {
-            return Err(ApiError::Closed);
-        }
         let settings = call.snapshot.registry().settings();
+        if !settings.registration_open(listen) {
+            return Err(EditError::Closed.into());
+        }
         let address = origin::address_of(peer, headers, &settings.trusted_proxies);
         let most = settings.limits.registrations_per_minute;
         registrations.note(address, call.now, most).map_err(ApiError::TooOften)?;
-        Ok(token(&call.gateway.register_client(label, call.now).await?))
+        Ok(token(&call.gateway.register_client(label, listen, call.now).await?))
     };
     finish(serve.await)
 }
@@ -131,7 +131,7 @@ pub(super) async fn serve(call: Call<'_>, endpoint: Endpoint, caller: &Caller) -
         return finish(Err(ApiError::Overloaded));
     };
     let served = match endpoint {
-        Endpoint::RegisterClient => Err(ApiError::Closed),
+        Endpoint::RegisterClient => Err(EditError::Closed.into()),
         Endpoint::RefreshToken => refresh_token(&call, caller),
         Endpoint::RegisterServer => register_server(&call, caller).await,
         Endpoint::UnregisterServer => unregister_server(&call, caller).await,
@@ -144,7 +144,7 @@ pub(super) async fn serve(call: Call<'_>, endpoint: Endpoint, caller: &Caller) -
         Endpoint::Servers => servers(&call, caller),
         Endpoint::UnregisterClient => unregister_client(&call, caller).await,
     };
-    finish(served)
+    finish(served.map_err(|error| if is_admin(&call, caller) { error.in_full() } else { error }))
 }
 
 fn finish(served: Served) -> Response<Body> {
@@ -185,6 +185,10 @@ fn parameters<const N: usize>(call: &Call<'_>, names: [&str; N]) -> Result<[Opti
     Ok(values)
 }
 
+async fn change(call: &Call<'_>, caller: &Caller, edit: Edit) -> Result<(), ApiError> {
+    Ok(call.gateway.change(edit, Authority::Caller(caller.clone())).await?)
+}
+
 fn is_admin(call: &Call<'_>, caller: &Caller) -> bool {
     call.snapshot.registry().client(caller.client()).is_some_and(|client| client.admin)
 }
@@ -204,14 +208,14 @@ async fn register_server(call: &Call<'_>, caller: &Caller) -> Served {
     no_query(call)?;
     let server = rest::register_server(&call.body)?;
     call.gateway.check_address(&call.snapshot, caller.client(), &server).map_err(ApiError::Address)?;
-    let id = call.gateway.register_server(caller.client().clone(), server).await?;
+    let id = call.gateway.register_server(caller, server).await?;
     Ok(ok(&answer::ServerName { server_id: id.as_str() }))
 }
 
 async fn unregister_server(call: &Call<'_>, caller: &Caller) -> Served {
     no_query(call)?;
     let server = ServerId::new(&rest::id(&call.body, "server_id")?);
-    call.gateway.change(Edit::RemoveServer { by: caller.client().clone(), server: server.clone() }).await?;
+    change(call, caller, Edit::RemoveServer { by: caller.client().clone(), server: server.clone() }).await?;
     Ok(done(format!("Successfully unregistered server '{server}'")))
 }
 
@@ -223,14 +227,14 @@ async fn update_access(call: &Call<'_>, caller: &Caller) -> Served {
         name => Who::Client(ClientId::new(name)),
     };
     let access = update.access.into_iter().map(|(server, tools)| (ServerId::new(&server), tools)).collect();
-    call.gateway.change(Edit::SetAccess { by: caller.client().clone(), client: client.clone(), access }).await?;
+    change(call, caller, Edit::SetAccess { by: caller.client().clone(), client: client.clone(), access }).await?;
     Ok(done(format!("Successfully updated access control for client '{client}'")))
 }
 
 async fn unregister_client(call: &Call<'_>, caller: &Caller) -> Served {
     no_query(call)?;
     let client = ClientId::new(&rest::id(&call.body, "client_id")?);
-    call.gateway.change(Edit::RemoveClient { by: caller.client().clone(), client: client.clone() }).await?;
+    change(call, caller, Edit::RemoveClient { by: caller.client().clone(), client: client.clone() }).await?;
     Ok(done(format!("Successfully unregistered client '{client}'")))
 }
 

@@ -285,14 +285,13 @@ impl Worker {
                 access.client = caller.as_ref().map(|caller| caller.client().clone());
                 method()?;
                 let body = self.api_body(endpoint, &snapshot, &parts.headers, body).await?;
-                let open = settings.registration_open(self.address);
                 let query = parts.uri.query();
                 let call = api::Call { gateway: &self.gateway, snapshot: snapshot.clone(), query, body, now };
                 Ok(match caller {
                     Some(caller) => api::serve(call, endpoint, &caller).await,
                     None => {
                         let peer = arrived.peer.ip();
-                        api::register_client(call, &self.registrations, peer, &parts.headers, open).await
+                        api::register_client(call, &self.registrations, peer, &parts.headers, self.address).await
                     }
                 })
             }

@@ -81,7 +81,9 @@ pub struct Match {
 
 impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pattern `{}` for `{}` at {}", self.pattern, self.by, self.place)
+        // SECURITY: the file may have been written by a client.
+        let (pattern, by) = (self.pattern.escape_debug(), self.by.as_str().escape_debug());
+        write!(f, "pattern `{pattern}` for `{by}` at {}", self.place)
     }
 }
 

@@ -11,6 +11,9 @@ use std::time::Duration;
 use super::registry::{ClientId, Registry, ServerId, Who};
 use crate::wire::config::{Change, Limits};
 
+/// Bytes of patterns that a registered owner may have in the file altogether.
+const MOST_GRANTED: usize = 64 * 1024;
+
 /// What somebody wants changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
@@ -85,6 +88,8 @@ impl fmt::Debug for NewServer {
 pub enum EditError {
     /// Whoever asks is no client any more.
     Stranger,
+    /// Clients do not register themselves here.
+    Closed,
     /// It owns no server on which it could grant something.
     OwnsNothing,
     /// Some of the servers are not its own, or do not exist, which reads the same.
@@ -117,6 +122,7 @@ impl fmt::Display for EditError {
         let list = |ids: &[ServerId]| ids.iter().map(ServerId::as_str).collect::<Vec<_>>().join(", ");
         match self {
             Self::Stranger => f.write_str("Invalid authentication token"),
+            Self::Closed => f.write_str("Registration is closed; ask the operator for a token"),
             Self::OwnsNothing => f.write_str("You don't own any servers to grant access to"),
             Self::NotOwned { foreign, owned } => {
                 let (foreign, owned) = (list(foreign), list(owned));
@@ -138,7 +144,7 @@ impl fmt::Display for EditError {
                     "The name '{server}' is taken: it occurs in [mcp_servers] or [allow]; choose another, or none"
                 )
             }
-            Self::TooMany(what, limit) => write!(f, "There are {limit} {what} already, which is the limit"),
+            Self::TooMany(what, limit) => write!(f, "There may be {limit} {what} and no more"),
             Self::InUse => f.write_str("The client owns servers"),
         }
     }
@@ -155,6 +161,8 @@ pub struct Draft<'a> {
     /// Servers that came, in order, each with its owner.
     added: Vec<(ServerId, ClientId)>,
     removed: HashSet<ServerId>,
+    /// Bytes of patterns that owners have put in.
+    granted: HashMap<ClientId, usize>,
     /// Clients and servers created over REST.
     registered_clients: usize,
     registered_servers: usize,
@@ -170,6 +178,7 @@ impl<'a> Draft<'a> {
             clients: HashMap::new(),
             added: Vec::new(),
             removed: HashSet::new(),
+            granted: HashMap::new(),
             registered_clients: registry.clients().filter(|client| client.registered.is_some()).count(),
             registered_servers: registry.servers().filter(|server| server.registered_by.is_some()).count(),
         }
@@ -305,11 +314,34 @@ impl<'a> Draft<'a> {
                 self.is_registered(client).ok_or_else(|| EditError::NoSuchClient(client.clone()))?;
             }
         }
+        self.check_granted(by, client, access, &owned)?;
         for server in owned {
             let tools = access.iter().find(|(id, _)| *id == server).map(|(_, tools)| tools.clone()).unwrap_or_default();
             let (server, client) = (server.as_str().to_owned(), client.as_str().to_owned());
             self.changes.push(Change::SetTools { server, client, tools });
         }
+        Ok(())
+    }
+
+    /// SECURITY: strangers must not make the operator's file too large to be read.
+    fn check_granted(
+        &mut self,
+        by: &ClientId,
+        client: &Who,
+        access: &[(ServerId, Vec<String>)],
+        owned: &[ServerId],
+    ) -> Result<(), EditError> {
+        if self.is_registered(by) != Some(true) {
+            return Ok(());
+        }
+        let others = owned.iter().flat_map(|server| self.registry.grants_on(server)).filter(|(who, _)| *who != client);
+        let there: usize = others.flat_map(|(_, grant)| grant.tools.texts()).map(str::len).sum();
+        let new: usize = access.iter().flat_map(|(_, tools)| tools).map(String::len).sum();
+        let drafted = self.granted.entry(by.clone()).or_default();
+        if there + *drafted + new > MOST_GRANTED {
+            return Err(EditError::TooMany("bytes of patterns", MOST_GRANTED));
+        }
+        *drafted += new;
         Ok(())
     }
 
@@ -557,13 +589,33 @@ max_registered_servers = 3
 
     #[test]
     fn there_are_only_so_many() {
-        check(&[add_client("x")], &add_client("y"), Err("There are 3 registered clients already, which is the limit"));
+        check(&[add_client("x")], &add_client("y"), Err("There may be 3 registered clients and no more"));
         check(&[add_client("x"), remove_client("dave", "dave")], &add_client("y"), Ok(()));
         let two = [add_server("bob", "1"), add_server("bob", "2")];
-        check(&two, &add_server("bob", "3"), Err("There are 2 servers of yours already, which is the limit"));
-        check(&two, &add_server("dave", "3"), Err("There are 3 registered servers already, which is the limit"));
+        check(&two, &add_server("bob", "3"), Err("There may be 2 servers of yours and no more"));
+        check(&two, &add_server("dave", "3"), Err("There may be 3 registered servers and no more"));
         let fewer = [two.as_slice(), &[remove_server("bob", "1")]].concat();
         check(&fewer, &add_server("dave", "3"), Ok(()));
+    }
+
+    #[test]
+    fn strangers_cannot_fill_the_file_with_patterns() {
+        let fill = |by: &str, client: &str, server: &str, bytes: usize| {
+            let client = Who::Client(ClientId::new(client));
+            Edit::SetAccess {
+                by: ClientId::new(by),
+                client,
+                access: vec![(ServerId::new(server), vec!["x".repeat(bytes)])],
+            }
+        };
+        let half = MOST_GRANTED / 2;
+        check(&[], &fill("carol", "bob", "carols", MOST_GRANTED), Ok(()));
+        let too_many = "There may be 65536 bytes of patterns and no more";
+        check(&[], &fill("carol", "bob", "carols", MOST_GRANTED + 1), Err(too_many));
+        let before = [fill("carol", "bob", "carols", half)];
+        check(&before, &fill("carol", "dave", "carols", half), Ok(()));
+        check(&before, &fill("carol", "dave", "carols", half + 1), Err(too_many));
+        check(&[], &fill("alice", "bob", "alices", 2 * MOST_GRANTED), Ok(()));
     }
 
     #[test]

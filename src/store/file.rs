@@ -99,14 +99,14 @@ impl ConfigFile {
         Ok(locked)
     }
 
-    /// Reads the file if it says something else than the text that was read last.
+    /// Reads the file if it says something else than the text that was read last, or `again` if not.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn newest(&mut self) -> Result<Reloaded, StoreError> {
+    pub fn newest(&mut self, again: bool) -> Result<Reloaded, StoreError> {
         match self.read() {
-            Ok(text) if text == self.text => Ok(Reloaded::Same),
-            _ => self.reload(),
+            Ok(text) if text == self.text && !again => Ok(Reloaded::Same),
+            _ => self.reload(again),
         }
     }
 
@@ -129,11 +129,11 @@ impl ConfigFile {
         }
     }
 
-    /// Reads the file again, once it has rested.
+    /// Reads the file again, once it has rested; `again` builds a registry even from the text that was read last.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn reload(&mut self) -> Result<Reloaded, StoreError> {
+    pub fn reload(&mut self, again: bool) -> Result<Reloaded, StoreError> {
         let mut before = self.identity();
         for _ in 0..SETTLE_TRIES {
             std::thread::sleep(SETTLE);
@@ -147,7 +147,7 @@ impl ConfigFile {
             }
             self.seen = after;
             let text = text?;
-            if text == self.text {
+            if text == self.text && !again {
                 return Ok(Reloaded::Same);
             }
             if text.is_empty() {
@@ -220,10 +220,10 @@ mod tests {
         assert!(!file.looks_changed());
         fs::write(&path, "[clients.b]\nauth_token = \"1\"\n# more\n").unwrap();
         assert!(file.looks_changed());
-        assert!(matches!(file.reload().unwrap(), Reloaded::Built(built) if built.registry.is_some()));
+        assert!(matches!(file.reload(false).unwrap(), Reloaded::Built(built) if built.registry.is_some()));
         fs::remove_file(&path).unwrap();
         assert!(file.looks_changed());
-        assert!(file.reload().is_err());
+        assert!(file.reload(false).is_err());
         assert!(!file.looks_changed(), "a file that is gone is reported once");
         fs::remove_dir_all(folder).unwrap();
     }
@@ -239,7 +239,7 @@ mod tests {
             fs::write(folder.join("new"), text).unwrap();
             fs::rename(folder.join("new"), &path).unwrap();
             assert!(file.looks_changed());
-            match file.reload().unwrap() {
+            match file.reload(false).unwrap() {
                 Reloaded::Same => assert!(!empty, "{text:?}"),
                 Reloaded::Empty => assert!(empty, "{text:?}"),
                 Reloaded::Built(_) => panic!("{text:?} is loaded"),
@@ -267,11 +267,11 @@ mod tests {
                     std::thread::sleep(Duration::from_millis(5));
                 }
             });
-            assert!(matches!(file.reload().unwrap(), Reloaded::Same));
+            assert!(matches!(file.reload(false).unwrap(), Reloaded::Same));
             assert!(file.looks_changed(), "it is looked at again");
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
-        assert!(matches!(file.reload().unwrap(), Reloaded::Built(_)));
+        assert!(matches!(file.reload(false).unwrap(), Reloaded::Built(_)));
         fs::remove_dir_all(folder).unwrap();
     }
 

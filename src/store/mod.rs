@@ -3,6 +3,7 @@
 //! Knows files; what is in them is read by `wire::config` and judged by `policy`. Nothing outside this module and the
 //! journal may assume that there is one writer.
 
+mod ends;
 mod file;
 mod replace;
 mod secret;
@@ -11,6 +12,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use self::ends::TokenEnds;
 pub use self::file::{ConfigFile, Reloaded};
 pub use self::replace::Locked;
 pub use self::secret::load_or_create as load_secret;

@@ -19,6 +19,9 @@ const ABANDONED: Duration = Duration::from_secs(60);
 const HINT_FOLDER: &str = "the folder has to be writable for the gateway, because the file is replaced as a whole";
 const HINT_MOUNT: &str = "the file is replaced as a whole; mount its folder instead of the single file, and writable";
 const HINT_OWNER: &str = "give the file to the user the gateway runs as, which then replaces it";
+const HINT_READ_ONLY: &str = "the file is read-only; give the gateway's user the right to write to it";
+const HINT_LOCK_FILE: &str =
+    "give the lock file to the group of everybody who runs a gateway on the file, or remove it";
 const HINT_LOCK: &str = "another gateway is changing the file, or hangs; see who holds the lock with `fuser`";
 
 /// Holds the lock on a file that is to be replaced: the file's name and `.lock` behind it. It ends with the process.
@@ -39,7 +42,10 @@ impl Locked {
         let path = PathBuf::from(name);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let lock = options.open(&path).map_err(|e| failed("open", &path, e))?;
+        let lock = options.open(&path).map_err(|e| match path.exists() {
+            true => StoreError::new("open", &path, e).with_hint(HINT_LOCK_FILE),
+            false => failed("open", &path, e),
+        })?;
         let begun = Instant::now();
         loop {
             match lock.try_lock() {
@@ -96,7 +102,7 @@ pub(super) fn replace(lock: &Locked, expected: &str, text: &str) -> Result<(), R
     // SECURITY: `create_new` follows no link and takes over no file that somebody has put there.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary.0);
     let file = file.map_err(|e| failed("write beside", target, e))?;
-    let old = fs::metadata(target).map_err(|e| StoreError::new("read", target, e))?;
+    let old = writable(target)?;
     let filled = (&file).write_all(text.as_bytes()).and_then(|()| like(&file, &old)).and_then(|()| file.sync_all());
     filled.map_err(|e| failed("write beside", target, e))?;
     // As late as can be: what somebody writes from here to the next line is lost, and nothing else.
@@ -112,6 +118,20 @@ pub(super) fn replace(lock: &Locked, expected: &str, text: &str) -> Result<(), R
             .with_hint("the new text is in the file, but may be lost with the power")
     })?;
     Ok(())
+}
+
+/// A file that may be written to. The rename would not ask, but an operator who takes that right away means it, and root
+/// is asked as well.
+fn writable(target: &Path) -> Result<Metadata, StoreError> {
+    let file = OpenOptions::new().write(true).open(target);
+    let old = file.and_then(|file| file.metadata()).and_then(|old| match old.mode() & 0o222 {
+        0 => Err(io::Error::new(ErrorKind::PermissionDenied, "the file is read-only")),
+        _ => Ok(old),
+    });
+    old.map_err(|e| match e.kind() {
+        ErrorKind::PermissionDenied => StoreError::new("replace", target, e).with_hint(HINT_READ_ONLY),
+        _ => failed("replace", target, e),
+    })
 }
 
 /// Gives a file the mode and the owner of another.
@@ -246,6 +266,16 @@ mod tests {
         }
         assert_eq!(folder.names(), ["config.toml", "config.toml.lock"]);
         assert_eq!(fs::metadata(folder.0.join("config.toml.lock")).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_read_only_file_is_left_alone_even_by_root() {
+        let folder = Folder::new();
+        let path = folder.with("config.toml", "old");
+        fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
+        let text = refused(put(&path, "old", "new"));
+        assert!(text.contains("\nhint: the file is read-only; give the gateway's user the right"), "{text}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
     }
 
     #[test]

@@ -22,9 +22,10 @@ const LONGEST_SERVER: usize = 40;
 /// Longest pattern, in bytes, as in the file; and how many a list may have.
 const LONGEST_PATTERN: usize = 1024;
 const MOST_PATTERNS: usize = 1_000;
-/// Most headers of a server, and longest URL and header value, in bytes.
+/// Most headers of a server, longest URL and header value, and all of the headers together, in bytes.
 const MOST_HEADERS: usize = 32;
 const LONGEST_VALUE: usize = 4096;
+const LONGEST_HEADERS: usize = 8192;
 
 /// Why a body cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +152,10 @@ fn patterns(server: &str, value: Value) -> Result<Vec<String>, BodyError> {
         return Err(shape(&path, format!("expected at most {MOST_PATTERNS} patterns, found {}", items.len())));
     }
     let pattern = |item| match item {
+        // SECURITY: no name has one, and they would forge lines where patterns are shown.
+        Value::Text(text) if text.contains(is_unseen) => {
+            Err(shape(&path, "expected patterns without control characters"))
+        }
         Value::Text(text) if text.len() <= LONGEST_PATTERN => Ok(text),
         Value::Text(_) => {
             Err(shape(&path, format!("expected patterns of at most {LONGEST_PATTERN} bytes, found a longer one")))
@@ -189,6 +194,10 @@ fn headers(value: Option<Value>) -> Result<Vec<(String, String)>, BodyError> {
         }
         read.push((name, short(&path, value)?));
     }
+    let bytes: usize = read.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > LONGEST_HEADERS {
+        return Err(shape("headers", format!("expected at most {LONGEST_HEADERS} bytes, found {bytes}")));
+    }
     Ok(read)
 }
 
@@ -202,12 +211,19 @@ fn server_name(text: String) -> Result<String, BodyError> {
 }
 
 fn name(path: &str, text: String, longest: usize) -> Result<String, BodyError> {
-    let fits = !text.is_empty() && text.chars().count() <= longest && !text.contains(char::is_control);
+    let fits = !text.is_empty() && text.chars().count() <= longest && !text.contains(is_unseen);
     if fits {
         Ok(text)
     } else {
         Err(shape(path, format!("expected 1 to {longest} characters, none of them a control character")))
     }
+}
+
+/// Characters that control how what stands around them is shown: control characters, line separators, and those that
+/// turn the direction of a text.
+fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn short(path: &str, text: String) -> Result<String, BodyError> {
@@ -357,6 +373,7 @@ mod tests {
         let wrong = "label: expected 1 to 100 characters, none of them a control character";
         refused(register_client, r#"{"label":"a\nb"}"#, wrong);
         refused(register_client, r#"{"label":""}"#, wrong);
+        refused(register_client, r#"{"label":"a\u202eb"}"#, wrong);
         refused(register_client, &format!(r#"{{"label":"{}"}}"#, "ü".repeat(101)), wrong);
     }
 

@@ -25,6 +25,9 @@ VISIBLE = {
 }
 COUNTDOWN_SECONDS = 2
 
+# What the answers to the commands that the demo prints have in them.
+SHOWN = {"/mcp": '"result":', "/explain": '"verdict":"no"', "/update_access_control": '"Successfully updated'}
+
 
 class Answer(NamedTuple):
     """The answer to a POST: its messages, each with the time at which it arrived."""
@@ -86,7 +89,8 @@ async def leg(world: World) -> None:
     for command in re.findall(r"^  (curl (?:.*\\\n)*.*)$", processes.log("demo"), re.MULTILINE):
         async with report.check(f"demo: this printed command works: …{command[-50:]}"):
             done = await asyncio.to_thread(subprocess.run, ["sh", "-c", command], capture_output=True, text=True)
-            assert done.returncode == 0 and '"result":' in done.stdout, done
+            path = next(path for path in SHOWN if f"{url.removesuffix('/mcp')}{path}" in command)
+            assert done.returncode == 0 and SHOWN[path] in done.stdout, done
     async with report.check("demo: no token and a wrong one are answered 401"):
         for token in (None, "wrong"):
             equal((await asyncio.to_thread(post, url, token, "tools/list", {})).status, 401)

@@ -136,10 +136,10 @@ fn listed_means_callable_means_explained_yes() {
                 assert_eq!(explained["server"].as_str(), server, "{name} {tool}\n{text}");
                 match server {
                     Some(server) => {
-                        assert!(client.text(tool).starts_with(&format!("{server}:")), "{name} {tool}\n{text}")
+                        assert!(client.text(tool).starts_with(&format!("{server}:")), "{name} {tool}\n{text}");
                     }
                     None => {
-                        assert_eq!(client.error(tool), (-32602, format!("unknown tool: `{tool}`")), "{name}\n{text}")
+                        assert_eq!(client.error(tool), (-32602, format!("unknown tool: `{tool}`")), "{name}\n{text}");
                     }
                 }
                 if server.is_some() { yes += 1 } else { no += 1 }

@@ -123,7 +123,7 @@ fn a_hand_edit_is_in_force_with_the_change_that_follows_it() {
 #[test]
 fn a_file_that_does_not_parse_is_told_and_left_alone() {
     let upstream = Plan::new("a").start();
-    let harness = Harness::start(&owned_by_alice(&[("s", &upstream)]));
+    let harness = Harness::start(&(with_admin() + &server("s", "alice", &upstream, "")));
     let good = harness.config();
     for (broken, reason) in
         [("[clients", "config.toml:"), ("[clients.x]\nwhat = 1\n", "clients.x.what: unknown key"), ("", "is empty")]
@@ -133,8 +133,11 @@ fn a_file_that_does_not_parse_is_told_and_left_alone() {
             harness.client(ALICE).refused("/update_access_control", &grant("bob", json!({ "s": "*" })));
         assert!(status == 503 && detail.starts_with("The configuration cannot be changed now: "), "{detail}");
         assert!(detail.contains(reason), "{detail}");
-        // Again, now that the broken text has been seen before.
-        assert_eq!(harness.client("").refused("/register_client", &json!({})).0, 503);
+        // Again, now that the broken text has been seen before; strangers learn nothing of what is in it.
+        let (status, detail) = harness.client("").refused("/register_client", &json!({}));
+        assert!(status == 503 && detail.contains("the configuration file has an error"), "{detail}");
+        assert!(!detail.contains("config.toml") && !detail.contains("clients"), "{detail}");
+        wait_until("it is told", || harness.client(ALICE).get("/status")["config"]["in_force"] == false);
         assert_eq!(harness.config(), broken);
         assert_eq!(harness.client(ALICE).tools(), ["echo"], "the last good one is in force");
     }
@@ -144,18 +147,86 @@ fn a_file_that_does_not_parse_is_told_and_left_alone() {
 
 #[test]
 fn a_file_that_cannot_be_replaced_is_told_with_what_to_do() {
-    let harness = Harness::start(&clients());
+    let upstream = Plan::new("a").start();
+    let harness = Harness::start(&(with_admin() + &server("s", "alice", &upstream, "")));
     // A folder where the lock file should be: nobody can open that, not even root.
     let mut lock = harness.config_path().into_os_string();
     lock.push(".lock");
     fs::create_dir(&lock).unwrap();
+    let (status, detail) = harness.client(ALICE).refused("/update_access_control", &grant("bob", json!({ "s": "*" })));
+    assert!(status == 503 && detail.contains("config.toml.lock: is a directory\nhint: "), "{detail}");
     let (status, detail) = harness.client("").refused("/register_client", &json!({}));
-    assert!(status == 503 && detail.contains("config.toml.lock: is a directory"), "{detail}");
+    assert!(status == 503 && detail.ends_with("cannot be replaced: is a directory"), "{detail}");
     fs::remove_dir(Path::new(&lock)).unwrap();
     register(&harness);
     fs::rename(harness.config_path(), harness.config_path().with_extension("away")).unwrap();
     let (status, detail) = harness.client("").refused("/register_client", &json!({}));
     assert!(status == 503 && detail.contains("no such file"), "{detail}");
+}
+
+#[test]
+fn a_token_that_was_revoked_a_moment_ago_changes_nothing() {
+    let upstream = Plan::new("a").start();
+    let harness = Harness::start(&owned_by_alice(&[("s", &upstream)]));
+    let mut alice = harness.client(ALICE);
+    // Without waiting until the gateway has seen it.
+    fs::write(harness.config_path(), harness.config().replace(ALICE, "alices-new-secret")).unwrap();
+    let answer = alice.rest("POST", "/update_access_control", &grant("bob", json!({ "s": "*" })).to_string());
+    assert_eq!((answer.status(), answer.body.as_str()), (401, r#"{"detail":"Invalid authentication token"}"#));
+    assert!(!harness.config().contains("bob = [\"*\"]"));
+}
+
+#[test]
+fn registration_that_was_closed_a_moment_ago_lets_nobody_in() {
+    let harness = Harness::start(&clients());
+    fs::write(harness.config_path(), format!("{}registration = \"closed\"\n", harness.config())).unwrap();
+    assert_eq!(harness.client("").refused("/register_client", &json!({})).0, 403);
+    assert!(!harness.config().contains("registered ="));
+}
+
+#[test]
+fn a_refused_file_is_tried_again_when_what_it_needs_has_come() {
+    let harness = Harness::start(&clients());
+    let edited = harness.config() + "[clients.dora]\nauth_token_file = \"doras\"\n";
+    fs::write(harness.config_path(), &edited).unwrap();
+    assert_eq!(harness.client("").refused("/register_client", &json!({})).0, 503);
+    fs::write(harness.config_path().with_file_name("doras"), "doras-secret").unwrap();
+    register(&harness);
+    assert_eq!(harness.client("doras-secret").tools(), [""; 0]);
+    assert!(harness.config().starts_with(&edited));
+}
+
+#[test]
+fn a_change_that_cannot_be_made_fails_alone() {
+    let upstream = Plan::new("a").start();
+    // A form in which `t` cannot be taken out.
+    let url = upstream.url();
+    let odd = format!(
+        "mcp_servers = {{ s = {{ url = \"{url}\", from_client = \"bob\" }}, t.url = \"{url}\", t.from_client = \"alice\" }}\n"
+    );
+    let harness = Harness::start(&(odd + &clients()));
+    std::thread::scope(|scope| {
+        for turn in 0..8 {
+            let harness = &harness;
+            scope.spawn(move || {
+                assert_eq!(
+                    harness.client(ALICE).refused("/unregister_mcp_server", &json!({ "server_id": "t" })).0,
+                    503
+                );
+                harness
+                    .client(BOB)
+                    .done("/update_access_control", &grant("charlie", json!({ "s": [format!("tool_{turn}")] })));
+            });
+        }
+    });
+}
+
+#[test]
+fn a_name_that_was_made_up_is_explained_and_forgotten() {
+    let upstream = Plan::new("a").start();
+    let harness = Harness::start(&owned_by_alice(&[("s", &upstream)]));
+    let explained = harness.client(ALICE).get("/explain?client=nobody&server=s&tool=echo");
+    assert_eq!((explained["verdict"].as_str(), explained["rule"].as_str()), (Some("no"), Some("no such client")));
 }
 
 #[test]
@@ -533,7 +604,14 @@ fn a_client_that_nobody_uses_is_removed_after_a_day() {
         |hours: u64| harness.block_on(harness.gateway().collect_clients(seconds() + Duration::from_secs(hours * 3600)));
     collect(24);
     assert!(harness.config().contains(&idle), "its token was good until an hour from now");
+    // Another gateway on the folder, which has never seen the client, knows of its token all the same.
+    let other = harness.second();
+    let ends = |hours: u64| seconds() + Duration::from_secs(hours * 3600);
+    harness.client(&token(&harness, &idle, 0, 48 * 3600)).tools();
     collect(26);
+    other.block_on(other.gateway().collect_clients(ends(26)));
+    assert!(harness.config().contains(&idle), "its token is good for two days");
+    collect(73);
     assert!(!harness.config().contains(&idle));
     assert!(harness.config().contains(&owner) && harness.config().contains("[clients.alice]"));
 }

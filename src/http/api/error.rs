@@ -22,8 +22,6 @@ pub(super) enum ApiError {
     AdminsOnly,
     /// Explanations about others are for their servers' owners and for admins.
     NotAboutOthers,
-    /// Clients do not register themselves here.
-    Closed,
     /// Only registered clients have tokens to refresh.
     NotRefreshable,
     /// As many requests of the client are running as may be.
@@ -34,21 +32,32 @@ pub(super) enum ApiError {
     Address(OutboundError),
     /// The change was not made.
     Change(ChangeError),
+    /// The same where the configuration is what is in the way, with the whole reason.
+    Unavailable(String),
 }
 
 impl ApiError {
+    /// With everything that an admin may know.
+    pub(super) fn in_full(self) -> Self {
+        match self {
+            Self::Change(ChangeError::Unavailable(reason)) => Self::Unavailable(reason.whole().to_owned()),
+            other => other,
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Body(BodyError::NotJson(_)) => StatusCode::BAD_REQUEST,
             Self::Body(BodyError::Shape(_)) | Self::Query(_) | Self::Address(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::AdminsOnly | Self::NotAboutOthers | Self::Closed | Self::NotRefreshable => StatusCode::FORBIDDEN,
+            Self::AdminsOnly | Self::NotAboutOthers | Self::NotRefreshable => StatusCode::FORBIDDEN,
             Self::Overloaded | Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Change(ChangeError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Change(ChangeError::Unavailable(_)) | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Change(ChangeError::Refused(error)) => match error {
                 EditError::Stranger => StatusCode::UNAUTHORIZED,
                 EditError::NoSuchClient(_) => StatusCode::NOT_FOUND,
                 EditError::NameTaken(_) | EditError::InUse => StatusCode::CONFLICT,
-                EditError::OwnsNothing
+                EditError::Closed
+                | EditError::OwnsNothing
                 | EditError::NotOwned { .. }
                 | EditError::NotYours(_)
                 | EditError::Everyone
@@ -84,7 +93,6 @@ impl fmt::Display for ApiError {
             Self::NotAboutOthers => {
                 f.write_str("You may ask about yourself, and about others at a server you own: name it with `server`")
             }
-            Self::Closed => f.write_str("Registration is closed; ask the operator for a token"),
             Self::NotRefreshable => f.write_str(
                 "Only clients that registered themselves have tokens to refresh; yours is the operator's to change",
             ),
@@ -92,6 +100,7 @@ impl fmt::Display for ApiError {
             Self::TooOften(seconds) => write!(f, "Too many registrations from this address, try again in {seconds} s"),
             Self::Address(error) => write!(f, "url: {error}"),
             Self::Change(error) => error.fmt(f),
+            Self::Unavailable(reason) => write!(f, "The configuration cannot be changed now: {reason}"),
         }
     }
 }
@@ -99,6 +108,12 @@ impl fmt::Display for ApiError {
 impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> Self {
         Self::Body(error)
+    }
+}
+
+impl From<EditError> for ApiError {
+    fn from(error: EditError) -> Self {
+        Self::Change(ChangeError::Refused(error))
     }
 }
 

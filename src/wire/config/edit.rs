@@ -105,7 +105,7 @@ pub fn apply(text: &str, changes: &[Change]) -> Result<String, EditError> {
 struct Editor {
     reading: Reading,
     splices: Vec<Splice>,
-    /// Clients and servers that were changed since the text was read.
+    /// Clients, servers and grants that were changed since the text was read.
     touched: HashSet<String>,
 }
 
@@ -115,13 +115,9 @@ impl Editor {
     }
 
     fn change(&mut self, change: &Change) -> Result<(), EditError> {
-        let (name, everywhere) = match change {
-            Change::AddClient { name, .. } => (format!("client {name}"), false),
-            Change::RemoveClient { name } => (format!("client {name}"), true),
-            Change::AddServer { name, .. } | Change::RemoveServer { name } => (format!("server {name}"), false),
-            Change::SetTools { server, .. } => (format!("server {server}"), false),
-        };
-        if self.touched.contains(&name) || (everywhere && !self.splices.is_empty()) {
+        let everywhere = matches!(change, Change::RemoveClient { .. });
+        let met = self.names(change)?.iter().any(|name| self.touched.contains(name));
+        if met || (everywhere && !self.splices.is_empty()) {
             self.read_again()?;
         }
         let mut splices = self.plan(change)?;
@@ -129,9 +125,25 @@ impl Editor {
             self.read_again()?;
             splices = self.plan(change)?;
         }
+        let [_, touched] = self.names(change)?;
+        self.touched.insert(touched);
         self.splices.append(&mut splices);
-        self.touched.insert(name);
         if everywhere { self.read_again() } else { Ok(()) }
+    }
+
+    /// What a change may not meet another change of, and within that what it changes. Grants to several clients on one
+    /// server do not meet, unless the first of them has to make the table.
+    fn names(&self, change: &Change) -> Result<[String; 2], EditError> {
+        let one = |name: String| [name.clone(), name];
+        Ok(match change {
+            Change::AddClient { name, .. } | Change::RemoveClient { name } => one(format!("client {name}")),
+            Change::AddServer { name, .. } | Change::RemoveServer { name } => one(format!("server {name}")),
+            Change::SetTools { server, client, .. } => {
+                let outer = format!("server {server}");
+                let inner = format!("grant {server}\n{client}");
+                if self.reading.entry("allow", server)?.is_some() { [outer, inner] } else { one(outer) }
+            }
+        })
     }
 
     fn read_again(&mut self) -> Result<(), EditError> {
@@ -190,13 +202,17 @@ impl Editor {
             return if tools.is_empty() { Ok(vec![]) } else { reading.add_table("allow", server, &[line]) };
         };
         let Some(grant) = grants.child(&path, client)? else {
-            return if tools.is_empty() { Ok(vec![]) } else { reading.add_entry(&path, grants, client, &list(tools)) };
+            return if tools.is_empty() {
+                Ok(vec![])
+            } else {
+                reading.add_entry(&["allow", server], grants, client, &list(tools))
+            };
         };
         if grant.item.as_table_like().is_none() {
             return if tools.is_empty() {
                 reading.remove_grant(&path, grants, client)
             } else {
-                Ok(vec![Splice::replace(grant.span(), list(tools))])
+                Ok(reading.set_list(grant.item, tools, list))
             };
         }
         let path = join(&path, client);
@@ -204,9 +220,9 @@ impl Editor {
         match grant.child(&path, "tools")? {
             _ if tools.is_empty() && !others => reading.remove_grant(&join("allow", server), grants, client),
             Some(entry) if tools.is_empty() => reading.removal(&join(&path, "tools"), entry),
-            Some(entry) => Ok(vec![Splice::replace(entry.span(), list(tools))]),
+            Some(entry) => Ok(reading.set_list(entry.item, tools, list)),
             None if tools.is_empty() => Ok(vec![]),
-            None => reading.add_entry(&path, grant, "tools", &list(tools)),
+            None => reading.add_entry(&["allow", server, client], grant, "tools", &list(tools)),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use toml_edit::{Document, Item, Key, Table, TableLike, Value};
 
-use super::{EditError, quoted};
+use super::{EditError, quoted, string};
 use crate::wire::config::problem::join;
 
 /// A part of the text and what comes in its place.
@@ -12,7 +12,7 @@ use crate::wire::config::problem::join;
 pub(super) struct Splice {
     range: Range<usize>,
     text: String,
-    /// The section, if it puts in a whole table: several of one section may follow one another.
+    /// The table, if it puts whole lines at its end: several may follow one another.
     table: Option<String>,
 }
 
@@ -140,6 +140,7 @@ impl Reading {
         let is_body = |splice: &Splice| splice.range.end == body.end && splice.range.start <= body.start;
         // A comment that the operator wrote is a reason to keep the header.
         let bare = self.text().get(header.clone()).is_some_and(|line| line.trim_end().ends_with(']'));
+        let bare = bare && self.comments_after(body.end) == body.end;
         let nothing_left = bare && !body.is_empty() && removal.iter().all(is_body);
         Ok(if nothing_left { vec![self.without_table(header.start..body.end)] } else { removal })
     }
@@ -171,25 +172,28 @@ impl Reading {
         Ok(vec![Splice { table, ..Splice::insert(at, text) }])
     }
 
-    /// Puts `name = value` into a table.
+    /// Puts `name = value` into the table that these names lead to.
     pub(super) fn add_entry(
         &self,
-        path: &str,
+        names: &[&str],
         parent: Entry<'_>,
         name: &str,
         value: &str,
     ) -> Result<Vec<Splice>, EditError> {
+        let path =
+            &names.iter().skip(1).fold(names.first().copied().unwrap_or_default().to_owned(), |a, b| join(&a, b));
         let line = format!("{} = {value}", quoted(name));
         let table = match parent.item {
             Item::Table(table) if has_header(table) => {
                 let at = self.body(table).end;
-                return Ok(vec![Splice::insert(at, self.lines_at(at, &line, false))]);
+                let line = Splice::insert(at, self.lines_at(at, &line, false));
+                return Ok(vec![Splice { table: Some(path.clone()), ..line }]);
             }
             Item::Table(table) => table,
             _ => return self.add_member(path, parent, &line),
         };
         // A table of dotted keys, or one that is there only because of tables within it.
-        let Some((keys, value)) = table.get_values().pop() else { return self.add_header(path, table, &line) };
+        let Some((keys, value)) = table.get_values().pop() else { return self.add_header(names, table, &line) };
         let (first, value) = (keys.first().and_then(|key| key.span()), value.span());
         let (Some(first), Some(value)) = (first, value) else { return Err(odd(path)) };
         // The keys that lead to the table stand in front of its own.
@@ -199,9 +203,10 @@ impl Reading {
     }
 
     /// Puts a header of its own for a table that has only tables within it, behind the last of these.
-    fn add_header(&self, path: &str, table: &Table, line: &str) -> Result<Vec<Splice>, EditError> {
-        let at = self.last_line(table).ok_or_else(|| odd(path))?;
-        let text = self.lines_at(at, &format!("[{path}]{}{line}", self.line_end), true);
+    fn add_header(&self, names: &[&str], table: &Table, line: &str) -> Result<Vec<Splice>, EditError> {
+        let header = names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(".");
+        let at = self.last_line(table).ok_or_else(|| odd(&header))?;
+        let text = self.lines_at(at, &format!("[{header}]{}{line}", self.line_end), true);
         Ok(vec![Splice::insert(at, text)])
     }
 
@@ -240,7 +245,7 @@ impl Reading {
     fn table_removal(&self, table: &Table, splices: &mut Vec<Splice>) {
         if has_header(table) {
             let header = self.lines_of(table.span().unwrap_or_default());
-            splices.push(self.without_table(header.start..self.body(table).end));
+            splices.push(self.without_table(header.start..self.comments_after(self.body(table).end)));
         }
         for (_, item) in table.iter() {
             match item {
@@ -263,23 +268,74 @@ impl Reading {
                 "dotted keys within `{ }` cannot be changed; write a table instead",
             ));
         }
-        let text = self.text();
-        let after = text.get(value.end..).unwrap_or_default();
-        let before = text.get(..key.start).unwrap_or_default();
-        let (next, previous) = (after.trim_start(), before.trim_end());
-        let range = if table.len() == 1 && !next.starts_with(',') {
-            key.start..value.end
-        } else if let Some(rest) = next.strip_prefix(',') {
-            key.start..text.len() - rest.trim_start_matches([' ', '\t']).len()
-        } else {
-            previous.trim_end_matches(',').len()..value.end
-        };
-        Ok(vec![Splice::remove(range)])
+        let values = table.get_values().into_iter().filter_map(|(_, value)| value.span());
+        let previous = values.map(|span| span.end).filter(|end| *end <= key.start).max();
+        Ok(vec![match (self.comma_after(value.end), previous) {
+            (Some(end), _) => Splice::remove(self.without_rest(key.start, end)),
+            (None, Some(previous)) => Splice::remove(previous..value.end),
+            (None, None) => Splice::remove(key.start..value.end),
+        }])
+    }
+
+    /// Makes a list of strings say something else. What stays keeps its bytes and its comments, where that can be.
+    pub(super) fn set_list(
+        &self,
+        value: &Item,
+        wanted: &[String],
+        written: impl Fn(&[String]) -> String,
+    ) -> Vec<Splice> {
+        let whole = || vec![Splice::replace(value.span().unwrap_or_default(), written(wanted))];
+        let Some(array) = value.as_array() else { return whole() };
+        let old: Option<Vec<(&str, Range<usize>)>> = array.iter().map(|v| Some((v.as_str()?, v.span()?))).collect();
+        let Some(old) = old else { return whole() };
+        let stays = |text: &str| wanted.iter().any(|pattern| pattern == text);
+        let kept: Vec<&(&str, Range<usize>)> = old.iter().filter(|(text, _)| stays(text)).collect();
+        let in_order =
+            wanted.len() >= kept.len() && kept.iter().zip(wanted).all(|((text, _), pattern)| text == pattern);
+        let (Some((_, last_kept)), Some((_, last)), true) = (kept.last(), old.last(), in_order) else { return whole() };
+        let added: String = wanted.iter().skip(kept.len()).map(|text| format!(", {}", string(text))).collect();
+        let gone = old.iter().filter(|(text, span)| !stays(text) && span.end < last_kept.start);
+        let gone = gone.filter_map(|(_, span)| Some(self.without_rest(span.start, self.comma_after(span.end)?)));
+        let mut splices: Vec<Splice> = gone.map(Splice::remove).collect();
+        if !added.is_empty() || last_kept.end < last.end {
+            splices.push(Splice::replace(last_kept.end..last.end, added));
+        }
+        splices
+    }
+
+    /// The end of the comma that follows a value, comments being skipped; `None` if it is the last without one.
+    fn comma_after(&self, mut at: usize) -> Option<usize> {
+        loop {
+            let rest = self.text().get(at..)?;
+            let next = rest.trim_start();
+            at += rest.len() - next.len();
+            match next.chars().next()? {
+                ',' => return Some(at + 1),
+                '#' => at = self.line_after(at),
+                _ => return None,
+            }
+        }
+    }
+
+    /// A member with its comma and the comment behind it on the line; the whole line if nothing else is on it.
+    fn without_rest(&self, start: usize, end: usize) -> Range<usize> {
+        let rest = self.text().get(end..).unwrap_or_default();
+        let end = end + rest.len() - rest.trim_start_matches([' ', '\t']).len();
+        let line = self.line_start(start);
+        let alone = self.text().get(line..start).is_some_and(|before| before.trim().is_empty());
+        match self.text().get(end..).unwrap_or_default().chars().next() {
+            Some('#' | '\r' | '\n') if alone => line..self.line_after(end),
+            Some('#') => start..end + self.text().get(end..).unwrap_or_default().find(['\r', '\n']).unwrap_or_default(),
+            _ => start..end,
+        }
     }
 
     /// The end of the line on which the last of a table, and of those within it, ends; `None` if none has a header.
+    ///
+    /// SECURITY: the comments at its end are part of it. Between them and their table a stranger's table would take them
+    /// over, and a line that the operator brings back into force would belong to the stranger.
     fn last_line(&self, table: &Table) -> Option<usize> {
-        let own = has_header(table).then(|| self.body(table).end);
+        let own = has_header(table).then(|| self.comments_after(self.body(table).end));
         let inner = table.iter().filter_map(|(_, item)| item.as_table()).filter_map(|table| self.last_line(table));
         own.into_iter().chain(inner).max()
     }
@@ -289,6 +345,19 @@ impl Reading {
         let header = self.lines_of(table.span().unwrap_or_default());
         let ends = table.get_values().into_iter().filter_map(|(_, value)| value.span()).map(|span| span.end);
         header.end..ends.max().map_or(header.end, |end| self.line_after(end))
+    }
+
+    /// The end of the comments that follow a line at once, unless they lead over to a header.
+    fn comments_after(&self, at: usize) -> usize {
+        let mut end = at;
+        for line in self.text().get(at..).unwrap_or_default().split_inclusive('\n') {
+            match line.trim_start().chars().next() {
+                Some('#') => end += line.len(),
+                Some(_) => return at,
+                None => break,
+            }
+        }
+        end
     }
 
     /// Whole lines, with their ends.

@@ -245,6 +245,49 @@ fn of_the_table_form_only_tools_are_changed() {
 }
 
 #[test]
+fn a_list_keeps_the_bytes_and_comments_of_what_stays() {
+    let lines = |inside: &str| format!("[allow.s]\nbob = [\n{inside}] # b\n");
+    let text = lines("  \"a\", # why a\n  # next\n  'b', # why b\n  'c'\n");
+    check(&text, &[grant("s", "bob", &["a", "b", "c"])], &text);
+    check(&text, &[grant("s", "bob", &["b", "c"])], &lines("  # next\n  'b', # why b\n  'c'\n"));
+    check(&text, &[grant("s", "bob", &["a", "c"])], &lines("  \"a\", # why a\n  # next\n  'c'\n"));
+    check(&text, &[grant("s", "bob", &["a", "b"])], &lines("  \"a\", # why a\n  # next\n  'b'\n"));
+    check(&text, &[grant("s", "bob", &["a", "x", "y"])], &lines("  \"a\", \"x\", \"y\"\n"));
+    check(&text, &[grant("s", "bob", &["x", "a"])], "[allow.s]\nbob = [\"x\", \"a\"] # b\n");
+    let line = |inside: &str| format!("[allow.s]\nbob = [{inside}]\n");
+    check(&line("'a', 'b' , 'c'"), &[grant("s", "bob", &["a", "c"])], &line("'a', 'c'"));
+    check(&line("'a', 'b', 'c',"), &[grant("s", "bob", &["c", "d"])], &line("'c', \"d\","));
+    check(&line("'a', 'a'"), &[grant("s", "bob", &["a"])], &line("\"a\""));
+}
+
+#[test]
+fn comments_at_the_end_of_a_table_stay_in_it() {
+    let text = "[allow.s]\nbob = ['a']\n# carol = ['x']\n\n[gateway]\n";
+    let table = "\n[allow.t]\nbob = [\"x\"]\n";
+    check(text, &[grant("t", "bob", &["x"])], &text.replace("['x']\n", &format!("['x']\n{table}")));
+    check(text, &[grant("s", "bob", &[])], &text.replace("bob = ['a']\n", ""));
+    check(text, &[remove_server("s")], "\n[gateway]\n");
+    let leads_over = "[allow.s]\nbob = ['a']\n# the gateway\n[gateway]\n";
+    check(leads_over, &[grant("t", "bob", &["x"])], &leads_over.replace("['a']\n", &format!("['a']\n{table}")));
+}
+
+#[test]
+fn inline_tables_over_several_lines_are_understood() {
+    let text = |inside: &str| format!("[allow]\ns = {{\n{inside}}}\n");
+    let both = text(" bob = ['a'] # why, bob\n , alice = ['b'], # alice\n");
+    check(&both, &[grant("s", "bob", &[])], &text(" alice = ['b'], # alice\n"));
+    check(&text(" alice = ['b'], # why\n bob = ['a']\n"), &[grant("s", "bob", &[])], &text(" alice = ['b']\n"));
+    check(&text(" bob = ['a'],\n"), &[grant("s", "bob", &[])], &text(""));
+    check(&text(" bob = ['a'],\n"), &[grant("s", "alice", &["x"])], &text(" bob = ['a'], alice = [\"x\"],\n"));
+}
+
+#[test]
+fn names_are_written_as_toml_has_them() {
+    let text = "[mcp_servers.\"it's\"]\n[allow.\"it's\".bob]\ntools = ['a']\n";
+    check(text, &[grant("it's", "alice", &["x"])], &format!("{text}\n[allow.\"it's\"]\nalice = [\"x\"]\n"));
+}
+
+#[test]
 fn changes_that_meet_are_made_one_after_the_other() {
     check("", &[grant("s", "a", &["x"]), grant("s", "b", &["y"])], "[allow.s]\na = [\"x\"]\nb = [\"y\"]\n");
     check("", &[grant("s", "a", &["x"]), grant("s", "a", &["y"])], "[allow.s]\na = [\"y\"]\n");
