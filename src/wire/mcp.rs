@@ -61,6 +61,99 @@ impl fmt::Display for ProtocolVersion {
 /// The revision of the modern era (stateless, no handshake).
 pub const MODERN: &str = "2026-07-28";
 
+/// The gateway as it names itself to clients and servers (`Implementation`), as JSON.
+pub const IDENTITY: &str = concat!(r#"{"name":"mcp-x","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
+
+/// The two ways to speak MCP: with a handshake and sessions, or every request by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Era {
+    /// 2024-11-05 to 2025-11-25.
+    Legacy,
+    /// 2026-07-28.
+    Modern,
+}
+
+impl fmt::Display for Era {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Legacy => "legacy",
+            Self::Modern => "modern",
+        })
+    }
+}
+
+/// How much a log message matters (RFC 5424), the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// For debugging.
+    Debug,
+    /// What is going on.
+    Info,
+    /// Normal, but of note.
+    Notice,
+    /// Odd.
+    Warning,
+    /// Something failed.
+    Error,
+    /// A part has failed.
+    Critical,
+    /// Something has to be done at once.
+    Alert,
+    /// Nothing works.
+    Emergency,
+}
+
+impl LogLevel {
+    /// Every level, the least first.
+    pub const ALL: [Self; 8] = [
+        Self::Debug,
+        Self::Info,
+        Self::Notice,
+        Self::Warning,
+        Self::Error,
+        Self::Critical,
+        Self::Alert,
+        Self::Emergency,
+    ];
+
+    /// The level of this name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.as_str() == text)
+    }
+
+    /// The level's name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Notice => "notice",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Critical => "critical",
+            Self::Alert => "alert",
+            Self::Emergency => "emergency",
+        }
+    }
+}
+
+/// Keys of `_meta` that the specification has taken for itself.
+pub mod meta {
+    /// Revision of a request.
+    pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+    /// Name and version of a client.
+    pub const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
+    /// What a client can do for a server.
+    pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+    /// From which level on a client wants log messages.
+    pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+    /// Name and version of the server, in a result.
+    pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
+    /// The stream of changes that a notification belongs to.
+    pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+}
+
 /// Method names.
 pub mod method {
     /// Asks a modern server what it is.
@@ -81,6 +174,8 @@ pub mod method {
     pub const CANCELLED: &str = "notifications/cancelled";
     /// Tells how far a request got.
     pub const PROGRESS: &str = "notifications/progress";
+    /// Says from which level on a legacy client wants log messages.
+    pub const SET_LEVEL: &str = "logging/setLevel";
     /// A log message of a server.
     pub const MESSAGE: &str = "notifications/message";
     /// Tells that a server's tools changed.
@@ -95,6 +190,12 @@ pub mod header {
     pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
     /// Revision of a request.
     pub const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+    /// Mirrors the method of a modern request.
+    pub const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+    /// Mirrors the tool, prompt or resource of a modern request.
+    pub const NAME: HeaderName = HeaderName::from_static("mcp-name");
+    /// What the names of headers begin with that mirror arguments of a modern call.
+    pub const PARAM_PREFIX: &str = "mcp-param-";
     /// Tells nginx not to buffer an event stream.
     pub const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 }
@@ -111,6 +212,14 @@ pub mod code {
     pub const INVALID_PARAMS: i64 = -32602;
     /// A failure on the way to the server, or in it.
     pub const INTERNAL_ERROR: i64 = -32603;
+    /// Headers that do not agree with the body; modern only.
+    pub const HEADER_MISMATCH: i64 = -32020;
+    /// The client did not declare a capability that the request needs; modern only.
+    pub const MISSING_CAPABILITY: i64 = -32021;
+    /// A revision that is not spoken; modern only.
+    pub const UNSUPPORTED_VERSION: i64 = -32022;
+    /// The client has to open a URL first; 2025-11-25 only.
+    pub const URL_ELICITATION_REQUIRED: i64 = -32042;
 }
 
 /// What a client can do for a server, as bit flags (`ClientCapabilities` of the schemas).
@@ -185,6 +294,43 @@ impl InitializeResult {
     }
 }
 
+/// What the gateway reads of a server's answer to `server/discover`.
+#[derive(Debug, Deserialize)]
+pub struct DiscoverResult {
+    /// The revisions that the server speaks.
+    #[serde(rename = "supportedVersions")]
+    pub supported_versions: Vec<String>,
+    /// What the server has to say to models about itself.
+    #[serde(default)]
+    pub instructions: Option<String>,
+}
+
+impl DiscoverResult {
+    /// Reads the `result` of a `server/discover` response.
+    ///
+    /// # Errors
+    /// The first member that is missing or of a wrong type.
+    pub fn parse(result: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(result)
+    }
+}
+
+/// The `data` of an error -32022.
+#[derive(Debug, Default, Deserialize)]
+pub struct UnsupportedVersion {
+    /// The revisions that are spoken instead.
+    #[serde(default)]
+    pub supported: Vec<String>,
+}
+
+impl UnsupportedVersion {
+    /// Reads the `data` of an error; one that cannot be read names nothing.
+    #[must_use]
+    pub fn parse(data: &[u8]) -> Self {
+        serde_json::from_slice(data).unwrap_or_default()
+    }
+}
+
 /// Capabilities are written as objects or, some of them, as booleans.
 fn is_on(value: &[u8]) -> bool {
     type_of(value) == JsonType::Object || value == b"true"
@@ -203,6 +349,15 @@ mod tests {
         for other in ["2026-07-28", "", "2025-11-26", "2025-11-25 "] {
             assert_eq!(ProtocolVersion::parse(other), None);
         }
+    }
+
+    #[test]
+    fn log_levels_are_named_and_ordered() {
+        for level in LogLevel::ALL {
+            assert_eq!(LogLevel::parse(level.as_str()), Some(level));
+        }
+        assert!(LogLevel::ALL.is_sorted());
+        assert_eq!(LogLevel::parse("warn"), None);
     }
 
     #[track_caller]

@@ -3,11 +3,13 @@
 pub mod config;
 pub mod endpoint;
 pub mod gather;
+pub mod headers;
 pub mod json;
 pub mod jsonrpc;
 pub mod jwt;
 pub mod mcp;
 pub mod rest;
+pub mod rewrite;
 pub mod seal;
 pub mod splice;
 pub mod sse;

@@ -1,0 +1,448 @@
+//! Requests and results as the era of the other side has them.
+//!
+//! What the eras say differently is replaced, everything else keeps its bytes: arguments, schemas and results lose no digit
+//! and no unknown member on their way through. Source: protocol.md 3.8, 4.2, 4.6.
+
+use std::borrow::Cow;
+
+use super::json::{JsonType, Member, Span, elements_of, members_of, text_of, type_of, whole_members_of, write_text};
+use super::jsonrpc::{Envelope, Meta, Param};
+use super::mcp::{Era, IDENTITY, LogLevel, MODERN, ProtocolVersion, meta};
+use super::splice::{Splice, object_of};
+
+/// Keys of a request's `_meta` that are the gateway's to write.
+const REQUEST_KEYS: [&str; 5] =
+    [meta::PROTOCOL_VERSION, meta::CLIENT_INFO, meta::CLIENT_CAPABILITIES, meta::LOG_LEVEL, "progressToken"];
+/// Members of `params` that only modern servers know, and the one that nobody is sent.
+const MODERN_MEMBERS: [&str; 2] = ["inputResponses", "requestState"];
+const TASK: &str = "task";
+
+/// Whoever is behind a request, as the server is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// The era in which the client speaks.
+    pub era: Era,
+    /// From which level on it wants log messages.
+    pub level: Option<LogLevel>,
+}
+
+/// A client's request as its server gets it: with the gateway's own `id`, which is the progress token too, and the server's
+/// own name for the tool.
+#[must_use]
+pub fn request(envelope: &Envelope, id: u64, own_name: &str, asker: Asker, server: Era) -> Vec<u8> {
+    let id = id.to_string();
+    let mut name = Vec::new();
+    if envelope.param_text(Param::Name).as_deref() != Some(own_name) {
+        write_text(&mut name, own_name);
+    }
+    let new_meta = request_meta(envelope, &id, asker, server);
+    let is_dropped = |key: &str| key == TASK || (server == Era::Legacy && MODERN_MEMBERS.contains(&key));
+    let stays_whole = ![Param::Task, Param::InputResponses, Param::RequestState]
+        .iter()
+        .any(|param| envelope.param_span(*param).is_some());
+    let splice = Splice::new(envelope.bytes()).replace_if(envelope.id_span(), id.as_bytes());
+    if !stays_whole {
+        let params = params_without(envelope, &is_dropped, &name, new_meta.as_deref());
+        return splice.replace_if(envelope.params_span(), &params).build();
+    }
+    let renamed = envelope.param_span(Param::Name).filter(|_| !name.is_empty());
+    let splice = splice.replace_if(renamed, &name);
+    let Some(new_meta) = new_meta else {
+        return splice.replace_if(envelope.meta_span(Meta::ProgressToken), id.as_bytes()).build();
+    };
+    match (envelope.meta_object_span(), envelope.params_span()) {
+        (Some(meta), _) => splice.replace(meta, &new_meta).build(),
+        (None, Some(params)) => {
+            let at = Span { start: params.start + 1, end: params.start + 1 };
+            let comma = if members_of(envelope.bytes(), params).is_empty() { "" } else { "," };
+            splice.replace(at, &[b"\"_meta\":", new_meta.as_slice(), comma.as_bytes()].concat()).build()
+        }
+        (None, None) => splice.build(),
+    }
+}
+
+/// `params` put together from its members, some of them left out, and with another name and `_meta` where there are such.
+fn params_without(
+    envelope: &Envelope,
+    is_dropped: impl Fn(&str) -> bool,
+    name: &[u8],
+    new_meta: Option<&[u8]>,
+) -> Vec<u8> {
+    let bytes = envelope.bytes();
+    let named = |key: &str, value: &[u8]| Cow::Owned([b"\"", key.as_bytes(), b"\":", value].concat());
+    let members = envelope.params_span().map(|params| whole_members_of(bytes, params)).unwrap_or_default();
+    let added = new_meta.filter(|_| envelope.meta_object_span().is_none()).map(|meta| named("_meta", meta));
+    let kept =
+        members.iter().filter(|member| !is_dropped(&member.key)).map(|member| match (member.key.as_ref(), new_meta) {
+            ("name", _) if !name.is_empty() => named("name", name),
+            ("_meta", Some(meta)) => named("_meta", meta),
+            _ => Cow::Borrowed(member.whole.of(bytes)),
+        });
+    let parts: Vec<Cow<'_, [u8]>> = added.into_iter().chain(kept).collect();
+    object_of(parts.iter().map(AsRef::as_ref))
+}
+
+/// The `_meta` of a request as the server gets it; `None` if it stays, but for the progress token.
+fn request_meta(envelope: &Envelope, id: &str, asker: Asker, server: Era) -> Option<Vec<u8>> {
+    if asker.era == Era::Legacy && server == Era::Legacy {
+        return None;
+    }
+    let mut new = Vec::new();
+    if server == Era::Modern {
+        new = modern_meta(asker.level);
+    }
+    if envelope.meta_span(Meta::ProgressToken).is_some() {
+        new.push(format!(r#""progressToken":{id}"#));
+    }
+    Some(meta_of(envelope.bytes(), envelope.meta_object_span(), &REQUEST_KEYS, &new))
+}
+
+/// What a modern request has to say about its sender, as members of `_meta`. No capability is declared, because nothing
+/// that a server asks for can be passed on to a client.
+fn modern_meta(level: Option<LogLevel>) -> Vec<String> {
+    let mut members = vec![
+        format!(r#""{}":"{MODERN}""#, meta::PROTOCOL_VERSION),
+        format!(r#""{}":{IDENTITY}"#, meta::CLIENT_INFO),
+        format!(r#""{}":{{}}"#, meta::CLIENT_CAPABILITIES),
+    ];
+    members.extend(level.map(|level| format!(r#""{}":"{}""#, meta::LOG_LEVEL, level.as_str())));
+    members
+}
+
+/// The `_meta` of a modern request that the gateway makes for itself.
+#[must_use]
+pub fn own_meta() -> String {
+    format!("{{{}}}", modern_meta(None).join(","))
+}
+
+/// A `_meta` object with some keys left out and new members in front.
+fn meta_of(bytes: &[u8], old: Option<Span>, without: &[&str], new: &[String]) -> Vec<u8> {
+    let old = old.map(|old| whole_members_of(bytes, old)).unwrap_or_default();
+    let kept = old.iter().filter(|member| !without.contains(&member.key.as_ref())).map(|member| member.whole.of(bytes));
+    object_of(new.iter().map(String::as_bytes).chain(kept))
+}
+
+/// What a result says about how it has to be read (`resultType`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResultType {
+    /// It is the result.
+    Complete,
+    /// The server needs input first.
+    InputRequired,
+    /// Something that was not asked for.
+    Unknown,
+}
+
+/// The type of a modern server's result; none means that it is complete.
+#[must_use]
+pub fn result_type(response: &Envelope) -> ResultType {
+    let bytes = response.bytes();
+    let members = response.result_span().map(|result| members_of(bytes, result)).unwrap_or_default();
+    match members.iter().rev().find(|(key, _)| key == "resultType").map(|(_, value)| text_of(value.of(bytes))) {
+        None => ResultType::Complete,
+        Some(Some(text)) if text == "complete" => ResultType::Complete,
+        Some(Some(text)) if text == "input_required" => ResultType::InputRequired,
+        Some(_) => ResultType::Unknown,
+    }
+}
+
+/// The response that carries a tool's result, as a modern client gets it: complete, and with the gateway as the server.
+#[must_use]
+pub fn result_for_modern(response: &Envelope, id: &[u8]) -> Vec<u8> {
+    let bytes = response.bytes();
+    let splice = Splice::new(bytes).replace_if(response.id_span(), id);
+    let Some(result) = response.result_span().filter(|r| type_of(r.of(bytes)) == JsonType::Object) else {
+        return splice.build();
+    };
+    let members = whole_members_of(bytes, result);
+    let typed = members.iter().any(|member| member.key == "resultType");
+    let old_meta = members.iter().find(|member| member.key == "_meta").map(|member| member.value);
+    let old_meta = old_meta.filter(|value| type_of(value.of(bytes)) == JsonType::Object);
+    let identity = [format!(r#""{}":{IDENTITY}"#, meta::SERVER_INFO)];
+    let new_meta = meta_of(bytes, old_meta, &[meta::SERVER_INFO], &identity);
+    let mut front = Vec::new();
+    if !typed {
+        front.extend_from_slice(b"\"resultType\":\"complete\",");
+    }
+    if old_meta.is_none() {
+        front.extend_from_slice(&[b"\"_meta\":", new_meta.as_slice(), b","].concat());
+    }
+    if members.is_empty() {
+        front.pop();
+    }
+    let at = Span { start: result.start + 1, end: result.start + 1 };
+    splice.replace(at, &front).replace_if(old_meta, &new_meta).build()
+}
+
+/// The response that carries a tool's result, as a client of this legacy revision gets it.
+#[must_use]
+pub fn result_for_legacy(response: &Envelope, id: &[u8], version: ProtocolVersion, server: Era) -> Vec<u8> {
+    let bytes = response.bytes();
+    let splice = Splice::new(bytes).replace_if(response.id_span(), id);
+    let as_it_is = server == Era::Legacy && version >= ProtocolVersion::V2025_06_18;
+    let Some(result) = response.result_span().filter(|r| !as_it_is && type_of(r.of(bytes)) == JsonType::Object) else {
+        return splice.build();
+    };
+    let members = whole_members_of(bytes, result);
+    let changed: Vec<Option<Cow<'_, [u8]>>> =
+        members.iter().map(|member| legacy_member(bytes, member, version, server)).collect();
+    let same = changed.iter().zip(&members).all(|(new, old)| new.as_deref() == Some(old.whole.of(bytes)));
+    let lost_structure = lost_structure(bytes, &members);
+    if same && lost_structure.is_none() {
+        return splice.build();
+    }
+    let mut parts: Vec<Cow<'_, [u8]>> = changed.into_iter().flatten().collect();
+    if let Some(text) = lost_structure {
+        add_text_block(&mut parts, text);
+    }
+    let rebuilt = object_of(parts.iter().map(AsRef::as_ref));
+    splice.replace(result, &rebuilt).build()
+}
+
+/// One member of a result as a legacy client gets it; `None` if it does not.
+fn legacy_member<'a>(
+    bytes: &'a [u8],
+    member: &Member<'_>,
+    version: ProtocolVersion,
+    server: Era,
+) -> Option<Cow<'a, [u8]>> {
+    let (value, whole) = (member.value.of(bytes), Cow::Borrowed(member.whole.of(bytes)));
+    match member.key.as_ref() {
+        "resultType" | "ttlMs" | "cacheScope" if server == Era::Modern => None,
+        "_meta" if server == Era::Modern && type_of(value) == JsonType::Object => {
+            let new = meta_of(bytes, Some(member.value), &[meta::SERVER_INFO, meta::SUBSCRIPTION_ID], &[]);
+            (new != b"{}").then(|| [b"\"_meta\":", new.as_slice()].concat().into())
+        }
+        "structuredContent" => {
+            let fits = version >= ProtocolVersion::V2025_06_18 && type_of(value) == JsonType::Object;
+            fits.then_some(whole)
+        }
+        "content" if version < ProtocolVersion::V2025_06_18 => {
+            let blocks = elements_of(bytes, member.value).into_iter().map(|block| legacy_block(bytes, block, version));
+            let blocks: Vec<Cow<'_, [u8]>> = blocks.collect();
+            let blocks: Vec<&[u8]> = blocks.iter().map(AsRef::as_ref).collect();
+            Some([b"\"content\":[", blocks.join(&b","[..]).as_slice(), b"]"].concat().into())
+        }
+        _ => Some(whole),
+    }
+}
+
+/// A block of content as an old client can read it: links and, for the oldest, sound become a text.
+fn legacy_block(bytes: &[u8], block: Span, version: ProtocolVersion) -> Cow<'_, [u8]> {
+    let members = members_of(bytes, block);
+    let text = |name: &str| {
+        let value = members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value);
+        value.and_then(|value| text_of(value.of(bytes)))
+    };
+    let note = match text("type").as_deref() {
+        Some("resource_link") => {
+            let (uri, name) = (text("uri").unwrap_or_default(), text("name").unwrap_or_default());
+            format!("Resource: {name} <{uri}>")
+        }
+        Some("audio") if version < ProtocolVersion::V2025_03_26 => {
+            format!("Audio that this client cannot play: {}", text("mimeType").unwrap_or_default())
+        }
+        _ => return Cow::Borrowed(block.of(bytes)),
+    };
+    text_block(&note).into()
+}
+
+fn text_block(text: &str) -> Vec<u8> {
+    let mut out = b"{\"type\":\"text\",\"text\":".to_vec();
+    write_text(&mut out, text);
+    out.push(b'}');
+    out
+}
+
+/// The structured content that a legacy client cannot get because it is no object, if no block of text has it already.
+fn lost_structure<'a>(bytes: &'a [u8], members: &[Member<'_>]) -> Option<&'a str> {
+    let structure = members.iter().find(|member| member.key == "structuredContent")?.value.of(bytes);
+    if type_of(structure) == JsonType::Object {
+        return None;
+    }
+    let content = members.iter().find(|member| member.key == "content");
+    let blocks = content.map(|content| elements_of(bytes, content.value)).unwrap_or_default();
+    let is_text = |block: &Span| {
+        members_of(bytes, *block).iter().any(|(key, value)| key == "type" && value.of(bytes) == b"\"text\"")
+    };
+    if blocks.iter().any(is_text) { None } else { std::str::from_utf8(structure).ok() }
+}
+
+/// Puts a block of text in front of the others.
+fn add_text_block(parts: &mut Vec<Cow<'_, [u8]>>, text: &str) {
+    const KEY: &[u8] = b"\"content\"";
+    let block = text_block(text);
+    let content = parts.iter_mut().find(|part| part.starts_with(KEY));
+    match content.and_then(|part| part.iter().position(|&b| b == b'[').map(|at| (part, at + 1))) {
+        Some((part, at)) => {
+            let rest = part.get(at..).unwrap_or_default();
+            let comma: &[u8] = if rest.trim_ascii_start().starts_with(b"]") { b"" } else { b"," };
+            let new = [part.get(..at).unwrap_or_default(), &block, comma, rest].concat();
+            *part = new.into();
+        }
+        None => parts.push([KEY, b":[", &block, b"]"].concat().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::body::Bytes;
+
+    use super::super::jsonrpc::Sender;
+    use super::*;
+
+    fn parse(text: &str) -> Envelope {
+        Envelope::parse(Bytes::copy_from_slice(text.as_bytes()), 64, Sender::Server).unwrap()
+    }
+
+    const LEGACY: Asker = Asker { era: Era::Legacy, level: None };
+    const MODERN_CLIENT: Asker = Asker { era: Era::Modern, level: Some(LogLevel::Info) };
+
+    /// The parameters of a call as the server gets them.
+    #[track_caller]
+    fn check(params: &str, asker: Asker, server: Era, expected: &str) {
+        let message = |id: &str, params: &str| {
+            format!(r#"{{ "method":"tools/call","id":{id}, "params":{params},"jsonrpc":"2.0"}}"#)
+        };
+        let sent = request(&parse(&message("\"x\"", params)), 7, "own", asker, server);
+        assert_eq!(String::from_utf8(sent).unwrap(), message("7", expected), "{params}");
+    }
+
+    /// What stands first in the `_meta` that a modern server gets.
+    fn about(level: &str) -> String {
+        let own = own_meta();
+        let own = own.strip_prefix('{').and_then(|own| own.strip_suffix('}')).unwrap();
+        if level.is_empty() { own.to_owned() } else { format!(r#"{own},"{}":"{level}""#, meta::LOG_LEVEL) }
+    }
+
+    #[test]
+    fn between_legacy_peers_only_name_id_and_token_change() {
+        let plain = r#"{"name":"own","arguments":{"n":1e21,"z":42.0}}"#;
+        check(plain, LEGACY, Era::Legacy, plain);
+        check(r#"{"name" : "gw_own","x":[ ]}"#, LEGACY, Era::Legacy, r#"{"name" : "own","x":[ ]}"#);
+        let meta = |token: &str| format!(r#"{{"name":"own","_meta":{{"a":1,"progressToken":{token}}}}}"#);
+        check(&meta("\"p\""), LEGACY, Era::Legacy, &meta("7"));
+        check(r#"{"task":{"ttl":1},"name":"gw","y":2}"#, LEGACY, Era::Legacy, r#"{"name":"own","y":2}"#);
+        check(r#"{"name":"own","task":{},"_meta":{}}"#, LEGACY, Era::Legacy, r#"{"name":"own","_meta":{}}"#);
+    }
+
+    #[test]
+    fn a_modern_server_is_told_who_asks_and_what_else_the_client_said() {
+        let params = r#"{"name":"own","arguments":{"a":1.0}}"#;
+        let expected = format!(r#"{{"_meta":{{{}}},"name":"own","arguments":{{"a":1.0}}}}"#, about(""));
+        check(params, LEGACY, Era::Modern, &expected);
+        let asker = Asker { era: Era::Legacy, level: Some(LogLevel::Debug) };
+        let params = r#"{"name":"own","_meta":{"traceparent":"00","progressToken":"p"}}"#;
+        let expected =
+            format!(r#"{{"name":"own","_meta":{{{},"progressToken":7,"traceparent":"00"}}}}"#, about("debug"));
+        check(params, asker, Era::Modern, &expected);
+        let told = r#""io.modelcontextprotocol/clientInfo":{"name":"c"},"io.modelcontextprotocol/logLevel":"debug""#;
+        let params = format!(r#"{{"_meta":{{{told},"v/x":1}},"name":"gw","inputResponses":{{}},"requestState":"s"}}"#);
+        let expected = format!(
+            r#"{{"_meta":{{{},"v/x":1}},"name":"own","inputResponses":{{}},"requestState":"s"}}"#,
+            about("info")
+        );
+        check(&params, MODERN_CLIENT, Era::Modern, &expected);
+    }
+
+    #[test]
+    fn a_legacy_server_is_told_nothing_modern() {
+        let told = r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"sampling":{}}"#;
+        let params =
+            format!(r#"{{"name":"own","_meta":{{{told},"v/x":{{"y":1}},"progressToken":1}},"arguments":{{}}}}"#);
+        let expected = r#"{"name":"own","_meta":{"progressToken":7,"v/x":{"y":1}},"arguments":{}}"#;
+        check(&params, MODERN_CLIENT, Era::Legacy, expected);
+        let params = format!(r#"{{"name":"gw","requestState":"s","_meta":{{{told}}},"inputResponses":{{"a":1}}}}"#);
+        check(&params, MODERN_CLIENT, Era::Legacy, r#"{"name":"own","_meta":{}}"#);
+    }
+
+    /// The result as a client gets it; `None`: as it was.
+    #[track_caller]
+    fn result(old: &str, version: Option<ProtocolVersion>, server: Era, expected: Option<&str>) {
+        let message = |id: &str, result: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
+        let response = parse(&message("7", old));
+        let new = match version {
+            Some(version) => result_for_legacy(&response, b"\"x\"", version, server),
+            None => result_for_modern(&response, b"\"x\""),
+        };
+        assert_eq!(String::from_utf8(new).unwrap(), message("\"x\"", expected.unwrap_or(old)), "{old}");
+    }
+
+    #[test]
+    fn legacy_results_stay_as_they_are_for_clients_that_know_them() {
+        let whole = r#"{"content":[ {"type":"resource_link","uri":"u","name":"n"}],"structuredContent":{"a":1e21},"odd":[1.0]}"#;
+        for version in [ProtocolVersion::V2025_06_18, ProtocolVersion::V2025_11_25] {
+            result(whole, Some(version), Era::Legacy, None);
+        }
+    }
+
+    #[test]
+    fn old_clients_get_texts_for_what_they_do_not_know() {
+        let link = r#"{"type":"resource_link","uri":"file:///a","name":"A"}"#;
+        let audio = r#"{"type":"audio","data":"AA==","mimeType":"audio/wav"}"#;
+        let (text, image) = (r#"{"type":"text","text":"t"}"#, r#"{"type":"image","data":"AA=="}"#);
+        let old =
+            format!(r#"{{"content":[{text}, {link},{image},{audio}],"structuredContent":{{"a":1}},"isError":false}}"#);
+        let as_text = r#"{"type":"text","text":"Resource: A <file:///a>"}"#;
+        let expected = format!(r#"{{"content":[{text},{as_text},{image},{audio}],"isError":false}}"#);
+        result(&old, Some(ProtocolVersion::V2025_03_26), Era::Legacy, Some(&expected));
+        let silent = r#"{"type":"text","text":"Audio that this client cannot play: audio/wav"}"#;
+        let expected = format!(r#"{{"content":[{text},{as_text},{image},{silent}],"isError":false}}"#);
+        result(&old, Some(ProtocolVersion::V2024_11_05), Era::Legacy, Some(&expected));
+    }
+
+    #[test]
+    fn what_is_modern_about_a_result_does_not_reach_legacy_clients() {
+        let version = Some(ProtocolVersion::V2025_11_25);
+        let info = r#""io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}"#;
+        let old = format!(
+            r#"{{"resultType":"complete","content":[],"_meta":{{{info},"x":1}},"ttlMs":1,"cacheScope":"public"}}"#
+        );
+        result(&old, version, Era::Modern, Some(r#"{"content":[],"_meta":{"x":1}}"#));
+        let old = format!(r#"{{"content":[],"_meta":{{{info}}}}}"#);
+        result(&old, version, Era::Modern, Some(r#"{"content":[]}"#));
+        result(r#"{"content":[],"_meta":{"x":1}}"#, version, Era::Modern, None);
+    }
+
+    #[test]
+    fn structured_content_that_is_no_object_becomes_a_text_unless_there_is_one() {
+        let version = Some(ProtocolVersion::V2025_11_25);
+        let text = r#"{"type":"text","text":"[1, \"a\"]"}"#;
+        let with_text = format!(r#"{{"content":[{text}],"structuredContent":[1, "a"]}}"#);
+        let expected = format!(r#"{{"content":[{text}]}}"#);
+        result(&with_text, version, Era::Modern, Some(&expected));
+        result(r#"{"content":[],"structuredContent":[1, "a"]}"#, version, Era::Modern, Some(&expected));
+        result(r#"{"structuredContent":[1, "a"]}"#, version, Era::Modern, Some(&expected));
+        let image = r#"{"type":"image","data":"AA=="}"#;
+        let expected = format!(r#"{{"content":[{text},{image}]}}"#);
+        result(
+            &format!(r#"{{"content":[{image}],"structuredContent":[1, "a"]}}"#),
+            version,
+            Era::Modern,
+            Some(&expected),
+        );
+    }
+
+    #[test]
+    fn modern_clients_get_complete_results_of_the_gateway() {
+        let info = format!(r#""{}":{IDENTITY}"#, meta::SERVER_INFO);
+        let expected = format!(r#"{{"resultType":"complete","_meta":{{{info}}},"content":[ ]}}"#);
+        result(r#"{"content":[ ]}"#, None, Era::Legacy, Some(&expected));
+        let expected = format!(r#"{{"resultType":"complete","_meta":{{{info}}}}}"#);
+        result("{}", None, Era::Legacy, Some(&expected));
+        let theirs =
+            r#"{"a":1.0,"_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s"},"x":1},"resultType":"complete"}"#;
+        let expected = format!(r#"{{"a":1.0,"_meta":{{{info},"x":1}},"resultType":"complete"}}"#);
+        result(theirs, None, Era::Modern, Some(&expected));
+    }
+
+    #[test]
+    fn a_result_says_of_what_type_it_is() {
+        let of = |result: &str| result_type(&parse(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#)));
+        assert_eq!([of("{}"), of(r#"{"resultType":"complete"}"#)], [ResultType::Complete; 2]);
+        assert_eq!(of(r#"{"resultType":"input_required"}"#), ResultType::InputRequired);
+        for odd in [r#""task""#, r#""""#, "null", "7"] {
+            assert_eq!(of(&format!(r#"{{"resultType":{odd}}}"#)), ResultType::Unknown, "{odd}");
+        }
+    }
+}
