@@ -222,7 +222,8 @@ impl Log {
         self.shared.drain();
     }
 
-    fn write(&self, level: Level, event: &str, fields: impl FnOnce(&mut Record)) {
+    /// Writes a record of this level.
+    pub fn write(&self, level: Level, event: &str, fields: impl FnOnce(&mut Record)) {
         if level > self.level {
             return;
         }

@@ -1,7 +1,7 @@
 //! One `tools/call` from its permit to its response.
 //!
-//! The answer comes back with the client's id and progress token; nothing else is touched.
-//! Source: protocol.md 2.4, 4.2, 4.6.
+//! The answer comes back with the client's id and progress token, and as the client's era has it; nothing else is touched.
+//! Source: protocol.md 2.3, 2.4, 4.2, 4.6.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -10,24 +10,42 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::Bytes;
+use hyper::header::HeaderMap;
 use tokio::runtime::Handle;
 
 use super::lease::{Lease, Over};
 use super::session::Running;
 use super::{ClientSlot, Gateway, GatewayError, Session, Snapshot};
 use crate::log::{Log, cut};
-use crate::outbound::Client;
+use crate::outbound::Client as Http;
 use crate::policy::{Caller, ServerId};
-use crate::upstream::{Answer, CallSlot, Message, Tenant, Upstream, UpstreamError};
-use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_id, is_number};
-use crate::wire::mcp::{code, method};
+use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Tenant, Upstream, UpstreamError};
+use crate::wire::headers::decode;
+use crate::wire::json::write_text;
+use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_id, is_number, result_message};
+use crate::wire::mcp::{ClientCapabilities, Era, LogLevel, ProtocolVersion, code, method};
+use crate::wire::rewrite::{self, Asker, ResultType};
 use crate::wire::splice::Splice;
 
-/// Codes of JSON-RPC servers' own making without a shared meaning; they stay between gateway and server.
-const PRIVATE_CODES: std::ops::RangeInclusive<i64> = -32019..=-32000;
+/// Codes of JSON-RPC servers' own making without a shared meaning, and those of MCP that mean something between the
+/// gateway and the server only; they stay there.
+const PRIVATE_CODES: std::ops::RangeInclusive<i64> = -32099..=-32000;
 
 /// Bytes of a server's text that go into an error of ours.
 const LONGEST_MESSAGE: usize = 1024;
+
+/// How a client speaks, which decides what it is answered.
+pub enum Speech {
+    /// As this legacy revision has it.
+    Legacy(ProtocolVersion),
+    /// As the modern era has it.
+    Modern {
+        /// From which level on the client wants log messages.
+        level: Option<LogLevel>,
+        /// The headers that mirror arguments.
+        mirrored: HeaderMap,
+    },
+}
 
 /// A client's request to call a tool.
 pub struct Request {
@@ -41,6 +59,8 @@ pub struct Request {
     pub now: Duration,
     /// In which session.
     pub session: Session,
+    /// How the client speaks.
+    pub speech: Speech,
     /// The message.
     pub envelope: Envelope,
 }
@@ -55,15 +75,15 @@ pub enum Outgoing {
 }
 
 impl Gateway {
-    /// Starts to call a tool. `found` hears which server the call goes to.
+    /// Starts to call a tool. `found` hears which server the call goes to, and in which era that is spoken to.
     ///
     /// # Errors
     /// [`GatewayError`] if there is no such tool for the client, or no room for another call.
     pub async fn call(
         &self,
-        http: &Client,
+        http: &Http,
         request: Request,
-        found: impl FnOnce(&ServerId),
+        found: impl FnOnce(&ServerId, Option<Era>),
     ) -> Result<Relay, GatewayError> {
         let envelope = &request.envelope;
         let name = envelope.param_text(Param::Name).ok_or(GatewayError::InvalidParams("expected a string `name`"))?;
@@ -73,7 +93,9 @@ impl Gateway {
         let client = request.caller.client().clone();
         let view = self.view_with(&request.snapshot, &client, &name).await;
         let entry = view.tool(&name).ok_or_else(|| GatewayError::UnknownTool(name.to_string()))?;
-        found(entry.upstream.id());
+        found(entry.upstream.id(), entry.upstream.era());
+        let tool = view.described(entry);
+        let (asker, passed_on) = request.asked(&tool)?;
         let client_slot = self.client_slot(&request.snapshot, &client);
         let client_slot = client_slot.ok_or(GatewayError::Overloaded("client"))?;
         let call_slot = entry.upstream.call_slot(&client).ok_or(GatewayError::Overloaded("server"))?;
@@ -81,6 +103,10 @@ impl Gateway {
         let id = Bytes::copy_from_slice(envelope.id().unwrap_or(b"null"));
         let call = Call {
             id: id.clone(),
+            client: match request.speech {
+                Speech::Legacy(version) => Client::Legacy(version, request.session.capabilities()),
+                Speech::Modern { level, .. } => Client::Modern(level),
+            },
             sent: Sent {
                 upstream: Arc::clone(&upstream),
                 http: http.clone(),
@@ -100,16 +126,56 @@ impl Gateway {
             // What was taken away while the call was being prepared was not taken from this call yet.
             call.lease.review(newest.registry());
         }
-        let (tenant, own_id, envelope) = (call.sent.tenant.clone(), call.sent.id, request.envelope);
-        let sending = Box::pin(async move { upstream.call(&http, &permit, &tenant, own_id, &envelope).await });
+        let (tenant, own_id) = (call.sent.tenant.clone(), call.sent.id);
+        let asked = Asked { envelope: request.envelope, asker, passed_on, tool };
+        let sending = Box::pin(async move { upstream.call(&http, &permit, &tenant, own_id, &asked).await });
         Ok(Relay { running: Some((call, Progress::Sending(sending))) })
     }
+}
+
+impl Request {
+    /// Who is behind the request, as its server is told, and the headers that mirror something nobody here knows of. The
+    /// others are compared with what they mirror.
+    fn asked(&self, (catalogue, at): &(Arc<Catalogue>, usize)) -> Result<(Asker, HeaderMap), GatewayError> {
+        let (level, mirrored) = match &self.speech {
+            Speech::Legacy(_) => {
+                return Ok((Asker { era: Era::Legacy, level: self.session.level() }, HeaderMap::new()));
+            }
+            Speech::Modern { level, mirrored } => (*level, mirrored),
+        };
+        let arguments = self.envelope.param(Param::Arguments).unwrap_or(b"{}");
+        let mut unknown = mirrored.clone();
+        let annotations = catalogue.tools.get(*at).map(|tool| tool.annotations.as_slice()).unwrap_or_default();
+        for annotation in annotations {
+            unknown.remove(&annotation.header);
+            let mut values = mirrored.get_all(&annotation.header).iter().map(|value| decode(value.as_bytes()));
+            let agrees = match (values.next(), values.next()) {
+                (None, _) => annotation.agrees(None, arguments),
+                (Some(Some(value)), None) => annotation.agrees(Some(&value), arguments),
+                // Repeated, or no text.
+                _ => false,
+            };
+            if !agrees {
+                return Err(GatewayError::HeaderMismatch(annotation.header.clone()));
+            }
+        }
+        Ok((Asker { era: Era::Modern, level }, unknown))
+    }
+}
+
+/// The client of a call, as far as that decides what it is answered.
+enum Client {
+    /// The revision it knows, and what it can be asked for.
+    Legacy(ProtocolVersion, ClientCapabilities),
+    /// From which level on it wants log messages.
+    Modern(Option<LogLevel>),
 }
 
 /// What is known of a call from its beginning to its end.
 struct Call {
     /// The client's id, as it wrote it.
     id: Bytes,
+    client: Client,
     /// The client's progress token, as it wrote it.
     token: Option<Bytes>,
     tool: String,
@@ -128,7 +194,7 @@ struct Call {
 /// A request as a server knows it.
 struct Sent {
     upstream: Arc<Upstream>,
-    http: Client,
+    http: Http,
     tenant: Tenant,
     id: u64,
 }
@@ -147,7 +213,8 @@ enum Progress {
     Answering(Box<Answer>),
 }
 
-/// A call and its answer. Dropped before its response, it goes on without a listener, as the legacy era wants it.
+/// A call and its answer. Dropped before its response, a legacy client's call goes on without a listener, and a modern
+/// client's is called off, as their eras want it.
 pub struct Relay {
     running: Option<(Call, Progress)>,
 }
@@ -179,6 +246,9 @@ impl Relay {
 
     fn detach(&mut self) {
         if let (Some((mut call, mut progress)), Ok(runtime)) = (self.running.take(), Handle::try_current()) {
+            if let Client::Modern(_) = call.client {
+                return call.sent.cancel();
+            }
             runtime.spawn(async move {
                 while let Outgoing::Notification(_) = poll_fn(|cx| call.poll_next(&mut progress, cx)).await {}
             });
@@ -236,7 +306,7 @@ impl Call {
                 let span = notification.param_span(Param::ProgressToken);
                 Some(Splice::new(notification.bytes()).replace_if(span, token).build())
             }
-            method::MESSAGE => Some(notification.bytes().to_vec()),
+            method::MESSAGE => self.wants(notification).then(|| notification.bytes().to_vec()),
             method::TOOLS_CHANGED => {
                 answer.upstream().refresh_soon();
                 None
@@ -245,37 +315,97 @@ impl Call {
         }
     }
 
+    /// Whether a log message is one that the client wants. A legacy client has told the server itself.
+    fn wants(&self, message: &Envelope) -> bool {
+        match self.client {
+            Client::Legacy(..) => true,
+            Client::Modern(None) => false,
+            Client::Modern(Some(least)) => {
+                let level = message.param_text(Param::Level).and_then(|level| LogLevel::parse(&level));
+                level.is_some_and(|level| level >= least)
+            }
+        }
+    }
+
     /// A response as the client gets it (protocol.md 4.6).
     fn response(&self, answer: &Answer, response: &Envelope) -> Outgoing {
-        let error = response.error();
-        if let Some(error) = &error {
-            if matches!(error.code, code::METHOD_NOT_FOUND | code::INVALID_PARAMS) {
-                // Perhaps the tool is gone.
-                answer.upstream().refresh_soon();
+        match response.error() {
+            Some(error) => self.server_error(answer, response, error),
+            None => self.result(answer, response),
+        }
+    }
+
+    fn result(&self, answer: &Answer, response: &Envelope) -> Outgoing {
+        if answer.era() == Era::Modern {
+            match rewrite::result_type(response) {
+                ResultType::Complete => {}
+                ResultType::InputRequired => return self.failure(UpstreamError::NeedsInput),
+                ResultType::Unknown => {
+                    return self.failure(UpstreamError::NotMcp("expected a complete result".to_owned()));
+                }
             }
-            if error.code == code::METHOD_NOT_FOUND {
+        }
+        let bytes = match &self.client {
+            Client::Legacy(version, _) => rewrite::result_for_legacy(response, &self.id, *version, answer.era()),
+            Client::Modern(_) => rewrite::result_for_modern(response, &self.id),
+        };
+        Outgoing::Response(bytes, None)
+    }
+
+    /// The response to a call that its server answers with an error.
+    fn server_error(&self, answer: &Answer, response: &Envelope, error: ErrorObject) -> Outgoing {
+        if matches!(error.code, code::METHOD_NOT_FOUND | code::INVALID_PARAMS) {
+            // Perhaps the tool is gone.
+            answer.upstream().refresh_soon();
+        }
+        match (error.code, answer.era(), &self.client) {
+            (code::METHOD_NOT_FOUND, ..) => {
                 let unknown = GatewayError::UnknownTool(self.tool.clone()).to_string();
-                return self.error(&ErrorObject::new(code::INVALID_PARAMS, unknown));
+                self.error(&ErrorObject::new(code::INVALID_PARAMS, unknown))
             }
-            if PRIVATE_CODES.contains(&error.code) {
-                self.report("server answered with an error of its own", error);
-                return self.error(&ErrorObject::new(code::INTERNAL_ERROR, cut(&error.message, LONGEST_MESSAGE)));
+            (code::MISSING_CAPABILITY, Era::Modern, Client::Modern(_)) => self.passed_on(response, error),
+            (code::MISSING_CAPABILITY, Era::Modern, Client::Legacy(..)) => self.told(&error),
+            (code::URL_ELICITATION_REQUIRED, Era::Legacy, client) => match client {
+                Client::Legacy(ProtocolVersion::V2025_11_25, can) if can.opens_urls() => {
+                    self.passed_on(response, error)
+                }
+                Client::Legacy(..) => self.told(&error),
+                Client::Modern(_) => {
+                    let needed = Bytes::from_static(br#"{"requiredCapabilities":{"elicitation":{"url":{}}}}"#);
+                    self.error(&ErrorObject { code: code::MISSING_CAPABILITY, data: Some(needed), ..error })
+                }
+            },
+            (number, ..) if PRIVATE_CODES.contains(&number) => {
+                self.report("server answered with an error of its own", &error);
+                self.error(&ErrorObject::new(code::INTERNAL_ERROR, cut(&error.message, LONGEST_MESSAGE)))
             }
+            _ => self.passed_on(response, error),
         }
-        match response.id() {
-            Some(_) => {
-                let spliced = Splice::new(response.bytes()).replace_if(response.id_span(), &self.id).build();
-                Outgoing::Response(spliced, error.map(|e| e.code))
-            }
-            None => self.error(&error.unwrap_or_else(|| ErrorObject::new(code::INTERNAL_ERROR, "unreadable error"))),
+    }
+
+    /// An error as the server wrote it.
+    fn passed_on(&self, response: &Envelope, error: ErrorObject) -> Outgoing {
+        if response.id().is_none() {
+            return self.error(&error);
         }
+        let spliced = Splice::new(response.bytes()).replace_if(response.id_span(), &self.id).build();
+        Outgoing::Response(spliced, Some(error.code))
+    }
+
+    /// An error that the client has no code for, as the result of a tool that failed.
+    fn told(&self, error: &ErrorObject) -> Outgoing {
+        self.report("server answered with an error of its own", error);
+        let mut result = b"{\"content\":[{\"type\":\"text\",\"text\":".to_vec();
+        write_text(&mut result, cut(&error.message, LONGEST_MESSAGE));
+        result.extend_from_slice(b"}],\"isError\":true}");
+        Outgoing::Response(result_message(&self.id, &result), None)
     }
 
     /// The response to a call that failed without an answer: the log says why, the client as much as it may know.
     fn failure(&self, error: UpstreamError) -> Outgoing {
         self.report("call failed", &error);
         let code = match error {
-            UpstreamError::Removed => code::INVALID_PARAMS,
+            UpstreamError::Removed | UpstreamError::Unmirrorable(_) => code::INVALID_PARAMS,
             _ => code::INTERNAL_ERROR,
         };
         let message = GatewayError::Upstream { tool: self.tool.clone(), error }.to_string();

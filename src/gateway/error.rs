@@ -13,6 +13,8 @@ pub enum GatewayError {
     InvalidParams(&'static str),
     /// A tool that does not exist or that the client may not use, which reads the same.
     UnknownTool(String),
+    /// A header that mirrors an argument does not agree with it.
+    HeaderMismatch(String),
     /// As many calls are running as may be.
     Overloaded(&'static str),
     /// The tool's server gave no usable answer.
@@ -29,6 +31,9 @@ impl fmt::Display for GatewayError {
         match self {
             Self::InvalidParams(expected) => write!(f, "invalid params: {expected}"),
             Self::UnknownTool(tool) => write!(f, "unknown tool: `{}`", Shortened(tool)),
+            Self::HeaderMismatch(header) => {
+                write!(f, "header mismatch: `{header}` does not agree with the argument that it mirrors")
+            }
             Self::Overloaded(whose) => {
                 write!(f, "overloaded: too many calls of this {whose} are running, try again later")
             }
@@ -54,6 +59,12 @@ fn upstream(f: &mut fmt::Formatter<'_>, tool: &str, error: &UpstreamError) -> fm
         UpstreamError::TooLarge(limit) => write!(f, "answer of tool `{tool}` is larger than {limit} bytes"),
         UpstreamError::BadStatus(status) => write!(f, "server of tool `{tool}` answered with HTTP status {status}"),
         UpstreamError::Rpc(_) => write!(f, "server of tool `{tool}` refused a session to the gateway"),
+        UpstreamError::Unmirrorable(header) => {
+            write!(f, "invalid params: tool `{tool}` wants an argument in header `{header}`, which cannot hold it")
+        }
+        UpstreamError::NeedsInput => {
+            write!(f, "server of tool `{tool}` asks for input, which cannot be passed on to its clients")
+        }
         UpstreamError::Removed => write!(f, "unknown tool: `{tool}`"),
     }
 }

@@ -32,7 +32,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-pub use self::call::{Outgoing, Relay, Request};
+pub use self::call::{Outgoing, Relay, Request, Speech};
 pub use self::change::{Authority, ChangeError, Job, Unavailable};
 pub use self::error::GatewayError;
 pub use self::explain::{Candidate, Explanation, Health, Reason, SeenServer, SeenTool};

@@ -15,7 +15,7 @@ use hyper::body::Bytes;
 use super::{ClientState, Gateway, Snapshot};
 use crate::policy::ClientId;
 use crate::upstream::Tenant;
-use crate::wire::mcp::{ClientCapabilities, ProtocolVersion};
+use crate::wire::mcp::{ClientCapabilities, LogLevel, ProtocolVersion};
 use crate::wire::seal::SessionId;
 
 /// How long a session id is valid.
@@ -31,7 +31,7 @@ pub struct NoSession;
 ///
 /// A session of which a clone is held is in use, and its soft state is not dropped.
 #[derive(Clone, Debug, Default)]
-pub struct Session(Option<(SessionId, Arc<Requests>)>);
+pub struct Session(Option<(SessionId, Arc<State>)>);
 
 impl Session {
     /// The revision that was negotiated, if there is a session.
@@ -40,18 +40,38 @@ impl Session {
         self.0.as_ref().map(|(id, _)| id.version)
     }
 
+    /// What the client declared that it can be asked for.
+    #[must_use]
+    pub(super) fn capabilities(&self) -> ClientCapabilities {
+        self.0.as_ref().map_or(ClientCapabilities::NONE, |(id, _)| id.capabilities)
+    }
+
+    /// From which level on the client wants log messages, if it has said so.
+    #[must_use]
+    pub(super) fn level(&self) -> Option<LogLevel> {
+        let (_, state) = self.0.as_ref()?;
+        *state.level.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes from which level on the client wants log messages; false if there is no session to note it in.
+    pub fn set_level(&self, level: LogLevel) -> bool {
+        let Some((_, state)) = &self.0 else { return false };
+        *state.level.lock().unwrap_or_else(PoisonError::into_inner) = Some(level);
+        true
+    }
+
     /// Notes a request that runs in the session, so that it can be called off; outside of sessions none can.
     pub(super) fn begin(&self, id: Bytes) -> Option<Running> {
-        let (_, requests) = self.0.as_ref()?;
+        let (_, state) = self.0.as_ref()?;
         let cancel = Arc::new(Cancel::default());
-        requests.lock().push((id, Arc::clone(&cancel)));
-        Some(Running { requests: Arc::clone(requests), cancel })
+        state.requests().push((id, Arc::clone(&cancel)));
+        Some(Running { state: Arc::clone(state), cancel })
     }
 
     /// Calls off the requests of this id, as the client wrote it, that run in the session.
     pub fn cancel(&self, id: &[u8]) {
-        let Some((_, requests)) = &self.0 else { return };
-        for (_, cancel) in requests.lock().iter().filter(|(of, _)| of == id) {
+        let Some((_, state)) = &self.0 else { return };
+        for (_, cancel) in state.requests().iter().filter(|(of, _)| of == id) {
             cancel.order();
         }
     }
@@ -63,19 +83,23 @@ impl Session {
     }
 }
 
-/// The requests that run in one session. A client may use an id twice; calling it off means both.
+/// What is kept of one session.
 #[derive(Debug, Default)]
-struct Requests(Mutex<Vec<(Bytes, Arc<Cancel>)>>);
+struct State {
+    /// The requests that run. A client may use an id twice; calling it off means both.
+    requests: Mutex<Vec<(Bytes, Arc<Cancel>)>>,
+    level: Mutex<Option<LogLevel>>,
+}
 
-impl Requests {
-    fn lock(&self) -> MutexGuard<'_, Vec<(Bytes, Arc<Cancel>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl State {
+    fn requests(&self) -> MutexGuard<'_, Vec<(Bytes, Arc<Cancel>)>> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One request that runs in a session.
 pub(super) struct Running {
-    requests: Arc<Requests>,
+    state: Arc<State>,
     cancel: Arc<Cancel>,
 }
 
@@ -88,7 +112,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.requests.lock().retain(|(_, cancel)| !Arc::ptr_eq(cancel, &self.cancel));
+        self.state.requests().retain(|(_, cancel)| !Arc::ptr_eq(cancel, &self.cancel));
     }
 }
 
@@ -130,29 +154,29 @@ struct Live {
     /// When it was last used, since the Unix epoch.
     used: Duration,
     /// Held by every request that runs in the session.
-    requests: Arc<Requests>,
+    state: Arc<State>,
 }
 
 impl Live {
     fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.requests) == 1
+        Arc::strong_count(&self.state) == 1
     }
 }
 
 impl Sessions {
     /// Notes that a session is in use; returns what holds it, and another session that had to make room.
-    fn touch(&mut self, nonce: [u8; 16], now: Duration, most: usize) -> (Arc<Requests>, Option<[u8; 16]>) {
+    fn touch(&mut self, nonce: [u8; 16], now: Duration, most: usize) -> (Arc<State>, Option<[u8; 16]>) {
         if let Some(live) = self.live.get_mut(&nonce) {
             live.used = now;
-            return (Arc::clone(&live.requests), None);
+            return (Arc::clone(&live.state), None);
         }
         let full = self.live.len() >= most;
         let idle = self.live.iter().filter(|(_, live)| full && live.is_idle());
         let oldest = idle.min_by_key(|(_, live)| live.used).map(|(nonce, _)| *nonce);
         oldest.map(|oldest| self.live.remove(&oldest));
-        let requests = Arc::<Requests>::default();
-        self.live.insert(nonce, Live { used: now, requests: Arc::clone(&requests) });
-        (requests, oldest)
+        let state = Arc::<State>::default();
+        self.live.insert(nonce, Live { used: now, state: Arc::clone(&state) });
+        (state, oldest)
     }
 
     fn end(&mut self, id: &SessionId, now: Duration) {
@@ -220,12 +244,12 @@ impl Gateway {
         if sessions.ended.contains_key(&id.nonce) {
             return Err(NoSession);
         }
-        let (requests, dropped) = sessions.touch(id.nonce, now, most);
+        let (kept, dropped) = sessions.touch(id.nonce, now, most);
         drop(sessions);
         if let Some(nonce) = dropped {
             self.pool.end_session(client, nonce);
         }
-        Ok(Session(Some((id, requests))))
+        Ok(Session(Some((id, kept))))
     }
 
     /// Ends a session for good.

@@ -20,7 +20,9 @@ use crate::wire::mcp::ProtocolVersion;
 use crate::wire::splice::object_of;
 
 /// Revisions that are served different lists, see [`fits`].
-const SHAPES: usize = 3;
+const SHAPES: usize = 4;
+/// The shape for modern clients, which get the tools as one member of the result.
+const MODERN_SHAPE: usize = 3;
 
 /// What one client sees. Belongs to one registry, or to several under which the client sees the same.
 pub struct View {
@@ -88,8 +90,30 @@ impl View {
             ProtocolVersion::V2025_06_18 => 1,
             ProtocolVersion::V2025_11_25 => 2,
         };
-        let made = || self.write_list(version).into();
+        self.shaped(shape, || [b"{", self.write_tools(Some(version)).as_slice()].concat())
+    }
+
+    /// The same for modern clients, without its first brace, so that what else a result says can be put in front.
+    #[must_use]
+    pub fn modern_list(&self) -> Bytes {
+        self.shaped(MODERN_SHAPE, || self.write_tools(None))
+    }
+
+    fn shaped(&self, shape: usize, write: impl Fn() -> Vec<u8>) -> Bytes {
+        let made = || write().into();
         self.lists.get(shape).map_or_else(made, |list| list.get_or_init(made).clone())
+    }
+
+    /// For how long the lists will do, in milliseconds.
+    #[must_use]
+    pub fn ttl_ms(&self) -> u64 {
+        0
+    }
+
+    /// Where a tool is described: what its server offers, and where the tool stands in that.
+    pub(super) fn described(&self, entry: &Entry) -> (Arc<Catalogue>, usize) {
+        let (source, at) = entry.at;
+        (self.sources.get(source).map(|source| Arc::clone(&source.catalogue)).unwrap_or_default(), at)
     }
 
     /// The tools in the order of the client's lists.
@@ -102,8 +126,8 @@ impl View {
         self.tools.iter().map(Entry::exposed)
     }
 
-    fn write_list(&self, version: ProtocolVersion) -> Vec<u8> {
-        let mut out = b"{\"tools\":[".to_vec();
+    fn write_tools(&self, version: Option<ProtocolVersion>) -> Vec<u8> {
+        let mut out = b"\"tools\":[".to_vec();
         for (position, entry) in self.tools.iter().enumerate() {
             let (source, at) = entry.at;
             let Some(tool) = self.sources.get(source).and_then(|s| s.catalogue.tools.get(at)) else { continue };
@@ -160,10 +184,12 @@ impl View {
     }
 }
 
-/// Whether a member of a tool's description may be shown to a client of this revision (protocol.md 4.6, 4.9).
-fn fits(member: &Member, version: ProtocolVersion) -> bool {
+/// Whether a member of a tool's description may be shown to a client of this revision, or to a modern one (protocol.md
+/// 4.6, 4.9).
+fn fits(member: &Member, version: Option<ProtocolVersion>) -> bool {
+    // Tasks of 2025-11-25 are not relayed, so nobody is told about them.
+    let Some(version) = version else { return member.key != "execution" };
     match member.key.as_str() {
-        // Tasks of 2025-11-25 are not relayed, so nobody is told about them.
         "execution" => false,
         "title" => version >= ProtocolVersion::V2025_06_18,
         "outputSchema" => version >= ProtocolVersion::V2025_06_18 && is_object_schema(&member.value),

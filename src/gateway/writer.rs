@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::change::{ChangeError, Job, Unavailable};
 use super::{Gateway, Loaded};
-use crate::log::Log;
+use crate::log::{Level, Log};
 use crate::policy::{Draft, Registry};
 use crate::shutdown::Shutdown;
 use crate::store::{ConfigFile, Locked, Reloaded, StoreError};
@@ -102,12 +102,14 @@ impl Writer {
         let built = match reloaded {
             Ok(Reloaded::Built(built)) => built,
             Ok(Reloaded::Same) => return self.gateway.loaded().refused.map_or(Ok(None), Err),
-            Ok(Reloaded::Empty) => return Err(self.refuse("configuration empty", self.empty(), Vec::new())),
-            Err(error) => return Err(self.refuse("configuration unreadable", error.into(), Vec::new())),
+            Ok(Reloaded::Empty) => return Err(self.refuse(Level::Warn, "configuration empty", self.empty(), vec![])),
+            Err(error) => {
+                return Err(self.refuse(Level::Error, "configuration unreadable", error.into(), vec![]));
+            }
         };
         let Some(registry) = built.registry else {
             let reason = Unavailable::of_text(self.first_error(&built.problems));
-            return Err(self.refuse("configuration refused", reason, built.problems));
+            return Err(self.refuse(Level::Error, "configuration refused", reason, built.problems));
         };
         report(&self.log, &self.name(), &built.problems);
         self.tell_of_restart(self.gateway.snapshot().registry().settings(), registry.settings());
@@ -118,12 +120,12 @@ impl Writer {
     }
 
     /// Keeps the configuration in force, and says once why.
-    fn refuse(&self, event: &str, reason: Unavailable, problems: Vec<Problem>) -> Unavailable {
+    fn refuse(&self, level: Level, event: &str, reason: Unavailable, problems: Vec<Problem>) -> Unavailable {
         let loaded = self.gateway.loaded();
         if loaded.refused.as_ref() != Some(&reason) || loaded.problems != problems {
             report(&self.log, &self.name(), &problems);
             let errors = problems.iter().filter(|p| p.severity == Severity::Error).count();
-            self.log.error(event, |r| {
+            self.log.write(level, event, |r| {
                 match errors {
                     0 => r.field("reason", reason.whole()),
                     _ => r.number("problems", errors as u64),

@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::http::connection::Busy;
 use crate::log::Log;
 use crate::policy::{ClientId, ServerId};
+use crate::wire::mcp::Era;
 
 /// Characters of a path that are recorded.
 const LONGEST_PATH: usize = 128;
@@ -25,6 +26,8 @@ pub struct Access {
     pub tool: Option<String>,
     /// Server that the call went to.
     pub server: Option<ServerId>,
+    /// The eras in which the client spoke and the server was spoken to.
+    pub eras: Option<(Era, Era)>,
     /// HTTP status; 0 while there is no answer.
     pub status: u16,
     /// JSON-RPC error code of the answer.
@@ -51,6 +54,7 @@ impl Access {
             rpc: None,
             tool: None,
             server: None,
+            eras: None,
             status: 0,
             code: None,
             bytes: 0,
@@ -90,6 +94,9 @@ impl Drop for Access {
             }
             if let Some(server) = &self.server {
                 r.field("server", server);
+            }
+            if let Some((client, server)) = &self.eras {
+                r.field("eras", format_args!("{client}/{server}"));
             }
             r.number("status", self.status.into());
             if let Some(code) = self.code {

@@ -79,11 +79,12 @@ impl HttpBody for Body {
     }
 }
 
-/// A call's messages as an event stream.
+/// The messages of calls as an event stream.
 struct Events {
-    relay: Relay,
-    /// The message that made it a stream.
-    first: Option<Vec<u8>>,
+    /// Those that run.
+    relays: Vec<Relay>,
+    /// Messages that are there already.
+    first: Vec<Vec<u8>>,
     done: bool,
     alive: Pin<Box<Sleep>>,
     /// Ready when the stream has to end.
@@ -97,28 +98,30 @@ impl Events {
             return Poll::Ready(None);
         }
         let mut out = Vec::new();
-        if let Some(first) = self.first.take() {
+        for first in std::mem::take(&mut self.first) {
             encode(&mut out, &first);
         }
-        while out.len() < GATHERED && !self.done {
-            let next = match self.cut.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(self.relay.cut_off(STOPPING)),
-                Poll::Pending => self.relay.poll_next(cx),
-            };
-            match next {
-                Poll::Pending => break,
-                Poll::Ready(Some(Outgoing::Notification(message))) => encode(&mut out, &message),
-                Poll::Ready(Some(Outgoing::Response(message, code))) => {
-                    encode(&mut out, &message);
-                    self.done = true;
-                    if let Some(access) = access.as_deref_mut() {
-                        access.code = code;
+        let over = self.cut.as_mut().poll(cx).is_ready();
+        self.relays.retain_mut(|relay| {
+            while out.len() < GATHERED {
+                let next = if over { Poll::Ready(relay.cut_off(STOPPING)) } else { relay.poll_next(cx) };
+                match next {
+                    Poll::Pending => break,
+                    Poll::Ready(Some(Outgoing::Notification(message))) => encode(&mut out, &message),
+                    Poll::Ready(Some(Outgoing::Response(message, code))) => {
+                        encode(&mut out, &message);
+                        if let Some(access) = access.as_deref_mut() {
+                            access.code = code;
+                        }
+                        return false;
                     }
+                    // Called off by the client: the end without a response is what it asked for.
+                    Poll::Ready(None) => return false,
                 }
-                // Called off by the client: the end without a response is what it asked for.
-                Poll::Ready(None) => self.done = true,
             }
-        }
+            true
+        });
+        self.done = self.relays.is_empty();
         if let Some(access) = access {
             access.complete = self.done;
         }
@@ -179,17 +182,32 @@ pub fn file(content_type: &'static str, body: impl Into<Bytes>) -> Response<Body
 /// A JSON-RPC result; the result's bytes are not copied.
 #[must_use]
 pub fn result(id: &[u8], result: Bytes) -> Response<Body> {
-    let pieces = vec![Bytes::from_static(b"}"), result, result_head(id).into()];
+    result_of(id, vec![result])
+}
+
+/// The same for a result in pieces.
+#[must_use]
+pub fn result_of(id: &[u8], result: Vec<Bytes>) -> Response<Body> {
+    let mut pieces = vec![Bytes::from_static(b"}")];
+    pieces.extend(result.into_iter().rev());
+    pieces.push(result_head(id).into());
     with_type(StatusCode::OK, "application/json", Body::of(pieces))
 }
 
 /// An event stream that begins with the message that made it one, if there is one, and goes on with the relay's; after
 /// `cut` it ends with an error.
 #[must_use]
-pub fn event_stream(first: Option<Vec<u8>>, relay: Relay, mut cut: Shutdown) -> Response<Body> {
+pub fn event_stream(first: Option<Vec<u8>>, relay: Relay, cut: &Shutdown) -> Response<Body> {
+    event_streams(first.into_iter().collect(), vec![relay], cut)
+}
+
+/// The same for several relays, whose messages come as they arrive.
+#[must_use]
+pub fn event_streams(first: Vec<Vec<u8>>, relays: Vec<Relay>, cut: &Shutdown) -> Response<Body> {
     let alive = Box::pin(tokio::time::sleep(KEEP_ALIVE_INTERVAL));
+    let mut cut = cut.clone();
     let cut = Box::pin(async move { cut.recv().await });
-    let events = Events { relay, first, done: false, alive, cut };
+    let events = Events { relays, first, done: false, alive, cut };
     let body = Body { content: Content::Events(Box::new(events)), access: None };
     let mut response = with_type(StatusCode::OK, "text/event-stream", body);
     let headers = response.headers_mut();
@@ -310,6 +328,7 @@ impl fmt::Display for Refusal {
 pub fn rpc_error(error: &GatewayError) -> ErrorObject {
     let code = match error {
         GatewayError::InvalidParams(_) | GatewayError::UnknownTool(_) => code::INVALID_PARAMS,
+        GatewayError::HeaderMismatch(_) => code::HEADER_MISMATCH,
         GatewayError::Overloaded(_) | GatewayError::Upstream { .. } => code::INTERNAL_ERROR,
     };
     ErrorObject::new(code, error.to_string())

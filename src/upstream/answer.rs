@@ -18,13 +18,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
 use super::Upstream;
-use super::channel::Channel;
+use super::channel::{Channel, Dialect};
 use super::error::UpstreamError;
-use super::legacy::Session;
 use crate::outbound::Incoming;
 use crate::wire::gather::Gather;
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Sender, result_message};
-use crate::wire::mcp::{code, method};
+use crate::wire::mcp::{Era, MODERN, code, method};
 use crate::wire::sse::{Decoder, Event};
 
 /// How long the rest of a body is waited for after the response was read.
@@ -111,7 +110,7 @@ enum Form {
 /// An answer being read.
 pub struct Answer {
     channel: Channel,
-    session: Arc<Session>,
+    dialect: Dialect,
     /// Id of the request, which the response must have.
     id: u64,
     body: Option<Incoming>,
@@ -128,7 +127,7 @@ impl Answer {
     /// [`UpstreamError::NotMcp`] for a content type that is neither JSON nor an event stream.
     pub(super) fn new(
         channel: Channel,
-        session: Arc<Session>,
+        dialect: Dialect,
         id: u64,
         response: Response<Incoming>,
         timer: Timer,
@@ -142,13 +141,13 @@ impl Answer {
                 return Err(UpstreamError::NotMcp(format!("expected JSON or an event stream, found {found}")));
             }
         };
-        Ok(Self { channel, session, id, body: Some(response.into_body()), form, timer, replies: None })
+        Ok(Self { channel, dialect, id, body: Some(response.into_body()), form, timer, replies: None })
     }
 
     /// An answer that consists of a response alone.
-    pub(super) fn settled(channel: Channel, session: Arc<Session>, id: u64, response: Envelope, timer: Timer) -> Self {
+    pub(super) fn settled(channel: Channel, dialect: Dialect, id: u64, response: Envelope, timer: Timer) -> Self {
         let form = Form::Settled(Some(Box::new(response)));
-        Self { channel, session, id, body: None, form, timer, replies: None }
+        Self { channel, dialect, id, body: None, form, timer, replies: None }
     }
 
     /// The id under which the request was sent, which is its progress token too.
@@ -163,9 +162,29 @@ impl Answer {
         &self.channel.upstream
     }
 
-    /// The session in which the request was made.
-    pub(super) fn session(&self) -> &Session {
-        &self.session
+    /// The era in which the server was spoken to.
+    #[must_use]
+    pub fn era(&self) -> Era {
+        match self.dialect {
+            Dialect::Legacy(_) => Era::Legacy,
+            Dialect::Modern(_) => Era::Modern,
+        }
+    }
+
+    /// The instructions of the session in which the request was made.
+    pub(super) fn instructions(&self) -> Option<Box<str>> {
+        match &self.dialect {
+            Dialect::Legacy(session) => session.instructions.clone(),
+            Dialect::Modern(_) => None,
+        }
+    }
+
+    /// The code of the error with which the request was refused by its HTTP status, if it was.
+    pub(super) fn refusal(&self) -> Option<i64> {
+        match &self.form {
+            Form::Settled(Some(response)) => response.error().map(|error| error.code),
+            _ => None,
+        }
     }
 
     /// Waits for the response. Notifications are passed over, and requests refused.
@@ -201,8 +220,9 @@ impl Answer {
     fn abandon(&mut self, error: &UpstreamError) {
         let gone = matches!(error, UpstreamError::Ended | UpstreamError::Unreachable(_));
         // `initialize` is never cancelled.
-        if self.body.take().is_some() && !gone && !self.session.opening {
-            self.channel.cancel(&self.session, self.id);
+        let opening = matches!(&self.dialect, Dialect::Legacy(session) if session.opening);
+        if self.body.take().is_some() && !gone && !opening {
+            self.channel.cancel(&self.dialect, self.id);
         }
     }
 
@@ -283,6 +303,9 @@ impl Answer {
         let envelope = envelope.map_err(|e| not_mcp(&e))?;
         match envelope.kind().map_err(|e| not_mcp(&e))? {
             Kind::Notification => Ok(Some(Message::Notification(envelope))),
+            Kind::Request if self.era() == Era::Modern => {
+                Err(UpstreamError::NotMcp(format!("expected no requests of a server of {MODERN}")))
+            }
             Kind::Request => Ok(Some(Message::Request(envelope))),
             Kind::Result | Kind::Error if envelope.id_is(self.id) => Ok(Some(Message::Response(envelope))),
             // An error without a usable id is about this request too: the server could not read it.
@@ -309,9 +332,10 @@ impl Answer {
     /// # Errors
     /// [`UpstreamError::NotMcp`] if the server asks faster than it takes answers; the call is abandoned.
     pub fn reply(&mut self, answer: Vec<u8>) -> Result<(), UpstreamError> {
+        let Dialect::Legacy(session) = &self.dialect else { return Ok(()) };
         let replies = self.replies.get_or_insert_with(|| {
             let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(REPLIES);
-            let (channel, session) = (self.channel.clone(), Arc::clone(&self.session));
+            let (channel, session) = (self.channel.clone(), Arc::clone(session));
             tokio::spawn(async move {
                 while let Some(answer) = receiver.recv().await {
                     channel.notify_or_log(&session, answer).await;

@@ -8,11 +8,12 @@ use hyper::body::Bytes;
 use super::channel::Channel;
 use super::error::UpstreamError;
 use super::legacy::Tenant;
-use crate::wire::json::{
-    self, JsonType, Span, elements_of, members_of, text_of, type_of, whole_members_of, write_text,
-};
+use super::probe::Known;
+use super::request::Request;
+use crate::wire::headers::{self, Annotation};
+use crate::wire::json::{self, JsonType, Span, elements_of, members_of, text_of, type_of, whole_members_of};
 use crate::wire::jsonrpc::Envelope;
-use crate::wire::mcp::{code, method};
+use crate::wire::mcp::{Era, code};
 
 /// One tool as its server describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Tool {
     pub name: String,
     /// The members of its description, each `"key": value` as it is written, in order.
     pub members: Vec<Member>,
+    /// Arguments that a modern server wants mirrored in headers.
+    pub annotations: Vec<Annotation>,
 }
 
 /// One member of a tool's description.
@@ -64,12 +67,24 @@ impl Channel {
     /// # Errors
     /// [`UpstreamError`] of the page that failed; then nothing of what came before is used.
     pub(super) async fn fetch_catalogue(&self) -> Result<Catalogue, UpstreamError> {
+        let fetched = self.walk_catalogue().await;
+        if fetched.is_err() {
+            // A server that failed may come back as another.
+            self.upstream.forget();
+        }
+        fetched
+    }
+
+    async fn walk_catalogue(&self) -> Result<Catalogue, UpstreamError> {
         let limits = &self.settings.limits;
         let mut walk = Walk { catalogue: Catalogue::default(), names: HashSet::new(), bytes: 0, cursor: None };
+        if let Known::Modern(server) = self.known().await? {
+            walk.catalogue.instructions.clone_from(&server.instructions);
+        }
         for _ in 0..limits.list_pages {
             let page = self.page(&mut walk.catalogue.instructions, walk.cursor.as_deref()).await?;
-            let Some(page) = page else { return Ok(walk.catalogue) };
-            walk.take(&page, limits.tools_per_server, limits.catalogue_bytes)?;
+            let Some((page, era)) = page else { return Ok(walk.catalogue) };
+            walk.take(&page, era, limits.tools_per_server, limits.catalogue_bytes)?;
             if walk.cursor.is_none() {
                 return Ok(walk.catalogue);
             }
@@ -78,34 +93,30 @@ impl Channel {
         Ok(walk.catalogue)
     }
 
-    /// One page of `tools/list`; `None` if the server has no tools at all.
+    /// One page of `tools/list` and the era of the server that gave it; `None` if the server has no tools at all.
     async fn page(
         &self,
         instructions: &mut Option<Box<str>>,
         cursor: Option<&str>,
-    ) -> Result<Option<Envelope>, UpstreamError> {
+    ) -> Result<Option<(Envelope, Era)>, UpstreamError> {
         let id = self.upstream.next_id();
-        let mut message =
-            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{}","params":{{"#, method::TOOLS_LIST).into_bytes();
-        if let Some(cursor) = cursor {
-            message.extend_from_slice(b"\"cursor\":");
-            write_text(&mut message, cursor);
+        let answer = self.request(&Tenant::Catalogue, id, &Request::Tools { cursor }).await?;
+        let era = answer.era();
+        if era == Era::Legacy {
+            *instructions = answer.instructions();
         }
-        message.extend_from_slice(b"}}");
-        let answer = self.request(&Tenant::Catalogue, id, message).await?;
-        instructions.clone_from(&answer.session().instructions);
         let response = answer.response().await?;
         match response.error() {
             Some(error) if error.code == code::METHOD_NOT_FOUND => Ok(None),
             Some(error) => Err(UpstreamError::Rpc(error)),
-            None => Ok(Some(response)),
+            None => Ok(Some((response, era))),
         }
     }
 }
 
 impl Walk {
     /// Adds the tools of one page.
-    fn take(&mut self, page: &Envelope, most: usize, most_bytes: usize) -> Result<(), UpstreamError> {
+    fn take(&mut self, page: &Envelope, era: Era, most: usize, most_bytes: usize) -> Result<(), UpstreamError> {
         let bytes = page.bytes();
         let result = page.result_span().unwrap_or(Span { start: 0, end: 0 });
         let mut tools = None;
@@ -125,7 +136,7 @@ impl Walk {
                 self.cursor = None;
                 break;
             }
-            match tool(entry.of(bytes)) {
+            match tool(entry.of(bytes), era) {
                 Ok(tool) if self.names.insert(tool.name.clone()) => self.catalogue.tools.push(tool),
                 Ok(tool) => self.leave_out(format!("a second `{}`", tool.name)),
                 Err(why) => self.leave_out(why),
@@ -142,9 +153,9 @@ impl Walk {
 }
 
 /// Reads one entry of a list. It is copied, so that it does not keep the page it came with.
-fn tool(entry: &[u8]) -> Result<Tool, String> {
+fn tool(entry: &[u8], era: Era) -> Result<Tool, String> {
     let entry = Bytes::copy_from_slice(entry);
-    let mut name = None;
+    let (mut name, mut annotations) = (None, Vec::new());
     let mut members: Vec<Member> = Vec::new();
     for json::Member { key, whole, value } in whole_members_of(&entry, Span { start: 0, end: entry.len() }) {
         let text = entry.slice(whole.range());
@@ -154,15 +165,38 @@ fn tool(entry: &[u8]) -> Result<Tool, String> {
         if key == "execution" && needs_tasks(&entry, value) {
             return Err("a tool that runs only as a task".into());
         }
-        members.retain(|m| m.key != key);
-        members.push(Member { key: key.into_owned(), text, value: entry.slice(value.range()) });
+        let mut member = Member { key: key.into_owned(), text, value: entry.slice(value.range()) };
+        if member.key == "inputSchema" {
+            annotations = member.take_annotations(era)?;
+        }
+        members.retain(|m| m.key != member.key);
+        members.push(member);
     }
     match name {
         Some(name) if name.is_empty() || name.len() > LONGEST_NAME || name.contains(char::is_control) => {
             Err(format!("a tool whose name is empty, over {LONGEST_NAME} bytes, or has control characters"))
         }
-        Some(name) => Ok(Tool { name, members }),
+        Some(name) => Ok(Tool { name, members, annotations }),
         None => Err("a tool without a name".into()),
+    }
+}
+
+impl Member {
+    /// The annotations of an input schema. A legacy server does not look for the headers they ask for, so that of its
+    /// schemas they are taken out.
+    ///
+    /// # Errors
+    /// Why the tool is not valid (protocol.md 2.6).
+    fn take_annotations(&mut self, era: Era) -> Result<Vec<Annotation>, String> {
+        if era == Era::Modern {
+            return headers::annotations(&self.value).map_err(|why| format!("a tool with {why}"));
+        }
+        if let Some(schema) = headers::without_annotations(&self.value) {
+            let start = self.text.len() - self.value.len();
+            let text: Bytes = [self.text.get(..start).unwrap_or_default(), &schema].concat().into();
+            *self = Self { key: std::mem::take(&mut self.key), value: text.slice(start..), text };
+        }
+        Ok(Vec::new())
     }
 }
 

@@ -1,27 +1,45 @@
-//! Requests to one server over the connections of one thread.
+//! Requests to one server over the connections of one thread, in the server's own dialect.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
-use hyper::body::Bytes;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT};
-use hyper::{Method, Request, Response, Uri};
+use hyper::{Method, Response, Uri};
 
 use super::Upstream;
 use super::answer::{Answer, TimeLimits, Timer, collect, discard};
 use super::error::UpstreamError;
 use super::legacy::{Session, Tenant};
+use super::probe::Known;
+use super::request::{Outbound, Request};
 use crate::outbound::{Client, Incoming};
 use crate::wire::config::Settings;
+use crate::wire::endpoint::Endpoint;
 use crate::wire::jsonrpc::{Envelope, Kind, Sender};
-use crate::wire::mcp::{header, method};
+use crate::wire::mcp::{Era, MODERN, code, header, method};
 
 /// Bytes of an error body that are looked at.
 const ERROR_BYTES: usize = 64 * 1024;
 const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("mcp-x/", env!("CARGO_PKG_VERSION")));
+
+/// How a request is made: in a session of its own, or by itself at a server that stands there.
+#[derive(Clone)]
+pub(super) enum Dialect {
+    Legacy(Arc<Session>),
+    Modern(Arc<Endpoint>),
+}
+
+impl Dialect {
+    fn place(&self) -> &Arc<Endpoint> {
+        match self {
+            Self::Legacy(session) => &session.place,
+            Self::Modern(place) => place,
+        }
+    }
+}
 
 /// A server, and the connections of the thread that talks to it; made for one task.
 #[derive(Clone)]
@@ -37,24 +55,77 @@ impl Channel {
         Self { upstream: Arc::clone(upstream), settings: upstream.settings(), http: http.clone() }
     }
 
+    /// Sends a request in the dialect that the server speaks, and once more if the server turns out to speak another.
+    pub(super) async fn request(
+        &self,
+        tenant: &Tenant,
+        id: u64,
+        request: &Request<'_>,
+    ) -> Result<Answer, UpstreamError> {
+        let known = self.known().await?;
+        let answer = self.request_as(&known, tenant, id, request).await;
+        let refusal = answer.as_ref().ok().and_then(Answer::refusal);
+        let outdated = match &answer {
+            // Both were refused before anything was executed.
+            Ok(_) => refusal == Some(code::UNSUPPORTED_VERSION),
+            Err(UpstreamError::BadStatus(404 | 405)) => known.era() == Era::Modern,
+            Err(_) => false,
+        };
+        if !outdated {
+            return answer;
+        }
+        self.upstream.forget_era(&known);
+        let now = self.known().await?;
+        if now.era() == known.era() && refusal.is_none() {
+            answer
+        } else {
+            self.request_as(&now, tenant, id, request).await
+        }
+    }
+
+    async fn request_as(
+        &self,
+        known: &Known,
+        tenant: &Tenant,
+        id: u64,
+        request: &Request<'_>,
+    ) -> Result<Answer, UpstreamError> {
+        let message = request.write(known.era(), id)?;
+        match known {
+            Known::Legacy => self.request_in_session(tenant, id, message, request).await,
+            Known::Modern(server) => {
+                let dialect = Dialect::Modern(Arc::clone(&server.place));
+                let (response, timer) = self.post(&dialect, Some(id), message, self.time_limits(tenant)).await?;
+                self.answer(tenant, dialect, id, response, timer).await
+            }
+        }
+    }
+
     /// Sends a request in the tenant's session.
     ///
     /// A 404 to a session id means that the server has forgotten the session and refused the request: the session is
     /// renewed and the request sent once more.
-    pub(super) async fn request(&self, tenant: &Tenant, id: u64, message: Vec<u8>) -> Result<Answer, UpstreamError> {
-        let message = Bytes::from(message);
-        let session = self.session(tenant).await?;
-        let (response, timer) = self.post(&session, Some(id), message.clone(), self.time_limits(tenant)).await?;
+    async fn request_in_session(
+        &self,
+        tenant: &Tenant,
+        id: u64,
+        message: Outbound,
+        request: &Request<'_>,
+    ) -> Result<Answer, UpstreamError> {
+        let session = self.prepared_session(tenant, request).await?;
+        let dialect = Dialect::Legacy(Arc::clone(&session));
+        let (response, timer) = self.post(&dialect, Some(id), message.clone(), self.time_limits(tenant)).await?;
         if response.status() != 404 || session.id.is_none() {
-            return self.answer(tenant, session, id, response, timer).await;
+            return self.answer(tenant, dialect, id, response, timer).await;
         }
         self.upstream.log.debug("server session lost", |r| _ = r.field("server", self.upstream.id()));
         drop(response);
         self.upstream.sessions.forget(tenant, &session);
         self.upstream.refresh_soon();
-        let session = self.session(tenant).await?;
-        let (response, timer) = self.post(&session, Some(id), message, self.time_limits(tenant)).await?;
-        self.answer(tenant, session, id, response, timer).await
+        let session = self.prepared_session(tenant, request).await?;
+        let dialect = Dialect::Legacy(session);
+        let (response, timer) = self.post(&dialect, Some(id), message, self.time_limits(tenant)).await?;
+        self.answer(tenant, dialect, id, response, timer).await
     }
 
     fn time_limits(&self, tenant: &Tenant) -> TimeLimits {
@@ -69,54 +140,67 @@ impl Channel {
     /// Sends a message that opens a session, or that needs no answer.
     pub(super) async fn post_short(
         &self,
-        session: &Arc<Session>,
-        message: Vec<u8>,
+        dialect: &Dialect,
+        message: Outbound,
     ) -> Result<(Response<Incoming>, Timer), UpstreamError> {
-        self.post(session, None, message.into(), self.time_limits(&Tenant::Catalogue)).await
+        self.post(dialect, None, message, self.time_limits(&Tenant::Catalogue)).await
     }
 
     /// Sends a message and waits for the head of the response. A request, which has an `id`, is cancelled if that takes
     /// too long.
     async fn post(
         &self,
-        session: &Arc<Session>,
+        dialect: &Dialect,
         id: Option<u64>,
-        message: Bytes,
+        message: Outbound,
         limits: TimeLimits,
     ) -> Result<(Response<Incoming>, Timer), UpstreamError> {
         let mut timer = Timer::start(limits);
-        match timer.limit(self.send(session, Method::POST, message)).await {
+        match timer.limit(self.send(dialect, Method::POST, message)).await {
             Ok(sent) => Ok((sent?, timer)),
             Err(too_long) => {
                 if let Some(id) = id {
-                    self.cancel(session, id);
+                    self.cancel(dialect, id);
                 }
                 Err(too_long)
             }
         }
     }
 
-    async fn send(&self, session: &Session, method: Method, body: Bytes) -> Result<Response<Incoming>, UpstreamError> {
-        let mut request = Request::new(Full::new(body));
+    async fn send(
+        &self,
+        dialect: &Dialect,
+        method: Method,
+        message: Outbound,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let mut request = hyper::Request::new(Full::new(message.body));
+        let place = dialect.place();
         *request.method_mut() = method;
         // Both were part of a URL that parsed.
-        *request.uri_mut() = Uri::try_from(session.place.target.as_str()).unwrap_or_default();
-        *request.headers_mut() = self.headers(session);
+        *request.uri_mut() = Uri::try_from(place.target.as_str()).unwrap_or_default();
+        *request.headers_mut() = self.headers(dialect, message.mirrored);
         let (reach, limit) = (self.upstream.server.reach, self.settings.limits.connect);
-        Ok(self.http.send(&session.place, reach, limit, request).await?)
+        Ok(self.http.send(place, reach, limit, request).await?)
     }
 
-    fn headers(&self, session: &Session) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(8 + self.upstream.headers.len());
-        headers.insert(HOST, HeaderValue::try_from(&session.place.authority).unwrap_or(HeaderValue::from_static("")));
+    fn headers(&self, dialect: &Dialect, mirrored: HeaderMap) -> HeaderMap {
+        let mut headers = mirrored;
+        headers.reserve(8 + self.upstream.headers.len());
+        let host = HeaderValue::try_from(&dialect.place().authority).unwrap_or(HeaderValue::from_static(""));
+        headers.insert(HOST, host);
         headers.insert(CONTENT_TYPE, JSON);
         headers.insert(ACCEPT, BOTH);
         headers.insert(USER_AGENT, AGENT);
-        if let Some(id) = &session.id {
-            headers.insert(header::SESSION_ID, id.clone());
-        }
-        if session.version.sends_header() && !session.opening {
-            headers.insert(header::PROTOCOL_VERSION, HeaderValue::from_static(session.version.as_str()));
+        match dialect {
+            Dialect::Modern(_) => _ = headers.insert(header::PROTOCOL_VERSION, HeaderValue::from_static(MODERN)),
+            Dialect::Legacy(session) => {
+                if let Some(id) = &session.id {
+                    headers.insert(header::SESSION_ID, id.clone());
+                }
+                if session.version.sends_header() && !session.opening {
+                    headers.insert(header::PROTOCOL_VERSION, HeaderValue::from_static(session.version.as_str()));
+                }
+            }
         }
         for (name, value) in &self.upstream.headers {
             headers.insert(name, value.clone());
@@ -128,31 +212,34 @@ impl Channel {
     pub(super) async fn answer(
         &self,
         tenant: &Tenant,
-        session: Arc<Session>,
+        dialect: Dialect,
         id: u64,
         response: Response<Incoming>,
         mut timer: Timer,
     ) -> Result<Answer, UpstreamError> {
         let status = response.status();
         if status.is_success() {
-            return Answer::new(self.clone(), session, id, response, timer);
+            return Answer::new(self.clone(), dialect, id, response, timer);
         }
         let body = timer.limit(collect(response.into_body(), ERROR_BYTES)).await?.unwrap_or_default();
         // Some servers say 400 for a session they do not know. The request may have run all the same: it is not
         // repeated, but the next one opens a new session.
-        if status == 404 || (status == 400 && mentions_session(&body)) {
-            self.upstream.sessions.forget(tenant, &session);
+        if let Dialect::Legacy(session) = &dialect
+            && (status == 404 || (status == 400 && mentions_session(&body)))
+        {
+            self.upstream.sessions.forget(tenant, session);
         }
         let envelope = Envelope::parse(body, self.settings.limits.json_depth, Sender::Server).ok();
         match envelope.filter(|e| e.kind() == Ok(Kind::Error) && e.error().is_some()) {
-            Some(error) => Ok(Answer::settled(self.clone(), session, id, error, timer)),
+            Some(error) => Ok(Answer::settled(self.clone(), dialect, id, error, timer)),
             None => Err(UpstreamError::BadStatus(status.as_u16())),
         }
     }
 
     /// Sends a message that has no response; every 2xx is as good as another.
     pub(super) async fn notify(&self, session: &Arc<Session>, message: Vec<u8>) -> Result<(), UpstreamError> {
-        let (response, _) = self.post_short(session, message).await?;
+        let dialect = Dialect::Legacy(Arc::clone(session));
+        let (response, _) = self.post_short(&dialect, Outbound::of(message)).await?;
         let status = response.status();
         // Read to its end so that the connection is used again; some servers put something into it.
         discard(response.into_body());
@@ -160,7 +247,9 @@ impl Channel {
     }
 
     /// Tells the server that nobody waits for the response to a request any more, without making anybody wait for that.
-    pub(super) fn cancel(&self, session: &Arc<Session>, id: u64) {
+    /// A modern server hears it from the connection, which closes when its answer is dropped.
+    pub(super) fn cancel(&self, dialect: &Dialect, id: u64) {
+        let Dialect::Legacy(session) = dialect else { return };
         let method = method::CANCELLED;
         let message = format!(
             r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"requestId":{id},"reason":"nobody waits for it any more"}}}}"#
@@ -179,11 +268,13 @@ impl Channel {
     }
 
     /// Ends a session at the server; whether the server likes that makes no difference.
-    pub(super) async fn end(&self, session: &Session) {
+    pub(super) async fn end(&self, session: &Arc<Session>) {
         /// Longest wait for a server that ends a session.
         const PATIENCE: Duration = Duration::from_secs(5);
         if session.id.is_some() {
-            let _ = tokio::time::timeout(PATIENCE, self.send(session, Method::DELETE, Bytes::new())).await;
+            let dialect = Dialect::Legacy(Arc::clone(session));
+            let goodbye = self.send(&dialect, Method::DELETE, Outbound::default());
+            let _ = tokio::time::timeout(PATIENCE, goodbye).await;
         }
     }
 }

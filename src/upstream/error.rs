@@ -26,6 +26,10 @@ pub enum UpstreamError {
     Ended,
     /// A JSON-RPC error that refuses a session or a list.
     Rpc(ErrorObject),
+    /// The server asks for input before it goes on.
+    NeedsInput,
+    /// An argument cannot be mirrored in this header, as the tool wants it.
+    Unmirrorable(String),
     /// The server was taken out of the configuration.
     Removed,
 }
@@ -41,6 +45,8 @@ impl fmt::Display for UpstreamError {
             Self::NotMcp(what) => f.write_str(what),
             Self::Ended => f.write_str("the answer ended before the response"),
             Self::Rpc(e) => e.fmt(f),
+            Self::NeedsInput => f.write_str("the server asks for input"),
+            Self::Unmirrorable(header) => write!(f, "an argument cannot be sent as header `{header}`"),
             Self::Removed => f.write_str("no longer configured"),
         }
     }

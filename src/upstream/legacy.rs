@@ -12,16 +12,15 @@ use hyper::header::{HeaderMap, HeaderValue, LOCATION};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use super::channel::Channel;
+use super::channel::{Channel, Dialect};
 use super::error::UpstreamError;
+use super::request::{Outbound, Request};
 use crate::log::cut;
 use crate::outbound::Incoming;
 use crate::policy::ClientId;
 use crate::wire::endpoint::Endpoint;
-use crate::wire::json::write_text;
-use crate::wire::jsonrpc::{Envelope, Meta, Param};
-use crate::wire::mcp::{ClientCapabilities, InitializeResult, ProtocolVersion, header, method};
-use crate::wire::splice::Splice;
+use crate::wire::jsonrpc::Envelope;
+use crate::wire::mcp::{ClientCapabilities, IDENTITY, InitializeResult, LogLevel, ProtocolVersion, header, method};
 
 /// Bytes of a server's instructions that are kept.
 const INSTRUCTIONS: usize = 2 * 1024;
@@ -55,6 +54,8 @@ pub(super) struct Session {
     pub(super) place: Arc<Endpoint>,
     /// Whether this stands for no session yet: `initialize` itself carries no version header.
     pub(super) opening: bool,
+    /// The level of log messages that the server was told last.
+    level: Mutex<Option<LogLevel>>,
 }
 
 /// A session, or the place of one that is being opened.
@@ -147,13 +148,14 @@ impl Channel {
         let session = match self.open(tenant, Arc::clone(&known)).await {
             Ok(session) => Arc::new(session),
             Err(error) => {
-                // Wherever the server was, it may be back at its URL.
-                self.upstream.move_to(None);
+                // Wherever the server was, it may be back at its URL, and as another.
+                self.upstream.move_to_start();
+                self.upstream.forget();
                 return Err(error);
             }
         };
         if session.place != known {
-            self.upstream.move_to(Some(Arc::clone(&session.place)));
+            self.upstream.move_to(Arc::clone(&session.place));
         }
         let initialized = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, method::INITIALIZED);
         self.notify(&session, initialized.into_bytes()).await?;
@@ -171,30 +173,75 @@ impl Channel {
     /// Sends `initialize`. A URL without a path is tried as it is and at `/mcp`, and one redirect within the origin is
     /// followed.
     async fn open(&self, tenant: &Tenant, place: Arc<Endpoint>) -> Result<Session, UpstreamError> {
-        let mut opening = Arc::new(Session::opening(place));
+        let mut place = place;
         let id = self.upstream.next_id();
-        let message = initialize(id, tenant);
+        let message = Outbound::of(initialize(id, tenant));
+        let mut opening = Dialect::Legacy(Arc::new(Session::opening(&place)));
         let (mut response, mut timer) = self.post_short(&opening, message.clone()).await?;
-        if let Some(elsewhere) = elsewhere(&opening.place, &response) {
-            opening = Arc::new(Session::opening(Arc::new(elsewhere)));
+        if let Some(elsewhere) = elsewhere(&place, &response) {
+            place = Arc::new(elsewhere);
+            opening = Dialect::Legacy(Arc::new(Session::opening(&place)));
             (response, timer) = self.post_short(&opening, message).await?;
         }
         let session_id = response.headers().get(header::SESSION_ID).cloned();
-        let place = Arc::clone(&opening.place);
         let answer = self.answer(tenant, opening, id, response, timer).await?;
         agreed(&answer.response().await?, session_id, place)
+    }
+
+    /// The tenant's session, told from which level on the client behind a request wants log messages.
+    ///
+    /// # Errors
+    /// As [`session`](Self::session).
+    pub(super) async fn prepared_session(
+        &self,
+        tenant: &Tenant,
+        request: &Request<'_>,
+    ) -> Result<Arc<Session>, UpstreamError> {
+        let session = self.session(tenant).await?;
+        if let Request::Call(call) = request
+            && let Some(level) = call.asker.level
+        {
+            self.set_level(tenant, &session, level).await;
+        }
+        Ok(session)
+    }
+
+    /// Tells the server the level if it was told another; whether it knows of levels makes no difference to the call.
+    async fn set_level(&self, tenant: &Tenant, session: &Arc<Session>, level: LogLevel) {
+        // Without a session there is nothing that a server could remember the level by.
+        if session.id.is_none() || session.swap_level(level) == Some(level) {
+            return;
+        }
+        let (id, name, method) = (self.upstream.next_id(), level.as_str(), method::SET_LEVEL);
+        let message = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{{"level":"{name}"}}}}"#);
+        let dialect = Dialect::Legacy(Arc::clone(session));
+        let told = async {
+            let (response, timer) = self.post_short(&dialect, Outbound::of(message.into_bytes())).await?;
+            self.answer(tenant, dialect.clone(), id, response, timer).await?.response().await
+        };
+        if let Err(error) = told.await {
+            self.upstream.log.debug("log level not told", |r| {
+                r.field("server", self.upstream.id()).field("reason", error);
+            });
+        }
     }
 }
 
 impl Session {
     /// What stands for a session while there is none.
-    fn opening(place: Arc<Endpoint>) -> Self {
-        Self { id: None, version: ProtocolVersion::LATEST, instructions: None, place, opening: true }
+    fn opening(place: &Arc<Endpoint>) -> Self {
+        let (place, level) = (Arc::clone(place), Mutex::default());
+        Self { id: None, version: ProtocolVersion::LATEST, instructions: None, place, opening: true, level }
+    }
+
+    /// Notes the level that the server is told now; returns the one before.
+    fn swap_level(&self, level: LogLevel) -> Option<LogLevel> {
+        self.level.lock().unwrap_or_else(PoisonError::into_inner).replace(level)
     }
 }
 
 /// Where else a response says, or its status suggests, that the server is.
-fn elsewhere(here: &Endpoint, response: &Response<Incoming>) -> Option<Endpoint> {
+pub(super) fn elsewhere(here: &Endpoint, response: &Response<Incoming>) -> Option<Endpoint> {
     match response.status().as_u16() {
         404 | 405 if here.bare => Some(here.with_target("/mcp")),
         307 | 308 => redirected(here, response.headers()),
@@ -212,21 +259,6 @@ fn redirected(here: &Endpoint, headers: &HeaderMap) -> Option<Endpoint> {
     Endpoint::parse(location).ok().filter(|there| there.origin() == here.origin())
 }
 
-/// The request as the server gets it: our id and progress token, its own name for the tool, everything else as it is.
-pub(super) fn rewrite(envelope: &Envelope, id: u64, own_name: &str) -> Vec<u8> {
-    let id = id.to_string();
-    let mut name = Vec::new();
-    if envelope.param_text(Param::Name).as_deref() != Some(own_name) {
-        write_text(&mut name, own_name);
-    }
-    let renamed = envelope.param_span(Param::Name).filter(|_| !name.is_empty());
-    Splice::new(envelope.bytes())
-        .replace_if(envelope.id_span(), id.as_bytes())
-        .replace_if(envelope.meta_span(Meta::ProgressToken), id.as_bytes())
-        .replace_if(renamed, &name)
-        .build()
-}
-
 /// The `initialize` request. A call session declares nothing, because the gateway can pass nothing on to its client; the
 /// catalogue session declares everything, because some servers list their tools by what the client can do.
 fn initialize(id: u64, tenant: &Tenant) -> Vec<u8> {
@@ -234,9 +266,9 @@ fn initialize(id: u64, tenant: &Tenant) -> Vec<u8> {
         Tenant::Catalogue => r#"{"roots":{},"sampling":{},"elicitation":{"form":{},"url":{}}}"#,
         Tenant::Client { .. } => "{}",
     };
-    let (version, own) = (ProtocolVersion::LATEST, env!("CARGO_PKG_VERSION"));
+    let version = ProtocolVersion::LATEST;
     format!(
-        r#"{{"jsonrpc":"2.0","id":{id},"method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{capabilities},"clientInfo":{{"name":"mcp-x","version":"{own}"}}}}}}"#
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{capabilities},"clientInfo":{IDENTITY}}}}}"#
     )
     .into_bytes()
 }
@@ -251,6 +283,11 @@ fn agreed(response: &Envelope, id: Option<HeaderValue>, place: Arc<Endpoint>) ->
         let found: String = result.protocol_version.chars().take(40).collect();
         UpstreamError::NotMcp(format!("expected a protocol version up to {}, found `{found}`", ProtocolVersion::LATEST))
     })?;
-    let instructions = result.instructions.map(|text| cut(&text, INSTRUCTIONS).into());
-    Ok(Session { id, version, instructions, place, opening: false })
+    let instructions = result.instructions.as_deref().map(kept_instructions);
+    Ok(Session { id, version, instructions, place, opening: false, level: Mutex::default() })
+}
+
+/// A server's instructions to models, as far as they are kept.
+pub(super) fn kept_instructions(text: &str) -> Box<str> {
+    cut(text, INSTRUCTIONS).into()
 }

@@ -9,6 +9,8 @@
 //! | `mod` | [`Upstream`] |
 //! | `channel` | a request to a server over one thread's connections |
 //! | `answer` | [`Answer`]: the messages of an answer as they arrive |
+//! | `request` | requests as one dialect or the other writes them |
+//! | `probe` | which dialect a server speaks |
 //! | `legacy` | the handshake dialect: sessions and their renewal |
 //! | `catalogue` | [`Catalogue`]: what a server offers, over all pages |
 //! | `pool` | [`Pool`]: the upstreams of a registry, each kept fresh in the background |
@@ -20,13 +22,15 @@ mod channel;
 mod error;
 mod legacy;
 mod pool;
+mod probe;
+mod request;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 
 pub use self::answer::{Answer, Message};
 pub use self::catalogue::{Catalogue, Member, Tool};
@@ -34,14 +38,18 @@ pub use self::error::UpstreamError;
 pub use self::legacy::Tenant;
 pub use self::pool::Pool;
 
-use self::channel::Channel;
-use self::legacy::{Sessions, rewrite};
+use self::channel::{Channel, Dialect};
+use self::legacy::Sessions;
+use self::probe::Known;
+use self::request::{Call, Request};
 use crate::log::Log;
 use crate::outbound::Client;
 use crate::policy::{ClientId, Permit, Server, ServerId};
 use crate::wire::config::Settings;
 use crate::wire::endpoint::Endpoint;
 use crate::wire::jsonrpc::Envelope;
+use crate::wire::mcp::code;
+use crate::wire::rewrite::Asker;
 
 /// What a server offers and how fresh that is.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +73,10 @@ pub struct Upstream {
     settings: RwLock<Arc<Settings>>,
     /// Where the server is: its URL, or where that led.
     place: RwLock<Arc<Endpoint>>,
+    /// The server's era, once it has told.
+    known: RwLock<Option<Known>>,
+    /// Held by whoever asks for it.
+    probing: AsyncMutex<()>,
     sessions: Sessions,
     next_id: AtomicU64,
     offer: watch::Sender<Offer>,
@@ -92,6 +104,8 @@ impl Upstream {
             headers,
             settings: RwLock::new(settings),
             place: RwLock::new(place),
+            known: RwLock::default(),
+            probing: AsyncMutex::default(),
             sessions: Sessions::default(),
             next_id: AtomicU64::new(1),
             offer: watch::Sender::new(offer),
@@ -153,9 +167,10 @@ impl Upstream {
 
     /// Sends a client's request to call a tool and returns the answer as soon as it begins.
     ///
-    /// The request is sent with `id`, from [`next_id`](Self::next_id), which is the progress token too, and with the
-    /// server's own name for the tool; nothing else is changed. A session that the server does not know any more is renewed, and the request,
-    /// which was refused then, sent once more.
+    /// The request is sent with `id`, from [`next_id`](Self::next_id), which is the progress token too, with the server's
+    /// own name for the tool, and with what the server's era has to be told; nothing else is changed. What provably was
+    /// refused before it was executed is sent once more: in a new session where the old one is lost, with other headers
+    /// where the tool's schema has changed, in another dialect where the server speaks another.
     ///
     /// # Errors
     /// [`UpstreamError`]. [`UpstreamError::Removed`] if the permit is for another server, or for this one as it was
@@ -166,13 +181,26 @@ impl Upstream {
         permit: &Permit,
         tenant: &Tenant,
         id: u64,
-        envelope: &Envelope,
+        asked: &Asked,
     ) -> Result<Answer, UpstreamError> {
         // SECURITY: a permit is for a server as the registry it came from had it, with its address and credentials.
         if *permit.server() != self.server {
             return Err(UpstreamError::Removed);
         }
-        Channel::new(self, http).request(tenant, id, rewrite(envelope, id, permit.name())).await
+        let channel = Channel::new(self, http);
+        let Asked { envelope, asker, passed_on, tool: (catalogue, at) } = asked;
+        let annotations = catalogue.tools.get(*at).map(|tool| tool.annotations.as_slice()).unwrap_or_default();
+        let call = Call { envelope, name: permit.name(), asker: *asker, annotations, passed_on };
+        let answer = channel.request(tenant, id, &Request::Call(&call)).await?;
+        if answer.refusal() != Some(code::HEADER_MISMATCH) {
+            return Ok(answer);
+        }
+        // Boxed because it is rare and large.
+        let fresh = Box::pin(channel.fetch_catalogue()).await?;
+        self.refresh_soon();
+        let tool = fresh.tools.iter().find(|tool| tool.name == permit.name());
+        let annotations = tool.map(|tool| tool.annotations.as_slice()).unwrap_or_default();
+        channel.request(tenant, id, &Request::Call(&Call { annotations, ..call })).await
     }
 
     fn settings(&self) -> Arc<Settings> {
@@ -186,7 +214,7 @@ impl Upstream {
     /// Tells the server, in the background, that nobody waits for the response to a call any more.
     pub fn cancel(self: &Arc<Self>, http: &Client, tenant: &Tenant, id: u64) {
         if let Some(session) = self.sessions.live(tenant) {
-            Channel::new(self, http).cancel(&session, id);
+            Channel::new(self, http).cancel(&Dialect::Legacy(session), id);
         }
     }
 
@@ -200,14 +228,32 @@ impl Upstream {
         Arc::clone(&self.place.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Notes where the server is; `None` for its URL.
-    fn move_to(&self, place: Option<Arc<Endpoint>>) {
-        if let Some(place) = &place {
-            self.log.info("server found elsewhere", |r| _ = r.field("server", self.id()).field("url", place));
-        }
-        let place = place.unwrap_or_else(|| Arc::new(self.server.endpoint.clone()));
+    /// Notes where the server was found.
+    fn move_to(&self, place: Arc<Endpoint>) {
+        self.log.info("server found elsewhere", |r| _ = r.field("server", self.id()).field("url", &place));
+        self.set_place(place);
+    }
+
+    /// Looks for the server at its URL again.
+    fn move_to_start(&self) {
+        self.set_place(Arc::new(self.server.endpoint.clone()));
+    }
+
+    fn set_place(&self, place: Arc<Endpoint>) {
         *self.place.write().unwrap_or_else(PoisonError::into_inner) = place;
     }
+}
+
+/// What a client asks a server, and what has to be known to pass it on.
+pub struct Asked {
+    /// The client's request.
+    pub envelope: Envelope,
+    /// Who is behind it.
+    pub asker: Asker,
+    /// Headers of the client that mirror something nobody here knows of.
+    pub passed_on: HeaderMap,
+    /// The tool: what the server offers, as the client's view has it, and where the tool stands in that.
+    pub tool: (Arc<Catalogue>, usize),
 }
 
 /// Calls in flight to a server.

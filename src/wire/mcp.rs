@@ -260,6 +260,12 @@ impl ClientCapabilities {
         Self(flags)
     }
 
+    /// Whether the client can be asked to open a URL.
+    #[must_use]
+    pub fn opens_urls(self) -> bool {
+        self.0 & 64 != 0
+    }
+
     /// The flags as a number, for sealed values.
     #[must_use]
     pub fn bits(self) -> u16 {

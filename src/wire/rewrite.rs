@@ -42,7 +42,7 @@ pub fn request(envelope: &Envelope, id: u64, own_name: &str, asker: Asker, serve
         .any(|param| envelope.param_span(*param).is_some());
     let splice = Splice::new(envelope.bytes()).replace_if(envelope.id_span(), id.as_bytes());
     if !stays_whole {
-        let params = params_without(envelope, &is_dropped, &name, new_meta.as_deref());
+        let params = params_without(envelope, is_dropped, &name, new_meta.as_deref());
         return splice.replace_if(envelope.params_span(), &params).build();
     }
     let renamed = envelope.param_span(Param::Name).filter(|_| !name.is_empty());

@@ -327,10 +327,10 @@ fn every_call_is_one_request_on_a_reused_connection() {
         assert_eq!(made.len(), 100);
         let used: Vec<_> = state.received.iter().map(|r| (r.connection, r.rpc())).collect();
         assert!(state.connections - connections <= most, "connections for 100 calls: {used:?}");
-        // The first call of a session may be preceded by its handshake.
+        // The first call of a session may be preceded by its handshake, as the list was by that and the probe.
         let others =
             state.received.iter().filter(|r| !["tools/call", "tools/list"].contains(&r.rpc().as_str())).count();
-        assert!(others <= 4, "{others} other requests: {used:?}");
+        assert!(others <= 5, "{others} other requests: {used:?}");
         drop(state);
     }
 }
@@ -430,7 +430,7 @@ fn the_server_gets_our_headers_and_none_of_the_clients() {
     let head = alice.request_head("POST", body.len()).replacen("\r\n", &format!("\r\n{extra}"), 1);
     alice.connection.send(format!("{head}{body}"));
     assert_eq!(alice.connection.answer().status(), 200);
-    for received in &upstream.state().received {
+    for received in upstream.state().received.iter().filter(|received| received.rpc() != "server/discover") {
         for forbidden in ["cookie", "origin", "x-mine", "accept-language", "last-event-id", "mcp-method", "mcp-name"] {
             assert_eq!(received.header(forbidden), None, "{received:?}");
         }

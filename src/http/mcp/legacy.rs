@@ -3,45 +3,56 @@
 //! JSON-RPC errors go out with status 200, because clients of this era lose the body of everything else and read 404 as
 //! the end of their session. Source: protocol.md 2.4.
 
-use std::future::poll_fn;
-use std::time::Duration;
-
 use hyper::body::Bytes;
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 
-use super::{Exchange, version};
-use crate::gateway::{GatewayError, NoSession, Outgoing, Request, Session};
+use super::{Exchange, answer_of, begin, version};
+use crate::gateway::{GatewayError, NoSession, Relay, Request, Session, Speech};
 use crate::http::request::only;
-use crate::http::response::{Body, Refusal, STOPPING, empty, event_stream, json, result, rpc, rpc_error};
+use crate::http::response::{Body, Refusal, empty, json, result, rpc, rpc_error};
 use crate::wire::json::{JsonType, Span, members_of, text_of, type_of, write_text};
-use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Param};
-use crate::wire::mcp::{ClientCapabilities, MODERN, ProtocolVersion, code, header, method};
-
-/// How long an answer may keep its client waiting before it becomes an event stream, which can be kept alive.
-const COMMIT: Duration = Duration::from_secs(10);
+use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Param, result_message};
+use crate::wire::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, ProtocolVersion, code, header, method};
 
 /// Serves a message of the legacy era.
-pub(super) async fn post(exchange: Exchange<'_>, kind: Kind, envelope: Envelope) -> Response<Body> {
+pub(super) async fn post(mut exchange: Exchange<'_>, kind: Kind, envelope: Envelope) -> Response<Body> {
     if kind == Kind::Request && envelope.method().as_deref() == Some(method::INITIALIZE) {
         return initialize(exchange, &envelope);
     }
     let session = match session(&exchange) {
         Ok(session) => session,
-        Err(NoSession) => return no_session(),
+        Err(no_session) => return refuse_session(no_session),
     };
     match kind {
-        Kind::Request => request(exchange, session, envelope).await,
-        Kind::Notification => {
-            if let (Some(method::CANCELLED), Some(id)) =
-                (envelope.method().as_deref(), envelope.param(Param::RequestId))
-            {
-                session.cancel(id);
+        // Without a session there is nothing that a level could be kept in.
+        Kind::Request if session.version().is_none() && envelope.method().as_deref() == Some(method::SET_LEVEL) => {
+            exchange.access.code = Some(code::INVALID_REQUEST);
+            session_required(envelope.id())
+        }
+        Kind::Request if envelope.method().as_deref() == Some(method::TOOLS_LIST) => {
+            list(exchange, &session, &envelope).await
+        }
+        Kind::Request => match serve(&mut exchange, &session, envelope).await {
+            Served::Call(relay) => answer_of(exchange, relay, |_| StatusCode::OK).await,
+            Served::Response(response, code) => {
+                exchange.access.code = code;
+                json(StatusCode::OK, response)
             }
+        },
+        Kind::Notification => {
+            notified(&session, &envelope);
             empty(StatusCode::ACCEPTED)
         }
         Kind::Result | Kind::Error if session.version().is_some() => empty(StatusCode::ACCEPTED),
-        Kind::Result | Kind::Error => session_required(),
+        Kind::Result | Kind::Error => session_required(None),
+    }
+}
+
+/// Takes a notification of a client.
+pub(super) fn notified(session: &Session, envelope: &Envelope) {
+    if let (Some(method::CANCELLED), Some(id)) = (envelope.method().as_deref(), envelope.param(Param::RequestId)) {
+        session.cancel(id);
     }
 }
 
@@ -57,10 +68,10 @@ pub(in crate::http) fn delete(exchange: &Exchange<'_>) -> Response<Body> {
         let what = format!("unsupported protocol version: expected one of {known}");
         return rpc(StatusCode::BAD_REQUEST, None, &ErrorObject::new(code::INVALID_REQUEST, what));
     }
-    let Some(id) = session_header(exchange) else { return session_required() };
+    let Some(id) = session_header(exchange) else { return session_required(None) };
     match exchange.gateway.end_session(exchange.caller.client(), id, exchange.now) {
         Ok(()) => empty(StatusCode::NO_CONTENT),
-        Err(NoSession) => no_session(),
+        Err(no_session) => refuse_session(no_session),
     }
 }
 
@@ -72,7 +83,7 @@ fn session_header<'a>(exchange: &'a Exchange<'_>) -> Option<&'a str> {
     Some(only(&exchange.headers, &header::SESSION_ID).and_then(|v| v.to_str().ok()).unwrap_or_default())
 }
 
-fn session(exchange: &Exchange<'_>) -> Result<Session, NoSession> {
+pub(super) fn session(exchange: &Exchange<'_>) -> Result<Session, NoSession> {
     match session_header(exchange) {
         None => Ok(Session::default()),
         Some(id) => exchange.gateway.session(&exchange.snapshot, exchange.caller.client(), id, exchange.now),
@@ -80,7 +91,7 @@ fn session(exchange: &Exchange<'_>) -> Result<Session, NoSession> {
 }
 
 /// The same for a session that never was, has ended, or is somebody else's.
-fn no_session() -> Response<Body> {
+pub(super) fn refuse_session(_: NoSession) -> Response<Body> {
     rpc(
         StatusCode::NOT_FOUND,
         None,
@@ -88,10 +99,10 @@ fn no_session() -> Response<Body> {
     )
 }
 
-fn session_required() -> Response<Body> {
+fn session_required(id: Option<&[u8]>) -> Response<Body> {
     rpc(
         StatusCode::BAD_REQUEST,
-        None,
+        id,
         &ErrorObject::new(code::INVALID_REQUEST, "session required: expected an Mcp-Session-Id"),
     )
 }
@@ -105,8 +116,7 @@ fn initialize(exchange: Exchange<'_>, envelope: &Envelope) -> Response<Body> {
     let agreed = asked.unwrap_or(ProtocolVersion::LATEST);
     let instructions = exchange.gateway.instructions(&exchange.snapshot, exchange.caller.client());
     let mut text = format!(
-        r#"{{"protocolVersion":"{agreed}","capabilities":{{"tools":{{}}}},"serverInfo":{{"name":"mcp-x","version":"{}"}}"#,
-        env!("CARGO_PKG_VERSION")
+        r#"{{"protocolVersion":"{agreed}","capabilities":{{"tools":{{}},"logging":{{}}}},"serverInfo":{IDENTITY}"#
     )
     .into_bytes();
     if let Some(instructions) = instructions {
@@ -132,66 +142,96 @@ fn read_initialize(envelope: &Envelope) -> Option<(Option<ProtocolVersion>, Clie
     (has("name") && has("version")).then(|| (ProtocolVersion::parse(&asked), ClientCapabilities::parse(capabilities)))
 }
 
-async fn request(exchange: Exchange<'_>, session: Session, envelope: Envelope) -> Response<Body> {
+/// What came of a request.
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment, and a box would cost every call an allocation")]
+pub(super) enum Served {
+    /// Its response, and the code of its error, if it is one.
+    Response(Vec<u8>, Option<i64>),
+    /// A call that runs.
+    Call(Relay),
+}
+
+impl Served {
+    fn failed(id: &[u8], error: &ErrorObject) -> Self {
+        Self::Response(error.to_message(Some(id)), Some(error.code))
+    }
+}
+
+/// Serves a request in a session, or outside of one.
+pub(super) async fn serve(exchange: &mut Exchange<'_>, session: &Session, envelope: Envelope) -> Served {
     let id = Bytes::copy_from_slice(envelope.id().unwrap_or_default());
+    let failed = |error: &GatewayError| Served::failed(&id, &rpc_error(error));
     if !envelope.params_fit() {
-        return failed(exchange, &id, &GatewayError::InvalidParams("expected `params` to be an object"));
+        return failed(&GatewayError::InvalidParams("expected `params` to be an object"));
     }
     match envelope.method().as_deref() {
-        Some(method::PING) => result(&id, Bytes::from_static(b"{}")),
-        Some(method::TOOLS_LIST) => list(exchange, session, &id, &envelope).await,
-        Some(method::TOOLS_CALL) => call(exchange, session, &id, envelope).await,
+        Some(method::PING) => Served::Response(result_message(&id, b"{}"), None),
+        Some(method::SET_LEVEL) => match set_level(session, &envelope) {
+            Ok(()) => Served::Response(result_message(&id, b"{}"), None),
+            Err(error) => failed(&error),
+        },
+        Some(method::TOOLS_LIST) => match listed(exchange, session, &envelope).await {
+            Ok(list) => Served::Response(result_message(&id, &list), None),
+            Err(error) => failed(&error),
+        },
+        Some(method::TOOLS_CALL) => match call(exchange, session, envelope).await {
+            Ok(relay) => Served::Call(relay),
+            Err(error) => failed(&error),
+        },
         other => {
             let name: String = other.unwrap_or_default().chars().take(64).collect();
-            let error = ErrorObject::new(code::METHOD_NOT_FOUND, format!("method not found: `{name}`"));
-            exchange.access.code = Some(error.code);
-            rpc(StatusCode::OK, Some(&id), &error)
+            Served::failed(&id, &ErrorObject::new(code::METHOD_NOT_FOUND, format!("method not found: `{name}`")))
         }
     }
 }
 
-async fn list(exchange: Exchange<'_>, session: Session, id: &[u8], envelope: &Envelope) -> Response<Body> {
+fn set_level(session: &Session, envelope: &Envelope) -> Result<(), GatewayError> {
+    let level = envelope.param_text(Param::Level).and_then(|level| LogLevel::parse(&level));
+    let level = level.ok_or(GatewayError::InvalidParams("expected a `level` from `debug` to `emergency`"))?;
+    if session.set_level(level) {
+        Ok(())
+    } else {
+        Err(GatewayError::InvalidParams("expected a session to set a level in"))
+    }
+}
+
+/// The result of `tools/list`.
+async fn listed(exchange: &Exchange<'_>, session: &Session, envelope: &Envelope) -> Result<Bytes, GatewayError> {
     // A list is one page, so no cursor was ever given out.
     if envelope.param(Param::Cursor).is_some_and(|cursor| type_of(cursor) != JsonType::Null) {
-        return failed(exchange, id, &GatewayError::InvalidParams("unknown cursor"));
+        return Err(GatewayError::InvalidParams("unknown cursor"));
     }
     let view = exchange.gateway.view(&exchange.snapshot, exchange.caller.client()).await;
     let assumed = version(&exchange.headers).unwrap_or(ProtocolVersion::V2025_03_26);
-    result(id, view.list(session.version().unwrap_or(assumed)))
+    Ok(view.list(session.version().unwrap_or(assumed)))
 }
 
-async fn call(exchange: Exchange<'_>, session: Session, id: &[u8], envelope: Envelope) -> Response<Body> {
-    exchange.access.tool = envelope.param_text(Param::Name).map(|n| n.chars().take(128).collect());
-    let id_of_request = exchange.access.id.clone();
-    let snapshot = exchange.snapshot.clone();
-    let caller = exchange.caller.clone();
-    let request = Request { id: id_of_request, snapshot, caller, now: exchange.now, session, envelope };
-    let server = &mut exchange.access.server;
-    let relay = exchange.gateway.call(exchange.http, request, |found| *server = Some(found.clone())).await;
-    let mut relay = match relay {
-        Ok(relay) => relay,
-        Err(error) => {
-            if let GatewayError::UnknownTool(_) = error {
-                exchange.access.denied();
-            }
-            return failed(exchange, id, &error);
-        }
-    };
-    let mut cut = exchange.cut.clone();
-    let first = tokio::time::timeout(COMMIT, cut.or(poll_fn(|cx| relay.poll_next(cx)))).await;
-    let first = match first {
-        Ok(None) => relay.cut_off(STOPPING),
-        Ok(Some(first)) => first,
-        Err(_) => return event_stream(None, relay, exchange.cut.clone()),
-    };
-    match first {
-        Some(Outgoing::Response(message, code)) => {
-            exchange.access.code = code;
-            json(StatusCode::OK, message)
-        }
-        Some(Outgoing::Notification(message)) => event_stream(Some(message), relay, exchange.cut.clone()),
-        None => event_stream(None, relay, exchange.cut.clone()),
+/// Serves `tools/list`; the list is not copied.
+async fn list(exchange: Exchange<'_>, session: &Session, envelope: &Envelope) -> Response<Body> {
+    let id = envelope.id().unwrap_or_default();
+    if !envelope.params_fit() {
+        return failed(exchange, id, &GatewayError::InvalidParams("expected `params` to be an object"));
     }
+    match listed(&exchange, session, envelope).await {
+        Ok(list) => result(id, list),
+        Err(error) => failed(exchange, id, &error),
+    }
+}
+
+async fn call(exchange: &mut Exchange<'_>, session: &Session, envelope: Envelope) -> Result<Relay, GatewayError> {
+    exchange.access.tool = envelope.param_text(Param::Name).map(|n| n.chars().take(128).collect());
+    // Whoever has named no revision gets results as they are.
+    let assumed = version(&exchange.headers).unwrap_or(ProtocolVersion::LATEST);
+    let request = Request {
+        id: exchange.access.id.clone(),
+        snapshot: exchange.snapshot.clone(),
+        caller: exchange.caller.clone(),
+        now: exchange.now,
+        session: session.clone(),
+        speech: Speech::Legacy(session.version().unwrap_or(assumed)),
+        envelope,
+    };
+    begin(&mut *exchange.access, exchange.gateway, exchange.http, Era::Legacy, request).await
 }
 
 fn failed(exchange: Exchange<'_>, id: &[u8], error: &GatewayError) -> Response<Body> {

@@ -1,32 +1,39 @@
-//! The MCP endpoint: deciding the era of a request.
+//! The MCP endpoint: deciding the era of a request, and what is the same in both.
 //!
-//! Source: protocol.md 2.1, 2.2. The modern era is refused in the way that makes a dual-era client fall back to
-//! `initialize`: 400 with an error that is none of the modern ones (MCP 2026-07-28, versioning, "Backward Compatibility").
+//! The era is a property of each request. Nothing about a connection is remembered: it may carry both eras, and several
+//! clients, one after the other. Source: protocol.md 2.1, 2.2.
 
+mod batch;
 mod legacy;
+mod modern;
 
+use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use hyper::header::HeaderMap;
+use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 
 use super::access::Access;
 use super::request::only;
-use super::response::{Body, not_a_message, rpc};
-use crate::gateway::{Gateway, Snapshot};
+use super::response::{Body, STOPPING, event_stream, json, not_a_message};
+use crate::gateway::{Gateway, GatewayError, Outgoing, Relay, Request, Snapshot};
 use crate::outbound::Client;
-use crate::policy::Caller;
+use crate::policy::{Caller, ServerId};
 use crate::shutdown::Shutdown;
-use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta, Sender};
-use crate::wire::mcp::{ProtocolVersion, code, header, method};
+use crate::wire::jsonrpc::{Envelope, MessageError, Meta, Sender};
+use crate::wire::mcp::{Era, ProtocolVersion, header, method};
 
 pub(super) use legacy::delete;
+
+/// How long an answer may keep its client waiting before it becomes an event stream, which can be kept alive.
+const COMMIT: Duration = Duration::from_secs(10);
 
 /// What every MCP request is served with.
 pub(super) struct Exchange<'a> {
     /// The gateway.
-    pub(super) gateway: &'a std::sync::Arc<Gateway>,
+    pub(super) gateway: &'a Arc<Gateway>,
     /// This thread's connections to servers.
     pub(super) http: &'a Client,
     /// The policy under which the request is served.
@@ -46,8 +53,10 @@ pub(super) struct Exchange<'a> {
 /// Serves a POST whose body has been read.
 pub(super) async fn post(exchange: Exchange<'_>, body: Bytes) -> Response<Body> {
     let depth = exchange.snapshot.registry().settings().limits.json_depth;
-    let envelope = match Envelope::parse(body, depth, Sender::Client) {
+    let envelope = match Envelope::parse(body.clone(), depth, Sender::Client) {
         Ok(envelope) => envelope,
+        // Found to be JSON, but no object.
+        Err(MessageError::Shape(_)) if batch::is_batch(&body) => return batch::post(exchange, &body).await,
         Err(error) => return refused(exchange.access, not_a_message(&error, None), error.code()),
     };
     let kind = match envelope.kind() {
@@ -56,13 +65,10 @@ pub(super) async fn post(exchange: Exchange<'_>, body: Bytes) -> Response<Body> 
     };
     exchange.access.rpc = envelope.method().map(|m| m.chars().take(64).collect());
     if is_modern(&exchange.headers, &envelope) {
-        let [oldest, .., newest] = ProtocolVersion::ALL;
-        let what = format!("unsupported protocol version: expected {oldest} to {newest}; begin with `initialize`");
-        let error = ErrorObject::new(code::INVALID_REQUEST, what);
-        let answer = rpc(StatusCode::BAD_REQUEST, envelope.id().filter(|_| kind == Kind::Request), &error);
-        return refused(exchange.access, answer, error.code);
+        modern::post(exchange, kind, envelope).await
+    } else {
+        legacy::post(exchange, kind, envelope).await
     }
-    legacy::post(exchange, kind, envelope).await
 }
 
 fn refused(access: &mut Access, answer: Response<Body>, code: i64) -> Response<Body> {
@@ -87,4 +93,49 @@ fn version(headers: &HeaderMap) -> Option<ProtocolVersion> {
     only(headers, &header::PROTOCOL_VERSION)
         .and_then(|v| v.to_str().ok())
         .and_then(|v| ProtocolVersion::parse(v.trim()))
+}
+
+/// The text of a header that must not be repeated, without the white space around it.
+fn only_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    only(headers, name).and_then(|value| value.to_str().ok()).map(str::trim)
+}
+
+/// Starts to call a tool, and notes in the record where the call goes.
+async fn begin(
+    access: &mut Access,
+    gateway: &Arc<Gateway>,
+    http: &Client,
+    era: Era,
+    request: Request,
+) -> Result<Relay, GatewayError> {
+    let (server, eras) = (&mut access.server, &mut access.eras);
+    let found = |found: &ServerId, theirs: Option<Era>| {
+        *server = Some(found.clone());
+        *eras = theirs.map(|theirs| (era, theirs));
+    };
+    let relay = gateway.call(http, request, found).await;
+    if let Err(GatewayError::UnknownTool(_)) = relay {
+        access.denied();
+    }
+    relay
+}
+
+/// The answer to a call: as JSON if the response comes first and soon, else as an event stream. Until then nothing is
+/// decided, so that an error still has its status; `status` says which.
+async fn answer_of(exchange: Exchange<'_>, mut relay: Relay, status: fn(i64) -> StatusCode) -> Response<Body> {
+    let mut cut = exchange.cut.clone();
+    let first = tokio::time::timeout(COMMIT, cut.or(poll_fn(|cx| relay.poll_next(cx)))).await;
+    let first = match first {
+        Ok(None) => relay.cut_off(STOPPING),
+        Ok(Some(first)) => first,
+        Err(_) => return event_stream(None, relay, &exchange.cut),
+    };
+    match first {
+        Some(Outgoing::Response(message, code)) => {
+            exchange.access.code = code;
+            json(code.map_or(StatusCode::OK, status), message)
+        }
+        Some(Outgoing::Notification(message)) => event_stream(Some(message), relay, &exchange.cut),
+        None => event_stream(None, relay, &exchange.cut),
+    }
 }

@@ -1,0 +1,242 @@
+//! The modern era, revision 2026-07-28: every request by itself, with all that has to be known to serve it.
+//!
+//! What a request says twice, in its body and in its headers, is compared before it is acted on; errors of the protocol
+//! have HTTP statuses. Source: protocol.md 2.3; MCP 2026-07-28, streamable HTTP and versioning.
+
+use hyper::body::Bytes;
+use hyper::header::{HeaderMap, HeaderName};
+use hyper::{Response, StatusCode};
+
+use super::{Exchange, answer_of, only_text};
+use crate::gateway::{GatewayError, Request, Session, Speech};
+use crate::http::response::{Body, empty, result_of, rpc, rpc_error};
+use crate::wire::headers::decode;
+use crate::wire::json::{JsonType, Span, members_of, text_of, type_of, write_text};
+use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta, Param, is_id};
+use crate::wire::mcp::{Era, IDENTITY, LogLevel, MODERN, code, header, meta, method};
+
+/// Serves a message of the modern era.
+pub(super) async fn post(exchange: Exchange<'_>, kind: Kind, envelope: Envelope) -> Response<Body> {
+    match kind {
+        Kind::Request => request(exchange, envelope).await,
+        Kind::Notification if version_header(&exchange.headers) == Some(MODERN) => empty(StatusCode::ACCEPTED),
+        Kind::Notification => {
+            let error = unsupported(version_header(&exchange.headers).unwrap_or_default());
+            refused(exchange, None, &error)
+        }
+        Kind::Result | Kind::Error => {
+            let error =
+                ErrorObject::new(code::INVALID_REQUEST, "invalid request: expected a request, found a response");
+            refused(exchange, None, &error)
+        }
+    }
+}
+
+/// The HTTP status that goes with an error.
+pub(super) fn status_of(code: i64) -> StatusCode {
+    match code {
+        code::METHOD_NOT_FOUND => StatusCode::NOT_FOUND,
+        code::HEADER_MISMATCH | code::MISSING_CAPABILITY | code::UNSUPPORTED_VERSION => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
+    }
+}
+
+async fn request(exchange: Exchange<'_>, envelope: Envelope) -> Response<Body> {
+    let id = Bytes::copy_from_slice(envelope.id().unwrap_or_default());
+    if let Err(missing) = check_meta(&envelope) {
+        let error = ErrorObject::new(code::INVALID_PARAMS, format!("invalid params: {missing}"));
+        exchange.access.code = Some(error.code);
+        return rpc(StatusCode::BAD_REQUEST, Some(&id), &error);
+    }
+    if let Err(error) =
+        check_version(&exchange.headers, &envelope).and_then(|()| check_method(&exchange.headers, &envelope))
+    {
+        return refused(exchange, Some(&id), &error);
+    }
+    match envelope.method().as_deref() {
+        Some(method::DISCOVER) => discover(exchange, &id, &envelope),
+        Some(method::TOOLS_LIST) => list(exchange, &id, &envelope).await,
+        Some(method::TOOLS_CALL) => call(exchange, &id, envelope).await,
+        other => {
+            let name: String = other.unwrap_or_default().chars().take(64).collect();
+            refused(
+                exchange,
+                Some(&id),
+                &ErrorObject::new(code::METHOD_NOT_FOUND, format!("method not found: `{name}`")),
+            )
+        }
+    }
+}
+
+/// An error with the status that goes with it.
+fn refused(exchange: Exchange<'_>, id: Option<&[u8]>, error: &ErrorObject) -> Response<Body> {
+    exchange.access.code = Some(error.code);
+    let status = match (id, status_of(error.code)) {
+        // What is no request has no response either, so that the status has to say it.
+        (None, StatusCode::OK) => StatusCode::BAD_REQUEST,
+        (_, status) => status,
+    };
+    rpc(status, id, error)
+}
+
+fn failed(exchange: Exchange<'_>, id: &[u8], error: &GatewayError) -> Response<Body> {
+    refused(exchange, Some(id), &rpc_error(error))
+}
+
+/// What every request has to say about its sender.
+fn check_meta(envelope: &Envelope) -> Result<(), String> {
+    let missing = |what: &str| Err(format!("expected {what}"));
+    if envelope.params_span().is_none() {
+        return missing("`params` to be an object");
+    }
+    if envelope.meta_object_span().is_none() {
+        return missing("`_meta` to be an object");
+    }
+    if envelope.meta(Meta::ProtocolVersion).and_then(text_of).is_none() {
+        return missing(&format!("`_meta` to have a string `{}`", meta::PROTOCOL_VERSION));
+    }
+    if envelope.meta(Meta::ClientCapabilities).is_none_or(|c| type_of(c) != JsonType::Object) {
+        return missing(&format!("`_meta` to have an object `{}`", meta::CLIENT_CAPABILITIES));
+    }
+    Ok(())
+}
+
+/// The version header, if there is exactly one.
+fn version_header(headers: &HeaderMap) -> Option<&str> {
+    only_text(headers, &header::PROTOCOL_VERSION)
+}
+
+fn check_version(headers: &HeaderMap, envelope: &Envelope) -> Result<(), ErrorObject> {
+    let in_body = envelope.meta(Meta::ProtocolVersion).and_then(text_of).unwrap_or_default();
+    if version_header(headers) != Some(in_body.as_ref()) {
+        return Err(mismatch("MCP-Protocol-Version", meta::PROTOCOL_VERSION));
+    }
+    if in_body == MODERN { Ok(()) } else { Err(unsupported(&in_body)) }
+}
+
+fn check_method(headers: &HeaderMap, envelope: &Envelope) -> Result<(), ErrorObject> {
+    let agrees = only_text(headers, &header::METHOD) == envelope.method().as_deref();
+    if agrees { Ok(()) } else { Err(mismatch("Mcp-Method", "method")) }
+}
+
+fn mismatch(header: &str, member: &str) -> ErrorObject {
+    let what = format!("header mismatch: expected one header `{header}` with the value of `{member}`");
+    ErrorObject::new(code::HEADER_MISMATCH, what)
+}
+
+fn unsupported(requested: &str) -> ErrorObject {
+    let mut data = format!(r#"{{"supported":["{MODERN}"],"requested":"#).into_bytes();
+    write_text(&mut data, &requested.chars().take(64).collect::<String>());
+    data.push(b'}');
+    let message = format!("unsupported protocol version: expected {MODERN}");
+    ErrorObject { code: code::UNSUPPORTED_VERSION, message, data: Some(data.into()) }
+}
+
+/// The optional parts of `_meta`: the level of log messages that the client wants.
+fn check_options(envelope: &Envelope) -> Result<Option<LogLevel>, GatewayError> {
+    if envelope.meta(Meta::ProgressToken).is_some_and(|token| !is_id(token)) {
+        return Err(GatewayError::InvalidParams("expected a `progressToken` that is a string or an integer"));
+    }
+    let Some(level) = envelope.meta(Meta::LogLevel) else { return Ok(None) };
+    let level = text_of(level).and_then(|level| LogLevel::parse(&level));
+    level.map(Some).ok_or(GatewayError::InvalidParams("expected a log level from `debug` to `emergency`"))
+}
+
+/// What the result of a request that may be repeated begins with.
+fn hints(ttl_ms: u64) -> String {
+    format!(
+        r#""resultType":"complete","ttlMs":{ttl_ms},"cacheScope":"private","_meta":{{"{}":{IDENTITY}}}"#,
+        meta::SERVER_INFO
+    )
+}
+
+fn discover(exchange: Exchange<'_>, id: &[u8], envelope: &Envelope) -> Response<Body> {
+    if let Err(error) = check_options(envelope) {
+        return failed(exchange, id, &error);
+    }
+    let mut text =
+        format!(r#"{{{},"supportedVersions":["{MODERN}"],"capabilities":{{"tools":{{}},"logging":{{}}}}"#, hints(0))
+            .into_bytes();
+    let instructions = exchange.gateway.instructions(&exchange.snapshot, exchange.caller.client());
+    if let Some(instructions) = instructions {
+        text.extend_from_slice(b",\"instructions\":");
+        write_text(&mut text, &instructions);
+    }
+    text.push(b'}');
+    result_of(id, vec![text.into()])
+}
+
+async fn list(exchange: Exchange<'_>, id: &[u8], envelope: &Envelope) -> Response<Body> {
+    if let Err(error) = check_options(envelope) {
+        return failed(exchange, id, &error);
+    }
+    // A list is one page, so no cursor was ever given out.
+    if envelope.param(Param::Cursor).is_some_and(|cursor| type_of(cursor) != JsonType::Null) {
+        return failed(exchange, id, &GatewayError::InvalidParams("unknown cursor"));
+    }
+    let view = exchange.gateway.view(&exchange.snapshot, exchange.caller.client()).await;
+    let head = format!("{{{},", hints(view.ttl_ms()));
+    result_of(id, vec![head.into(), view.modern_list()])
+}
+
+async fn call(exchange: Exchange<'_>, id: &[u8], envelope: Envelope) -> Response<Body> {
+    let Some(name) = envelope.param_text(Param::Name) else {
+        return failed(exchange, id, &GatewayError::InvalidParams("expected a string `name`"));
+    };
+    exchange.access.tool = Some(name.chars().take(128).collect());
+    if decoded(&exchange.headers, &header::NAME).as_deref() != Some(name.as_ref()) {
+        return refused(exchange, Some(id), &mismatch("Mcp-Name", "params.name"));
+    }
+    drop(name);
+    let level = match check_options(&envelope).and_then(|level| check_inputs(&envelope).map(|()| level)) {
+        Ok(level) => level,
+        Err(error) => return failed(exchange, id, &error),
+    };
+    let mirrored = mirrored(&exchange.headers);
+    let request = Request {
+        id: exchange.access.id.clone(),
+        snapshot: exchange.snapshot.clone(),
+        caller: exchange.caller.clone(),
+        now: exchange.now,
+        session: Session::default(),
+        speech: Speech::Modern { level, mirrored },
+        envelope,
+    };
+    match super::begin(&mut *exchange.access, exchange.gateway, exchange.http, Era::Modern, request).await {
+        Ok(relay) => answer_of(exchange, relay, status_of).await,
+        Err(error) => failed(exchange, id, &error),
+    }
+}
+
+/// The answers to a server's questions, and what comes with them, have their shapes.
+fn check_inputs(envelope: &Envelope) -> Result<(), GatewayError> {
+    if envelope.param(Param::RequestState).is_some_and(|state| type_of(state) != JsonType::String) {
+        return Err(GatewayError::InvalidParams("expected a `requestState` that is a string"));
+    }
+    let bytes = envelope.bytes();
+    let is_object = |value: Span| type_of(value.of(bytes)) == JsonType::Object;
+    let fits = |responses: Span| {
+        is_object(responses) && members_of(bytes, responses).into_iter().all(|(_, response)| is_object(response))
+    };
+    match envelope.param_span(Param::InputResponses) {
+        Some(responses) if !fits(responses) => {
+            Err(GatewayError::InvalidParams("expected `inputResponses` to be an object of objects"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The text of a header that may be written in Base64, if there is exactly one.
+fn decoded(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let value = crate::http::request::only(headers, name)?;
+    decode(value.as_bytes()).map(std::borrow::Cow::into_owned)
+}
+
+/// The headers that mirror arguments.
+fn mirrored(headers: &HeaderMap) -> HeaderMap {
+    let mut found = HeaderMap::new();
+    for (name, value) in headers.iter().filter(|(name, _)| name.as_str().starts_with(header::PARAM_PREFIX)) {
+        found.append(name, value.clone());
+    }
+    found
+}

@@ -1,0 +1,210 @@
+//! Which era a server belongs to: asked once, with `server/discover`, and remembered until it turns out to be wrong.
+//!
+//! A modern server has to know the method, and whatever answers with a JSON-RPC error that is none of the modern ones is
+//! legacy; what says nothing about the era is not remembered. Source: MCP 2026-07-28, versioning, "Backward
+//! Compatibility"; protocol.md 3.1.
+
+use std::sync::{Arc, PoisonError};
+
+use hyper::body::Bytes;
+
+use super::Upstream;
+use super::answer::collect;
+use super::channel::{Channel, Dialect};
+use super::error::UpstreamError;
+use super::legacy::{elsewhere, kept_instructions};
+use super::request::Outbound;
+use crate::policy::registry::ProtocolPin;
+use crate::wire::endpoint::Endpoint;
+use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Sender};
+use crate::wire::mcp::{DiscoverResult, Era, MODERN, ProtocolVersion, UnsupportedVersion, code, method};
+use crate::wire::rewrite;
+
+/// Bytes of an answer that are looked at.
+const ANSWER_BYTES: usize = 1024 * 1024;
+
+/// What is known of a server.
+#[derive(Clone)]
+pub(super) enum Known {
+    Legacy,
+    Modern(Arc<Discovered>),
+}
+
+/// What a modern server has said about itself.
+pub(super) struct Discovered {
+    /// Where it was found.
+    pub(super) place: Arc<Endpoint>,
+    /// Its instructions to models.
+    pub(super) instructions: Option<Box<str>>,
+}
+
+impl Known {
+    pub(super) fn era(&self) -> Era {
+        match self {
+            Self::Legacy => Era::Legacy,
+            Self::Modern(_) => Era::Modern,
+        }
+    }
+}
+
+impl Upstream {
+    /// The era of the server, as far as is known now.
+    #[must_use]
+    pub fn era(&self) -> Option<Era> {
+        self.remembered().map(|known| known.era())
+    }
+
+    fn remembered(&self) -> Option<Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn remember(&self, known: Option<Known>) {
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    /// Forgets what turned out to be wrong, unless somebody has found out better already.
+    pub(super) fn forget_era(&self, wrong: &Known) {
+        if self.era() == Some(wrong.era()) {
+            self.remember(None);
+        }
+    }
+
+    /// Forgets everything, as a server that failed may come back as another.
+    pub(super) fn forget(&self) {
+        self.remember(None);
+    }
+}
+
+impl Channel {
+    /// What is known of the server, asked now if nothing is. One asks, the others wait for that.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] if the server says nothing from which its era can be told.
+    pub(super) async fn known(&self) -> Result<Known, UpstreamError> {
+        if let Some(known) = self.upstream.remembered() {
+            return Ok(known);
+        }
+        let _turn = self.upstream.probing.lock().await;
+        if let Some(known) = self.upstream.remembered() {
+            return Ok(known);
+        }
+        let known = match self.upstream.server.protocol {
+            ProtocolPin::Legacy => Known::Legacy,
+            ProtocolPin::Auto => self.probe().await?,
+            ProtocolPin::Modern => match self.probe().await? {
+                Known::Legacy => {
+                    return Err(UpstreamError::NotMcp(format!("expected a server of {MODERN}, as configured")));
+                }
+                modern @ Known::Modern(_) => modern,
+            },
+        };
+        self.upstream.remember(Some(known.clone()));
+        self.upstream.log.debug("server probed", |r| {
+            r.field("server", self.upstream.id()).field("era", known.era());
+        });
+        Ok(known)
+    }
+
+    async fn probe(&self) -> Result<Known, UpstreamError> {
+        let mut place = self.upstream.place();
+        let mut reply = self.discover(&place).await;
+        if let Ok(Reply { elsewhere: Some(there), .. }) = reply {
+            place = Arc::new(there);
+            reply = self.discover(&place).await;
+        }
+        match reply {
+            Ok(reply) => reply.verdict(&place),
+            // Some legacy servers hold what they do not know; the handshake will tell.
+            Err(UpstreamError::Silent(_)) => Ok(Known::Legacy),
+            Err(error) => {
+                // Wherever the server was, it may be back at its URL.
+                self.upstream.move_to_start();
+                Err(error)
+            }
+        }
+    }
+
+    async fn discover(&self, place: &Arc<Endpoint>) -> Result<Reply, UpstreamError> {
+        let (id, meta) = (self.upstream.next_id(), rewrite::own_meta());
+        let discover = method::DISCOVER;
+        let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{discover}","params":{{"_meta":{meta}}}}}"#);
+        let dialect = Dialect::Modern(Arc::clone(place));
+        let message = Outbound::modern(body.into_bytes(), discover, None);
+        let (response, mut timer) = self.post_short(&dialect, message).await?;
+        let (status, elsewhere) = (response.status().as_u16(), elsewhere(place, &response));
+        if response.status().is_success() {
+            let answer = self.answer(&super::Tenant::Catalogue, dialect, id, response, timer).await;
+            return match answer {
+                Ok(answer) => Ok(Reply { status, message: Some(answer.response().await?), elsewhere: None }),
+                // A page for people, perhaps: no server of this era answers so.
+                Err(UpstreamError::NotMcp(_)) => Ok(Reply { status, message: None, elsewhere: None }),
+                Err(error) => Err(error),
+            };
+        }
+        let body = timer.limit(collect(response.into_body(), ANSWER_BYTES)).await?.unwrap_or_default();
+        let message = self.error_message(body);
+        // Whoever answers in JSON-RPC is there, whatever the status.
+        let elsewhere = elsewhere.filter(|_| message.is_none());
+        Ok(Reply { status, message, elsewhere })
+    }
+
+    fn error_message(&self, body: Bytes) -> Option<Envelope> {
+        let envelope = Envelope::parse(body, self.settings.limits.json_depth, Sender::Server).ok()?;
+        (envelope.kind() == Ok(Kind::Error)).then_some(envelope)
+    }
+}
+
+/// What came of asking.
+struct Reply {
+    status: u16,
+    /// A JSON-RPC response, if it was one.
+    message: Option<Envelope>,
+    /// Where else the server may be.
+    elsewhere: Option<Endpoint>,
+}
+
+impl Reply {
+    fn verdict(&self, place: &Arc<Endpoint>) -> Result<Known, UpstreamError> {
+        let modern = |instructions| Known::Modern(Arc::new(Discovered { place: Arc::clone(place), instructions }));
+        let Some(message) = &self.message else {
+            return match self.status {
+                // Neither of these says anything about the era.
+                401 | 403 | 407 | 421 | 429 | 300..=399 | 500..=599 => Err(UpstreamError::BadStatus(self.status)),
+                _ => Ok(Known::Legacy),
+            };
+        };
+        match message.error() {
+            Some(error) => match error.code {
+                code::UNSUPPORTED_VERSION => unsupported(&error),
+                // The server understood, and found a fault in how it was asked.
+                code::HEADER_MISMATCH | code::MISSING_CAPABILITY => Ok(modern(None)),
+                _ if matches!(self.status, 401 | 403 | 407 | 421 | 429 | 500..=599) => {
+                    Err(UpstreamError::BadStatus(self.status))
+                }
+                _ => Ok(Known::Legacy),
+            },
+            None => {
+                let result = message.result_span().map(|s| s.of(message.bytes())).unwrap_or_default();
+                let Ok(result) = DiscoverResult::parse(result) else { return Ok(Known::Legacy) };
+                if result.supported_versions.iter().any(|version| version == MODERN) {
+                    return Ok(modern(result.instructions.as_deref().map(kept_instructions)));
+                }
+                in_common(&result.supported_versions)
+            }
+        }
+    }
+}
+
+/// A server that does not speak the revision it was asked in.
+fn unsupported(error: &ErrorObject) -> Result<Known, UpstreamError> {
+    in_common(&UnsupportedVersion::parse(error.data.as_deref().unwrap_or_default()).supported)
+}
+
+/// What can be done with a server that speaks these revisions and not the modern one.
+fn in_common(versions: &[String]) -> Result<Known, UpstreamError> {
+    if versions.iter().any(|version| ProtocolVersion::parse(version).is_some()) {
+        return Ok(Known::Legacy);
+    }
+    let found: Vec<String> = versions.iter().take(8).map(|version| version.chars().take(40).collect()).collect();
+    Err(UpstreamError::NotMcp(format!("no protocol version in common: the server speaks {found:?}")))
+}

@@ -1,0 +1,117 @@
+//! Requests as they are written in one dialect or the other.
+
+use hyper::body::Bytes;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::error::UpstreamError;
+use crate::wire::headers::{Annotation, encode};
+use crate::wire::json::write_text;
+use crate::wire::jsonrpc::{Envelope, Param};
+use crate::wire::mcp::{Era, header, method};
+use crate::wire::rewrite::{self, Asker};
+
+/// A message on its way: its bytes, and the headers that say the same as parts of them.
+#[derive(Clone, Default)]
+pub(super) struct Outbound {
+    pub(super) body: Bytes,
+    pub(super) mirrored: HeaderMap,
+}
+
+impl Outbound {
+    /// A message that is not mirrored.
+    pub(super) fn of(body: Vec<u8>) -> Self {
+        Self { body: body.into(), mirrored: HeaderMap::new() }
+    }
+
+    /// A modern request; `name` is the tool it is about.
+    pub(super) fn modern(body: Vec<u8>, method: &'static str, name: Option<&str>) -> Self {
+        let mut mirrored = HeaderMap::new();
+        mirrored.insert(header::METHOD, HeaderValue::from_static(method));
+        if let Some(name) = name.and_then(|name| HeaderValue::try_from(encode(name).as_ref()).ok()) {
+            mirrored.insert(header::NAME, name);
+        }
+        Self { body: body.into(), mirrored }
+    }
+}
+
+/// A request to a server.
+pub(super) enum Request<'a> {
+    /// A page of `tools/list`, for the gateway itself.
+    Tools {
+        /// Where the list goes on.
+        cursor: Option<&'a str>,
+    },
+    /// A client's call of a tool.
+    Call(&'a Call<'a>),
+}
+
+/// A client's call of a tool.
+pub(super) struct Call<'a> {
+    /// The client's request.
+    pub(super) envelope: &'a Envelope,
+    /// The server's own name for the tool.
+    pub(super) name: &'a str,
+    /// Who is behind it.
+    pub(super) asker: Asker,
+    /// Arguments that the tool wants mirrored.
+    pub(super) annotations: &'a [Annotation],
+    /// Headers of the client that mirror something nobody here knows of.
+    pub(super) passed_on: &'a HeaderMap,
+}
+
+impl Request<'_> {
+    /// Writes the request for a server of this era.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Unmirrorable`] if an argument cannot be mirrored.
+    pub(super) fn write(&self, era: Era, id: u64) -> Result<Outbound, UpstreamError> {
+        match (self, era) {
+            (Self::Tools { cursor }, Era::Legacy) => Ok(Outbound::of(tools_list(id, *cursor, None))),
+            (Self::Tools { cursor }, Era::Modern) => {
+                let body = tools_list(id, *cursor, Some(&rewrite::own_meta()));
+                Ok(Outbound::modern(body, method::TOOLS_LIST, None))
+            }
+            (Self::Call(call), Era::Legacy) => Ok(Outbound::of(call.body(era, id))),
+            (Self::Call(call), Era::Modern) => {
+                let mut message = Outbound::modern(call.body(era, id), method::TOOLS_CALL, Some(call.name));
+                call.mirror(&mut message.mirrored)?;
+                Ok(message)
+            }
+        }
+    }
+}
+
+impl Call<'_> {
+    fn body(&self, era: Era, id: u64) -> Vec<u8> {
+        rewrite::request(self.envelope, id, self.name, self.asker, era)
+    }
+
+    /// Mirrors the arguments that are sent, which are the client's byte for byte.
+    fn mirror(&self, headers: &mut HeaderMap) -> Result<(), UpstreamError> {
+        headers.extend(self.passed_on.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let arguments = self.envelope.param(Param::Arguments).unwrap_or(b"{}");
+        for annotation in self.annotations {
+            let unmirrorable = || UpstreamError::Unmirrorable(annotation.header.clone());
+            let name = HeaderName::try_from(annotation.header.as_str()).map_err(|_| unmirrorable())?;
+            headers.remove(&name);
+            if let Some(value) = annotation.value(arguments).map_err(|_| unmirrorable())? {
+                headers.insert(name, HeaderValue::try_from(encode(&value).as_ref()).map_err(|_| unmirrorable())?);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn tools_list(id: u64, cursor: Option<&str>, meta: Option<&str>) -> Vec<u8> {
+    let mut members: Vec<Vec<u8>> = meta.map(|meta| format!("\"_meta\":{meta}").into_bytes()).into_iter().collect();
+    members.extend(cursor.map(|cursor| {
+        let mut member = b"\"cursor\":".to_vec();
+        write_text(&mut member, cursor);
+        member
+    }));
+    let mut message =
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{}","params":{{"#, method::TOOLS_LIST).into_bytes();
+    message.extend(members.join(&b','));
+    message.extend_from_slice(b"}}");
+    message
+}
