@@ -104,7 +104,9 @@ impl Gateway {
         let call = Call {
             id: id.clone(),
             client: match request.speech {
-                Speech::Legacy(version) => Client::Legacy(version, request.session.capabilities()),
+                Speech::Legacy(version) => {
+                    Client::Legacy(version, request.session.capabilities(), request.session.level())
+                }
                 Speech::Modern { level, .. } => Client::Modern(level),
             },
             sent: Sent {
@@ -165,8 +167,8 @@ impl Request {
 
 /// The client of a call, as far as that decides what it is answered.
 enum Client {
-    /// The revision it knows, and what it can be asked for.
-    Legacy(ProtocolVersion, ClientCapabilities),
+    /// The revision it knows, what it can be asked for, and from which level on it wants log messages, if it has said so.
+    Legacy(ProtocolVersion, ClientCapabilities, Option<LogLevel>),
     /// From which level on it wants log messages.
     Modern(Option<LogLevel>),
 }
@@ -315,12 +317,12 @@ impl Call {
         }
     }
 
-    /// Whether a log message is one that the client wants. A legacy client has told the server itself.
+    /// Whether a log message is one that the client wants. Its server may have no session to keep the level in.
     fn wants(&self, message: &Envelope) -> bool {
         match self.client {
-            Client::Legacy(..) => true,
+            Client::Legacy(_, _, None) => true,
             Client::Modern(None) => false,
-            Client::Modern(Some(least)) => {
+            Client::Legacy(_, _, Some(least)) | Client::Modern(Some(least)) => {
                 let level = message.param_text(Param::Level).and_then(|level| LogLevel::parse(&level));
                 level.is_some_and(|level| level >= least)
             }
@@ -346,7 +348,7 @@ impl Call {
             }
         }
         let bytes = match &self.client {
-            Client::Legacy(version, _) => rewrite::result_for_legacy(response, &self.id, *version, answer.era()),
+            Client::Legacy(version, ..) => rewrite::result_for_legacy(response, &self.id, *version, answer.era()),
             Client::Modern(_) => rewrite::result_for_modern(response, &self.id),
         };
         Outgoing::Response(bytes, None)
@@ -366,7 +368,7 @@ impl Call {
             (code::MISSING_CAPABILITY, Era::Modern, Client::Modern(_)) => self.passed_on(response, error),
             (code::MISSING_CAPABILITY, Era::Modern, Client::Legacy(..)) => self.told(&error),
             (code::URL_ELICITATION_REQUIRED, Era::Legacy, client) => match client {
-                Client::Legacy(ProtocolVersion::V2025_11_25, can) if can.opens_urls() => {
+                Client::Legacy(ProtocolVersion::V2025_11_25, can, _) if can.opens_urls() => {
                     self.passed_on(response, error)
                 }
                 Client::Legacy(..) => self.told(&error),
