@@ -13,6 +13,8 @@ mod failing;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod lossless;
+#[cfg(test)]
 mod matrix;
 #[cfg(test)]
 mod openapi;
