@@ -21,7 +21,7 @@ use crate::outbound::Client as Http;
 use crate::policy::{Caller, ServerId};
 use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Tenant, Upstream, UpstreamError};
 use crate::wire::headers::decode;
-use crate::wire::json::write_text;
+use crate::wire::json::{JsonType, Span, members_of, type_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_id, is_number, result_message};
 use crate::wire::mcp::{ClientCapabilities, Era, LogLevel, ProtocolVersion, code, method};
 use crate::wire::rewrite::{self, Asker, ResultType};
@@ -137,7 +137,7 @@ impl Gateway {
 
 impl Request {
     /// Who is behind the request, as its server is told, and the headers that mirror something nobody here knows of. The
-    /// others are compared with what they mirror.
+    /// others are compared with what they mirror, before the inputs are looked at.
     fn asked(&self, (catalogue, at): &(Arc<Catalogue>, usize)) -> Result<(Asker, HeaderMap), GatewayError> {
         let (level, mirrored) = match &self.speech {
             Speech::Legacy(_) => {
@@ -161,7 +161,26 @@ impl Request {
                 return Err(GatewayError::HeaderMismatch(annotation.header.clone()));
             }
         }
+        check_inputs(&self.envelope)?;
         Ok((Asker { era: Era::Modern, level }, unknown))
+    }
+}
+
+/// The answers to a server's questions, and what comes with them, have their shapes.
+fn check_inputs(envelope: &Envelope) -> Result<(), GatewayError> {
+    if envelope.param(Param::RequestState).is_some_and(|state| type_of(state) != JsonType::String) {
+        return Err(GatewayError::InvalidParams("expected a `requestState` that is a string"));
+    }
+    let bytes = envelope.bytes();
+    let is_object = |value: Span| type_of(value.of(bytes)) == JsonType::Object;
+    let fits = |responses: Span| {
+        is_object(responses) && members_of(bytes, responses).into_iter().all(|(_, response)| is_object(response))
+    };
+    match envelope.param_span(Param::InputResponses) {
+        Some(responses) if !fits(responses) => {
+            Err(GatewayError::InvalidParams("expected `inputResponses` to be an object of objects"))
+        }
+        _ => Ok(()),
     }
 }
 
