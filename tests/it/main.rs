@@ -3,6 +3,8 @@
 mod repository;
 
 #[cfg(test)]
+mod batch;
+#[cfg(test)]
 mod cancel;
 #[cfg(test)]
 mod cli;
@@ -16,6 +18,8 @@ mod http;
 mod lossless;
 #[cfg(test)]
 mod matrix;
+#[cfg(test)]
+mod modern;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
