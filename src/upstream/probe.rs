@@ -134,8 +134,12 @@ impl Channel {
         let (status, elsewhere) = (response.status().as_u16(), elsewhere(place, &response));
         if response.status().is_success() {
             let answer = self.answer(&super::Tenant::Catalogue, dialect, id, response, timer).await;
-            return match answer {
-                Ok(answer) => Ok(Reply { status, message: Some(answer.response().await?), elsewhere: None }),
+            let response = match answer {
+                Ok(answer) => answer.response().await,
+                Err(error) => Err(error),
+            };
+            return match response {
+                Ok(message) => Ok(Reply { status, message: Some(message), elsewhere: None }),
                 // A page for people, perhaps: no server of this era answers so.
                 Err(UpstreamError::NotMcp(_)) => Ok(Reply { status, message: None, elsewhere: None }),
                 Err(error) => Err(error),
