@@ -375,9 +375,11 @@ impl Call {
 
     /// The response to a call that its server answers with an error.
     fn server_error(&self, answer: &Answer, response: &Envelope, error: ErrorObject) -> Outgoing {
-        if matches!(error.code, code::METHOD_NOT_FOUND | code::INVALID_PARAMS) {
+        match error.code {
             // Perhaps the tool is gone.
-            answer.upstream().refresh_soon();
+            code::INVALID_PARAMS => answer.upstream().refresh_soon(),
+            code::METHOD_NOT_FOUND => answer.upstream().doubt(),
+            _ => {}
         }
         match (error.code, answer.era(), &self.client) {
             (code::METHOD_NOT_FOUND, ..) => {

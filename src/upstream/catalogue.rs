@@ -107,7 +107,11 @@ impl Channel {
         }
         let response = answer.response().await?;
         match response.error() {
-            Some(error) if error.code == code::METHOD_NOT_FOUND => Ok(None),
+            Some(error) if error.code == code::METHOD_NOT_FOUND => {
+                // A modern server that knows no lists has no tools, or is a legacy one by now.
+                let other = era == Era::Modern && self.known_anew(era).await?.era() != era;
+                if other { Box::pin(self.page(instructions, cursor)).await } else { Ok(None) }
+            }
             Some(error) => Err(UpstreamError::Rpc(error)),
             None => Ok(Some((response, era))),
         }
