@@ -11,6 +11,8 @@ mod cli;
 #[cfg(test)]
 mod envelope;
 #[cfg(test)]
+mod eras;
+#[cfg(test)]
 mod failing;
 #[cfg(test)]
 mod http;
