@@ -9,6 +9,8 @@ mod cancel;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod disturbed;
+#[cfg(test)]
 mod envelope;
 #[cfg(test)]
 mod eras;
