@@ -368,7 +368,7 @@ impl Call {
         }
         let bytes = match &self.client {
             Client::Legacy(version, ..) => rewrite::result_for_legacy(response, &self.id, *version, answer.era()),
-            Client::Modern(_) => rewrite::result_for_modern(response, &self.id),
+            Client::Modern(_) => rewrite::result_for_modern(response, &self.id, answer.era()),
         };
         Outgoing::Response(bytes, None)
     }
