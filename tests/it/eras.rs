@@ -191,6 +191,18 @@ fn a_server_that_holds_the_probe_is_asked_by_handshake() {
 }
 
 #[test]
+fn a_server_that_holds_everything_is_not_remembered_as_legacy() {
+    let fixture = fixture(Mode::Modern);
+    fixture.switches().on(Fault::Hang);
+    let world = World::start(fixture);
+    wait_until("the handshake is tried", || world.requests("initialize") > 0);
+    world.fixture.switches().clear();
+    world.wait_for_tools("it answers again");
+    world.works("it answers again");
+    assert!(world.harness.log().contains("server probed server=fixture era=modern"));
+}
+
+#[test]
 fn what_says_nothing_about_the_era_is_not_remembered() {
     let page = |status: u16| (status.to_string(), refusal(status, "text/html", "<html>"));
     let plain = r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"no"}}"#;

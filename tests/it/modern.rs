@@ -609,6 +609,40 @@ fn an_error_that_comes_first_keeps_its_status() {
 }
 
 #[test]
+fn what_servers_say_in_the_place_of_meta_and_type_does_not_reach_modern_clients() {
+    for server in [Mode::LegacyStateless, Mode::Modern] {
+        let (_fixture, harness) = gateway(server);
+        let mut alice = harness.client(ALICE);
+        for result in [r#"{"_meta":null}"#, r#"{"_meta":[7]}"#, r#"{"_meta":{"x":1}}"#] {
+            let call = Message::call(MODERN, "echo_result", &format!(r#"{{"result":{result}}}"#));
+            let answer = check(&mut alice, &call, (200, 0));
+            assert_eq!(answer.body.matches("\"_meta\"").count(), 1, "{answer:?}");
+            let found = &answer.json()["result"];
+            assert_eq!(found["_meta"][format!("{KEY}serverInfo")]["name"], "mcp-x", "{answer:?}");
+            assert_eq!(found["resultType"], "complete", "{answer:?}");
+        }
+    }
+    let (_fixture, harness) = gateway(Mode::LegacySessions);
+    let call = Message::call(MODERN, "echo_result", r#"{"result":{"resultType":"input_required","content":[]}}"#);
+    assert_eq!(check(&mut harness.client(ALICE), &call, (200, 0)).json()["result"]["resultType"], "complete");
+}
+
+#[test]
+fn overload_is_an_error_with_status_200_and_stops_neither_discovery_nor_lists() {
+    let fixture = Fixture::start(Options::of(Mode::Modern));
+    let config = owned_by_alice(&[("fixture", &fixture)]);
+    let harness = Harness::start(&format!("{config}\n[gateway]\nmax_calls_per_client = 1\n"));
+    let (mut first, mut second) = (harness.client(ALICE), harness.client(ALICE));
+    first.send_message(&Message::call(MODERN, "slow", r#"{"ms":600000}"#));
+    wait_until("the call runs", || fixture.counts().executions_of("slow") == 1);
+    let answer = check(&mut second, &Message::call(MODERN, "echo", "{}"), (200, -32603));
+    assert!(answer.body.contains("overloaded"), "{answer:?}");
+    check(&mut second, &Message::modern("server/discover"), (200, 0));
+    check(&mut second, &Message::modern("tools/list"), (200, 0));
+    assert_eq!(fixture.counts().executions_of("echo"), 0);
+}
+
+#[test]
 fn a_legacy_client_of_a_modern_server_gets_nothing_modern() {
     let (_fixture, harness) = gateway(Mode::Modern);
     let mut alice = harness.client(ALICE).speaking("2025-11-25");
