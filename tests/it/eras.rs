@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::support::client::Client;
 use super::support::message::{MODERN, Message};
-use super::support::{ALICE, Harness, clients, server, wait_until};
+use super::support::{ALICE, Harness, clients, server, side_by_side, wait_until};
 
 const MODES: [Mode; 3] = [Mode::LegacyStateless, Mode::LegacySessions, Mode::Modern];
 const LEGACY: &str = "2025-11-25";
@@ -100,16 +100,6 @@ fn probed(mode: Mode, fault: Fault) -> Fixture {
 
 fn refusal(status: u16, content_type: &str, body: &str) -> Fault {
     Fault::Refuse { status, body: Some((content_type.to_owned(), body.to_owned())) }
-}
-
-/// Runs `check` on every row at the same time, as most of them have to wait for something.
-fn side_by_side<T: Send>(rows: impl IntoIterator<Item = T>, check: impl Fn(T) + Sync) {
-    std::thread::scope(|scope| {
-        let check = &check;
-        for row in rows {
-            scope.spawn(move || check(row));
-        }
-    });
 }
 
 #[track_caller]

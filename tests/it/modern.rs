@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::support::client::{Client, closed_port, initialize_message};
 use super::support::http::Answer;
 use super::support::message::{KEY, MODERN, Message, identity};
-use super::support::{ALICE, BOB, Harness, clients, owned_by_alice, wait_until};
+use super::support::{ALICE, BOB, Harness, clients, owned_by_alice, side_by_side, wait_until};
 
 fn gateway(server: Mode) -> (Fixture, Harness) {
     let fixture = Fixture::start(Options::of(server));
@@ -556,13 +556,12 @@ fn notifications_are_accepted_and_do_nothing() {
 
 #[test]
 fn a_modern_client_that_leaves_has_cancelled_its_call_and_a_legacy_one_has_not() {
-    for server in [Mode::Modern, Mode::LegacyStateless, Mode::LegacySessions] {
-        for arguments in [r#"{"ms":400}"#, r#"{"ms":400,"steps":100}"#] {
-            for revision in [MODERN, "2025-11-25"] {
-                leave(server, revision, arguments);
-            }
-        }
-    }
+    let servers = [Mode::Modern, Mode::LegacyStateless, Mode::LegacySessions];
+    let rows = servers.into_iter().flat_map(|server| [MODERN, "2025-11-25"].map(|revision| (server, revision)));
+    side_by_side(rows, |(server, revision)| {
+        leave(server, revision, r#"{"ms":400}"#);
+        leave(server, revision, r#"{"ms":400,"steps":100}"#);
+    });
 }
 
 /// A client leaves while its only call runs, which with `steps` has begun to answer.
