@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, HeaderName, HeaderValue, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, HeaderName, HeaderValue, VARY,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -34,6 +34,7 @@ use crate::log::Log;
 use crate::outbound::{Client, Trust};
 use crate::policy::{AuthError, Caller};
 use crate::shutdown::{self, Shutdown, Trigger};
+use crate::wire::mcp::header;
 
 /// Pause after an `accept` that failed, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -269,7 +270,7 @@ impl Worker {
         let origin = arrived.origin.clone()?;
         check_framing(&parts.headers)?;
         if parts.method == Method::OPTIONS && origin.is_some() {
-            return Ok(preflight(route));
+            return Ok(preflight(route, &parts.headers));
         }
         let method = || if route.takes(&parts.method) { Ok(()) } else { Err(Refusal::Method(route.allow())) };
         match route {
@@ -359,13 +360,25 @@ async fn accept(
     Ok((stream, peer, permit))
 }
 
-/// The answer to a browser that asks whether it may send the real request.
-fn preflight(route: Route) -> Response<Body> {
+/// The answer to a browser that asks whether it may send the real request. Which arguments a tool wants mirrored in
+/// headers only the browser knows.
+fn preflight(route: Route, asked: &hyper::HeaderMap) -> Response<Body> {
+    let mut allowed = "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, last-event-id, \
+                       mcp-method, mcp-name"
+        .to_owned();
+    let asked = asked.get(ACCESS_CONTROL_REQUEST_HEADERS).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    for name in asked.split(',').map(|name| name.trim().to_ascii_lowercase()) {
+        if name.starts_with(header::PARAM_PREFIX) {
+            allowed.push_str(", ");
+            allowed.push_str(&name);
+        }
+    }
     let mut answer = empty(StatusCode::NO_CONTENT);
     let headers = answer.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(route.allow()));
-    let allowed = "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, last-event-id";
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+    if let Ok(allowed) = HeaderValue::try_from(allowed) {
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+    }
     answer
 }
 
