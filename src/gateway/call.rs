@@ -13,6 +13,7 @@ use hyper::body::Bytes;
 use hyper::header::HeaderMap;
 use tokio::runtime::Handle;
 
+use super::bridge::Repeatable;
 use super::lease::{Lease, Over};
 use super::session::Running;
 use super::{ClientSlot, Gateway, GatewayError, Session, Snapshot};
@@ -25,6 +26,7 @@ use crate::wire::json::write_text;
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_id, is_number, result_message};
 use crate::wire::mcp::{ClientCapabilities, Era, LogLevel, ProtocolVersion, code, method};
 use crate::wire::rewrite::{self, Asker, ResultType};
+use crate::wire::seal::{RequestState, Sealer};
 use crate::wire::splice::Splice;
 
 /// Codes of JSON-RPC servers' own making without a shared meaning, and those of MCP that mean something between the
@@ -42,6 +44,8 @@ pub enum Speech {
     Modern {
         /// From which level on the client wants log messages.
         level: Option<LogLevel>,
+        /// What the client can be asked for.
+        capabilities: ClientCapabilities,
         /// The headers that mirror arguments.
         mirrored: HeaderMap,
     },
@@ -96,6 +100,11 @@ impl Gateway {
         found(entry.upstream.id(), entry.upstream.era());
         let tool = view.described(entry);
         let (asker, passed_on) = request.asked(&tool)?;
+        let arguments = envelope.param_span(Param::Arguments).map(|span| envelope.bytes().slice(span.range()));
+        let repeatable =
+            Repeatable::new(&client, entry.permit.server(), &name, arguments.unwrap_or_default(), request.now);
+        let state = envelope.param(Param::RequestState).filter(|_| asker.era == Era::Modern);
+        let state = state.map(|state| repeatable.open(&self.keys.states, state)).transpose()?;
         let client_slot = self.client_slot(&request.snapshot, &client);
         let client_slot = client_slot.ok_or(GatewayError::Overloaded("client"))?;
         let call_slot = entry.upstream.call_slot(&client).ok_or(GatewayError::Overloaded("server"))?;
@@ -105,7 +114,12 @@ impl Gateway {
             id: id.clone(),
             client: match request.speech {
                 Speech::Legacy(version) => Client::Legacy(version, request.session.capabilities()),
-                Speech::Modern { level, .. } => Client::Modern(level),
+                Speech::Modern { level, capabilities, .. } => Client::Modern(Box::new(Modern {
+                    level,
+                    capabilities,
+                    repeatable,
+                    states: Arc::clone(&self.keys.states),
+                })),
             },
             sent: Sent {
                 upstream: Arc::clone(&upstream),
@@ -127,7 +141,7 @@ impl Gateway {
             call.lease.review(newest.registry());
         }
         let (tenant, own_id) = (call.sent.tenant.clone(), call.sent.id);
-        let asked = Asked { envelope: request.envelope, asker, passed_on, tool };
+        let asked = Asked { envelope: request.envelope, asker, passed_on, state, tool };
         let sending = Box::pin(async move { upstream.call(&http, &permit, &tenant, own_id, &asked).await });
         Ok(Relay { running: Some((call, Progress::Sending(sending))) })
     }
@@ -137,11 +151,14 @@ impl Request {
     /// Who is behind the request, as its server is told, and the headers that mirror something nobody here knows of. The
     /// others are compared with what they mirror.
     fn asked(&self, (catalogue, at): &(Arc<Catalogue>, usize)) -> Result<(Asker, HeaderMap), GatewayError> {
-        let (level, mirrored) = match &self.speech {
+        let (asker, mirrored) = match &self.speech {
             Speech::Legacy(_) => {
-                return Ok((Asker { era: Era::Legacy, level: self.session.level() }, HeaderMap::new()));
+                let (level, capabilities) = (self.session.level(), ClientCapabilities::NONE);
+                return Ok((Asker { era: Era::Legacy, level, capabilities }, HeaderMap::new()));
             }
-            Speech::Modern { level, mirrored } => (*level, mirrored),
+            Speech::Modern { level, capabilities, mirrored } => {
+                (Asker { era: Era::Modern, level: *level, capabilities: *capabilities }, mirrored)
+            }
         };
         let arguments = self.envelope.param(Param::Arguments).unwrap_or(b"{}");
         let mut unknown = mirrored.clone();
@@ -159,7 +176,7 @@ impl Request {
                 return Err(GatewayError::HeaderMismatch(annotation.header.clone()));
             }
         }
-        Ok((Asker { era: Era::Modern, level }, unknown))
+        Ok((asker, unknown))
     }
 }
 
@@ -167,8 +184,18 @@ impl Request {
 enum Client {
     /// The revision it knows, and what it can be asked for.
     Legacy(ProtocolVersion, ClientCapabilities),
+    Modern(Box<Modern>),
+}
+
+/// What has to be known of a modern client.
+struct Modern {
     /// From which level on it wants log messages.
-    Modern(Option<LogLevel>),
+    level: Option<LogLevel>,
+    /// What it can be asked for.
+    capabilities: ClientCapabilities,
+    /// What the server may want to see again.
+    repeatable: Repeatable,
+    states: Arc<Sealer>,
 }
 
 /// What is known of a call from its beginning to its end.
@@ -317,13 +344,12 @@ impl Call {
 
     /// Whether a log message is one that the client wants. A legacy client has told the server itself.
     fn wants(&self, message: &Envelope) -> bool {
-        match self.client {
+        match &self.client {
             Client::Legacy(..) => true,
-            Client::Modern(None) => false,
-            Client::Modern(Some(least)) => {
+            Client::Modern(client) => client.level.is_some_and(|least| {
                 let level = message.param_text(Param::Level).and_then(|level| LogLevel::parse(&level));
                 level.is_some_and(|level| level >= least)
-            }
+            }),
         }
     }
 
@@ -339,7 +365,7 @@ impl Call {
         if answer.era() == Era::Modern {
             match rewrite::result_type(response) {
                 ResultType::Complete => {}
-                ResultType::InputRequired => return self.failure(UpstreamError::NeedsInput),
+                ResultType::InputRequired => return self.questions(response),
                 ResultType::Unknown => {
                     return self.failure(UpstreamError::NotMcp("expected a complete result".to_owned()));
                 }
@@ -347,9 +373,29 @@ impl Call {
         }
         let bytes = match &self.client {
             Client::Legacy(version, _) => rewrite::result_for_legacy(response, &self.id, *version, answer.era()),
-            Client::Modern(_) => rewrite::result_for_modern(response, &self.id),
+            Client::Modern(_) => rewrite::result_for_modern(response, &self.id, None),
         };
         Outgoing::Response(bytes, None)
+    }
+
+    /// What a modern server asks for before it goes on (protocol.md 4.5).
+    fn questions(&self, response: &Envelope) -> Outgoing {
+        let Client::Modern(client) = &self.client else { return self.failure(UpstreamError::NeedsInput) };
+        let questions = rewrite::questions(response);
+        let Some(needed) = questions.needed else {
+            return self.failure(UpstreamError::NotMcp("expected no other requests for input than MCP has".to_owned()));
+        };
+        if let Some(missing) = client.capabilities.lacks(needed) {
+            let data = Some(format!(r#"{{"requiredCapabilities":{missing}}}"#).into());
+            let message = "the tool needs a capability that the client did not declare".to_owned();
+            return self.error(&ErrorObject { code: code::MISSING_CAPABILITY, message, data });
+        }
+        let state = questions.state.map(|original| client.repeatable.seal(&client.states, original));
+        match state {
+            Some(None) => self.failure(UpstreamError::TooLarge(RequestState::MAX_LENGTH)),
+            Some(Some(ours)) => Outgoing::Response(rewrite::result_for_modern(response, &self.id, Some(&ours)), None),
+            None => Outgoing::Response(rewrite::result_for_modern(response, &self.id, None), None),
+        }
     }
 
     /// The response to a call that its server answers with an error.

@@ -7,6 +7,7 @@
 //! | `mod` | [`Gateway`]: the snapshot, and what is kept for each client |
 //! | `view` | [`View`]: what one client sees, and its ready-made lists |
 //! | `call` | [`Relay`]: one call from its permit to its response |
+//! | `bridge` | a server that asks for input before it goes on |
 //! | `lease` | the end of calls whose client, token or grant is taken away |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
 //! | `explain` | why a client may or may not call a tool, and what it sees |
@@ -15,6 +16,7 @@
 //! | `writer` | the one thread that follows the configuration file and changes it |
 //! | `error` | [`GatewayError`] |
 
+mod bridge;
 mod call;
 mod change;
 mod error;
@@ -79,6 +81,7 @@ impl Snapshot {
 pub struct Keyring {
     tokens: Keys,
     sessions: Sealer,
+    states: Arc<Sealer>,
 }
 
 impl Keyring {
@@ -86,7 +89,8 @@ impl Keyring {
     #[must_use]
     pub fn new(lines: &[Vec<u8>]) -> Self {
         let lines = || lines.iter().map(Vec::as_slice);
-        Self { tokens: Keys::new(lines()), sessions: Sealer::new(lines(), "session") }
+        let (sessions, states) = (Sealer::new(lines(), "session"), Sealer::new(lines(), "state"));
+        Self { tokens: Keys::new(lines()), sessions, states: Arc::new(states) }
     }
 
     /// Signs tokens.

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, HeaderName, HeaderValue, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, HeaderMap, HeaderName, HeaderValue, VARY,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -34,6 +34,7 @@ use crate::log::Log;
 use crate::outbound::{Client, Trust};
 use crate::policy::{AuthError, Caller};
 use crate::shutdown::{self, Shutdown, Trigger};
+use crate::wire::mcp::header;
 
 /// Pause after an `accept` that failed, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -269,7 +270,7 @@ impl Worker {
         let origin = arrived.origin.clone()?;
         check_framing(&parts.headers)?;
         if parts.method == Method::OPTIONS && origin.is_some() {
-            return Ok(preflight(route));
+            return Ok(preflight(route, &parts.headers));
         }
         let method = || if route.takes(&parts.method) { Ok(()) } else { Err(Refusal::Method(route.allow())) };
         match route {
@@ -314,7 +315,7 @@ impl Worker {
         }
     }
 
-    fn caller(&self, snapshot: &Snapshot, headers: &hyper::HeaderMap, now: Duration) -> Result<Caller, Refusal> {
+    fn caller(&self, snapshot: &Snapshot, headers: &HeaderMap, now: Duration) -> Result<Caller, Refusal> {
         let token = bearer_token(headers)?;
         self.gateway.authenticate(snapshot, token, now).map_err(|error| match error {
             AuthError::Invalid => Refusal::InvalidToken,
@@ -327,7 +328,7 @@ impl Worker {
         &self,
         endpoint: Endpoint,
         snapshot: &Snapshot,
-        headers: &hyper::HeaderMap,
+        headers: &HeaderMap,
         body: Incoming,
     ) -> Result<Bytes, Refusal> {
         if !endpoint.changes() || body.is_end_stream() {
@@ -359,13 +360,21 @@ async fn accept(
     Ok((stream, peer, permit))
 }
 
+/// Headers that a page may send; besides these, those that mirror arguments of tools.
+const ALLOWED_HEADERS: &str = "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, mcp-method, \
+                               mcp-name, last-event-id";
+
 /// The answer to a browser that asks whether it may send the real request.
-fn preflight(route: Route) -> Response<Body> {
+fn preflight(route: Route, headers: &HeaderMap) -> Response<Body> {
     let mut answer = empty(StatusCode::NO_CONTENT);
+    let asked = headers.get(ACCESS_CONTROL_REQUEST_HEADERS).and_then(|asked| asked.to_str().ok()).unwrap_or_default();
+    let mirrors = asked.split(',').map(str::trim).filter(|name| name.starts_with(header::PARAM_PREFIX));
+    let allowed = std::iter::once(ALLOWED_HEADERS).chain(mirrors).collect::<Vec<_>>().join(", ");
     let headers = answer.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(route.allow()));
-    let allowed = "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, last-event-id";
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+    // What the browser asked for was a header value, and parts of it are.
+    headers
+        .insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::try_from(allowed).unwrap_or(HeaderValue::from_static("")));
     answer
 }
 

@@ -188,9 +188,10 @@ impl Upstream {
             return Err(UpstreamError::Removed);
         }
         let channel = Channel::new(self, http);
-        let Asked { envelope, asker, passed_on, tool: (catalogue, at) } = asked;
+        let Asked { envelope, asker, passed_on, state, tool: (catalogue, at) } = asked;
         let annotations = catalogue.tools.get(*at).map(|tool| tool.annotations.as_slice()).unwrap_or_default();
-        let call = Call { envelope, name: permit.name(), asker: *asker, annotations, passed_on };
+        let (name, state) = (permit.name(), state.as_deref());
+        let call = Call { envelope, name, asker: *asker, state, annotations, passed_on };
         let answer = channel.request(tenant, id, &Request::Call(&call)).await?;
         if answer.refusal() != Some(code::HEADER_MISMATCH) {
             return Ok(answer);
@@ -252,6 +253,8 @@ pub struct Asked {
     pub asker: Asker,
     /// Headers of the client that mirror something nobody here knows of.
     pub passed_on: HeaderMap,
+    /// What the server has given out itself for this request, a JSON string.
+    pub state: Option<Vec<u8>>,
     /// The tool: what the server offers, as the client's view has it, and where the tool stands in that.
     pub tool: (Arc<Catalogue>, usize),
 }

@@ -140,12 +140,75 @@ impl SessionId {
     }
 }
 
+/// What a `requestState` of the gateway says: it stands for that of a server, which takes every client of the gateway for
+/// the same one and so cannot keep them apart itself (protocol.md 4.5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestState {
+    /// First half of the SHA-256 of the client's name, as in [`SessionId::principal`].
+    pub principal: [u8; 16],
+    /// SHA-256 of the server's name.
+    pub server: [u8; 32],
+    /// Digest of the request that the server wants to see again.
+    pub request: [u8; 32],
+    /// When it ends, seconds since the Unix epoch.
+    pub expires: u64,
+    /// The server's own value, a JSON string as it was written.
+    pub original: Vec<u8>,
+}
+
+impl RequestState {
+    /// Longest value that is looked at, in bytes.
+    pub const MAX_LENGTH: usize = 64 * 1024;
+
+    /// Writes the value; `None` if it would be longer than [`MAX_LENGTH`](Self::MAX_LENGTH).
+    #[must_use]
+    pub fn seal(&self, sealer: &Sealer) -> Option<String> {
+        let mut payload = Vec::with_capacity(88 + self.original.len());
+        payload.extend_from_slice(&self.principal);
+        payload.extend_from_slice(&self.server);
+        payload.extend_from_slice(&self.request);
+        payload.extend_from_slice(&self.expires.to_be_bytes());
+        payload.extend_from_slice(&self.original);
+        Some(sealer.seal(&payload)).filter(|sealed| sealed.len() <= Self::MAX_LENGTH)
+    }
+
+    /// Reads a value; `None` if the gateway did not make it.
+    #[must_use]
+    pub fn open(sealer: &Sealer, sealed: &str) -> Option<Self> {
+        if sealed.len() > Self::MAX_LENGTH {
+            return None;
+        }
+        let payload = sealer.open(sealed)?;
+        let (principal, rest) = payload.split_first_chunk::<16>()?;
+        let (server, rest) = rest.split_first_chunk::<32>()?;
+        let (request, rest) = rest.split_first_chunk::<32>()?;
+        let (expires, original) = rest.split_first_chunk::<8>()?;
+        let expires = u64::from_be_bytes(*expires);
+        Some(Self { principal: *principal, server: *server, request: *request, expires, original: original.to_vec() })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn sealer(lines: &[&str], kind: &str) -> Sealer {
         Sealer::new(lines.iter().map(|l| l.as_bytes()), kind)
+    }
+
+    #[test]
+    fn request_states_come_back_as_they_were() {
+        let sealer = sealer(&["secret"], "state");
+        let original = b"\"\\u00e9 x\"".to_vec();
+        let state = RequestState { principal: [1; 16], server: [2; 32], request: [3; 32], expires: 4, original };
+        let sealed = state.seal(&sealer).unwrap();
+        assert_eq!(RequestState::open(&sealer, &sealed), Some(state.clone()));
+        for odd in
+            [format!("{sealed}-TAMPERED"), sealed.replacen(|_: char| true, "", 1), String::new(), "x".repeat(70_000)]
+        {
+            assert_eq!(RequestState::open(&sealer, &odd), None, "{odd}");
+        }
+        assert_eq!(RequestState { original: vec![b'x'; 50_000], ..state }.seal(&sealer), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::http::response::{Body, empty, result_of, rpc, rpc_error};
 use crate::wire::headers::decode;
 use crate::wire::json::{JsonType, Span, members_of, text_of, type_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta, Param, is_id};
-use crate::wire::mcp::{Era, IDENTITY, LogLevel, MODERN, code, header, meta, method};
+use crate::wire::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, code, header, meta, method};
 
 /// Serves a message of the modern era.
 pub(super) async fn post(exchange: Exchange<'_>, kind: Kind, envelope: Envelope) -> Response<Body> {
@@ -193,13 +193,14 @@ async fn call(exchange: Exchange<'_>, id: &[u8], envelope: Envelope) -> Response
         Err(error) => return failed(exchange, id, &error),
     };
     let mirrored = mirrored(&exchange.headers);
+    let capabilities = ClientCapabilities::parse(envelope.meta(Meta::ClientCapabilities).unwrap_or_default());
     let request = Request {
         id: exchange.access.id.clone(),
         snapshot: exchange.snapshot.clone(),
         caller: exchange.caller.clone(),
         now: exchange.now,
         session: Session::default(),
-        speech: Speech::Modern { level, mirrored },
+        speech: Speech::Modern { level, capabilities, mirrored },
         envelope,
     };
     match super::begin(&mut *exchange.access, exchange.gateway, exchange.http, Era::Modern, request).await {

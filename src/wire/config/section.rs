@@ -18,7 +18,6 @@ pub(super) const NOT_IN_FORCE: &[&str] = &[
     "max_streams_per_client",
     "metrics_token",
     "page_size",
-    "protocol",
 ];
 
 /// A key with its value.
