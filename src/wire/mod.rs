@@ -9,5 +9,6 @@ pub mod jwt;
 pub mod mcp;
 pub mod rest;
 pub mod seal;
+pub mod skim;
 pub mod splice;
 pub mod sse;
