@@ -15,10 +15,12 @@ use tokio::runtime::Handle;
 use super::lease::{Lease, Over};
 use super::session::Running;
 use super::{ClientSlot, Gateway, GatewayError, Session, Snapshot};
+use crate::budget::Full;
 use crate::log::{Log, cut};
+use crate::metrics::Held;
 use crate::outbound::Client;
 use crate::policy::{Caller, ServerId};
-use crate::upstream::{Answer, CallSlot, Message, Tenant, Upstream, UpstreamError};
+use crate::upstream::{Answer, CallSlot, Message, Outcome, Tenant, Upstream, UpstreamError};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_id, is_number};
 use crate::wire::mcp::{code, method};
 use crate::wire::splice::Splice;
@@ -74,6 +76,8 @@ impl Gateway {
         let view = self.view_with(&request.snapshot, &client, &name).await;
         let entry = view.tool(&name).ok_or_else(|| GatewayError::UnknownTool(name.to_string()))?;
         found(entry.upstream.id());
+        let most = request.snapshot.registry().settings().limits.buffered_bytes;
+        self.budget().admit(most).map_err(|Full| GatewayError::Full)?;
         let client_slot = self.client_slot(&request.snapshot, &client);
         let client_slot = client_slot.ok_or(GatewayError::Overloaded("client"))?;
         let call_slot = entry.upstream.call_slot(&client).ok_or(GatewayError::Overloaded("server"))?;
@@ -93,7 +97,8 @@ impl Gateway {
             tool: name.into_owned(),
             request: request.id,
             log: self.log.clone(),
-            _held: (client_slot, call_slot, request.session),
+            slot: call_slot,
+            _held: (client_slot, self.calls.hold(), request.session),
         };
         let newest = self.snapshot();
         if newest.generation() != request.snapshot.generation() {
@@ -121,8 +126,10 @@ struct Call {
     lease: Lease,
     request: String,
     log: Log,
+    /// What the call counts as at its server, and how it ended.
+    slot: CallSlot,
     /// What the call counts as while it runs.
-    _held: (ClientSlot, CallSlot, Session),
+    _held: (ClientSlot, Held, Session),
 }
 
 /// A request as a server knows it.
@@ -246,8 +253,9 @@ impl Call {
     }
 
     /// A response as the client gets it (protocol.md 4.6).
-    fn response(&self, answer: &Answer, response: &Envelope) -> Outgoing {
+    fn response(&mut self, answer: &Answer, response: &Envelope) -> Outgoing {
         let error = response.error();
+        self.slot.ended(if error.is_some() { Outcome::Error } else { Outcome::Result });
         if let Some(error) = &error {
             if matches!(error.code, code::METHOD_NOT_FOUND | code::INVALID_PARAMS) {
                 // Perhaps the tool is gone.
@@ -272,7 +280,8 @@ impl Call {
     }
 
     /// The response to a call that failed without an answer: the log says why, the client as much as it may know.
-    fn failure(&self, error: UpstreamError) -> Outgoing {
+    fn failure(&mut self, error: UpstreamError) -> Outgoing {
+        self.slot.failed(&error);
         self.report("call failed", &error);
         let code = match error {
             UpstreamError::Removed => code::INVALID_PARAMS,
@@ -283,7 +292,8 @@ impl Call {
     }
 
     /// The response to a call that the client may not make any more.
-    fn withdrawn(&self, over: Over) -> Outgoing {
+    fn withdrawn(&mut self, over: Over) -> Outgoing {
+        self.slot.ended(Outcome::Withdrawn);
         self.report("call ended", &over);
         self.error(&ErrorObject::new(code::INTERNAL_ERROR, over.to_string()))
     }

@@ -15,6 +15,8 @@ pub enum GatewayError {
     UnknownTool(String),
     /// As many calls are running as may be.
     Overloaded(&'static str),
+    /// All requests together hold as many bytes as they may.
+    Full,
     /// The tool's server gave no usable answer.
     Upstream {
         /// The tool, as the client named it.
@@ -32,6 +34,7 @@ impl fmt::Display for GatewayError {
             Self::Overloaded(whose) => {
                 write!(f, "overloaded: too many calls of this {whose} are running, try again later")
             }
+            Self::Full => f.write_str("overloaded: too much is being transferred, try again later"),
             Self::Upstream { tool, error } => upstream(f, tool, error),
         }
     }
@@ -54,6 +57,9 @@ fn upstream(f: &mut fmt::Formatter<'_>, tool: &str, error: &UpstreamError) -> fm
         UpstreamError::TooLarge(limit) => write!(f, "answer of tool `{tool}` is larger than {limit} bytes"),
         UpstreamError::BadStatus(status) => write!(f, "server of tool `{tool}` answered with HTTP status {status}"),
         UpstreamError::Rpc(_) => write!(f, "server of tool `{tool}` refused a session to the gateway"),
+        UpstreamError::NoRoom => {
+            write!(f, "overloaded: no room for the answer of tool `{tool}`; the call may have been executed")
+        }
         UpstreamError::Removed => write!(f, "unknown tool: `{tool}`"),
     }
 }
