@@ -17,10 +17,12 @@ use super::bridge::Repeatable;
 use super::lease::{Lease, Over};
 use super::session::Running;
 use super::{ClientSlot, Gateway, GatewayError, Session, Snapshot};
+use crate::budget::Full;
 use crate::log::{Log, cut};
+use crate::metrics::Held;
 use crate::outbound::Client as Http;
 use crate::policy::{Caller, ServerId};
-use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Tenant, Upstream, UpstreamError};
+use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Outcome, Tenant, Upstream, UpstreamError};
 use crate::wire::headers::decode;
 use crate::wire::json::write_text;
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_id, is_number, result_message};
@@ -98,6 +100,8 @@ impl Gateway {
         let view = self.view_with(&request.snapshot, &client, &name).await;
         let entry = view.tool(&name).ok_or_else(|| GatewayError::UnknownTool(name.to_string()))?;
         found(entry.upstream.id(), entry.upstream.era());
+        let most = request.snapshot.registry().settings().limits.buffered_bytes;
+        self.budget().admit(most).map_err(|Full| GatewayError::Full)?;
         let tool = view.described(entry);
         let (asker, passed_on) = request.asked(&tool)?;
         let arguments = envelope.param_span(Param::Arguments).map(|span| envelope.bytes().slice(span.range()));
@@ -133,7 +137,8 @@ impl Gateway {
             tool: name.into_owned(),
             request: request.id,
             log: self.log.clone(),
-            _held: (client_slot, call_slot, request.session),
+            slot: call_slot,
+            _held: (client_slot, self.calls.hold(), request.session),
         };
         let newest = self.snapshot();
         if newest.generation() != request.snapshot.generation() {
@@ -214,8 +219,10 @@ struct Call {
     lease: Lease,
     request: String,
     log: Log,
+    /// What the call counts as at its server, and how it ended.
+    slot: CallSlot,
     /// What the call counts as while it runs.
-    _held: (ClientSlot, CallSlot, Session),
+    _held: (ClientSlot, Held, Session),
 }
 
 /// A request as a server knows it.
@@ -354,14 +361,16 @@ impl Call {
     }
 
     /// A response as the client gets it (protocol.md 4.6).
-    fn response(&self, answer: &Answer, response: &Envelope) -> Outgoing {
-        match response.error() {
+    fn response(&mut self, answer: &Answer, response: &Envelope) -> Outgoing {
+        let error = response.error();
+        self.slot.ended(if error.is_some() { Outcome::Error } else { Outcome::Result });
+        match error {
             Some(error) => self.server_error(answer, response, error),
             None => self.result(answer, response),
         }
     }
 
-    fn result(&self, answer: &Answer, response: &Envelope) -> Outgoing {
+    fn result(&mut self, answer: &Answer, response: &Envelope) -> Outgoing {
         if answer.era() == Era::Modern {
             match rewrite::result_type(response) {
                 ResultType::Complete => {}
@@ -379,7 +388,7 @@ impl Call {
     }
 
     /// What a modern server asks for before it goes on (protocol.md 4.5).
-    fn questions(&self, response: &Envelope) -> Outgoing {
+    fn questions(&mut self, response: &Envelope) -> Outgoing {
         let Client::Modern(client) = &self.client else { return self.failure(UpstreamError::NeedsInput) };
         let questions = rewrite::questions(response);
         let Some(needed) = questions.needed else {
@@ -448,7 +457,8 @@ impl Call {
     }
 
     /// The response to a call that failed without an answer: the log says why, the client as much as it may know.
-    fn failure(&self, error: UpstreamError) -> Outgoing {
+    fn failure(&mut self, error: UpstreamError) -> Outgoing {
+        self.slot.failed(&error);
         self.report("call failed", &error);
         let code = match error {
             UpstreamError::Removed | UpstreamError::Unmirrorable(_) => code::INVALID_PARAMS,
@@ -459,7 +469,8 @@ impl Call {
     }
 
     /// The response to a call that the client may not make any more.
-    fn withdrawn(&self, over: Over) -> Outgoing {
+    fn withdrawn(&mut self, over: Over) -> Outgoing {
+        self.slot.ended(Outcome::Withdrawn);
         self.report("call ended", &over);
         self.error(&ErrorObject::new(code::INTERNAL_ERROR, over.to_string()))
     }

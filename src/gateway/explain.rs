@@ -28,7 +28,10 @@ pub enum Health {
 }
 
 impl Health {
-    fn of(offer: &Offer) -> Self {
+    /// Every word.
+    pub const ALL: [Self; 4] = [Self::Ok, Self::Stale, Self::Down, Self::Starting];
+
+    pub(super) fn of(offer: &Offer) -> Self {
         match (offer.attempted, offer.failure.is_some(), offer.known) {
             (_, false, true) => Self::Ok,
             (_, true, true) => Self::Stale,

@@ -14,6 +14,7 @@
 //! | `register` | clients that register themselves: their tokens, and their end |
 //! | `change` | changes that REST asks for, on their way to the writer |
 //! | `writer` | the one thread that follows the configuration file and changes it |
+//! | `vitals` | what is to be seen of the gateway at one instant, for metrics |
 //! | `error` | [`GatewayError`] |
 
 mod bridge;
@@ -25,6 +26,7 @@ mod lease;
 mod register;
 mod session;
 mod view;
+mod vitals;
 pub mod writer;
 
 use std::collections::HashMap;
@@ -41,10 +43,13 @@ pub use self::explain::{Candidate, Explanation, Health, Reason, SeenServer, Seen
 pub use self::register::{Granted, TOKEN_LIFETIME};
 pub use self::session::{NoSession, Session};
 pub use self::view::View;
+pub use self::vitals::{ServerVitals, Vitals};
 
 use self::lease::Leases;
 use self::session::Sessions;
+use crate::budget::Budget;
 use crate::log::Log;
+use crate::metrics::{Counter, Gauge};
 use crate::policy::{AuthError, Caller, ClientId, Registry, authenticate};
 use crate::store::TokenEnds;
 use crate::upstream::Pool;
@@ -126,6 +131,10 @@ pub struct Gateway {
     started: Duration,
     config_path: String,
     ends: TokenEnds,
+    /// Calls in flight, whatever has become of their servers.
+    calls: Gauge,
+    /// Requests refused because their client had as many running as it may.
+    overloaded: Counter,
     log: Log,
 }
 
@@ -187,6 +196,8 @@ impl Gateway {
             started: now,
             config_path,
             ends,
+            calls: Gauge::default(),
+            overloaded: Counter::default(),
             log,
         };
         (gateway, waiting)
@@ -209,6 +220,12 @@ impl Gateway {
     #[must_use]
     pub fn rest_slot(&self, snapshot: &Snapshot, client: &ClientId) -> Option<ClientSlot> {
         self.client_slot(snapshot, client)
+    }
+
+    /// What all requests hold in buffers.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        self.pool.budget()
     }
 
     /// Where the configuration lies, for people.
@@ -311,6 +328,10 @@ impl Gateway {
     fn client_slot(&self, snapshot: &Snapshot, client: &ClientId) -> Option<ClientSlot> {
         let limit = snapshot.registry().settings().limits.calls_per_client;
         let slot = ClientSlot(self.client(client));
-        (slot.0.in_flight.fetch_add(1, Ordering::Relaxed) < limit).then_some(slot)
+        let free = slot.0.in_flight.fetch_add(1, Ordering::Relaxed) < limit;
+        if !free {
+            self.overloaded.inc();
+        }
+        free.then_some(slot)
     }
 }

@@ -219,7 +219,13 @@ impl Channel {
     ) -> Result<Answer, UpstreamError> {
         let status = response.status();
         if status.is_success() {
-            return Answer::new(self.clone(), dialect, id, response, timer);
+            // A list is gathered whatever else is held: it is bounded by limits of its own, and everybody waits for it.
+            let most = match tenant {
+                Tenant::Catalogue => usize::MAX,
+                Tenant::Client { .. } => self.settings.limits.buffered_bytes,
+            };
+            let holding = self.upstream.budget.hold(most);
+            return Answer::new(self.clone(), dialect, id, response, timer, holding);
         }
         let body = timer.limit(collect(response.into_body(), ERROR_BYTES)).await?.unwrap_or_default();
         // Some servers say 400 for a session they do not know. The request may have run all the same: it is not

@@ -14,6 +14,7 @@
 //! | `legacy` | the handshake dialect: sessions and their renewal |
 //! | `catalogue` | [`Catalogue`]: what a server offers, over all pages |
 //! | `pool` | [`Pool`]: the upstreams of a registry, each kept fresh in the background |
+//! | `series` | [`Series`]: what is counted of one server |
 //! | `error` | [`UpstreamError`] |
 
 mod answer;
@@ -24,6 +25,7 @@ mod legacy;
 mod pool;
 mod probe;
 mod request;
+mod series;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,11 +39,14 @@ pub use self::catalogue::{Catalogue, Member, Tool};
 pub use self::error::UpstreamError;
 pub use self::legacy::Tenant;
 pub use self::pool::Pool;
+pub use self::series::{Outcome, Series};
 
 use self::channel::{Channel, Dialect};
 use self::legacy::Sessions;
 use self::probe::Known;
 use self::request::{Call, Request};
+use self::series::Measure;
+use crate::budget::Budget;
 use crate::log::Log;
 use crate::outbound::Client;
 use crate::policy::{ClientId, Permit, Server, ServerId};
@@ -86,11 +91,23 @@ pub struct Upstream {
     stale: Notify,
     /// Calls in flight, by client.
     in_flight: Mutex<InFlight>,
+    /// What is counted; the same for a server of this name before a change of its definition.
+    series: Arc<Series>,
+    /// What answers hold while they are gathered counts there.
+    budget: Budget,
     log: Log,
 }
 
 impl Upstream {
-    fn new(server: Arc<Server>, settings: Arc<Settings>, offer: Offer, epoch: Arc<AtomicU64>, log: Log) -> Self {
+    fn new(
+        server: Arc<Server>,
+        settings: Arc<Settings>,
+        offer: Offer,
+        epoch: Arc<AtomicU64>,
+        series: Arc<Series>,
+        budget: Budget,
+        log: Log,
+    ) -> Self {
         let mut headers = HeaderMap::new();
         for (name, value) in server.headers.iter() {
             // The registry has refused what is not a header.
@@ -112,6 +129,8 @@ impl Upstream {
             epoch,
             stale: Notify::new(),
             in_flight: Mutex::default(),
+            series,
+            budget,
             log,
         }
     }
@@ -154,11 +173,25 @@ impl Upstream {
         let mut in_flight = self.in_flight();
         let own = in_flight.by_client.get(client).copied().unwrap_or_default();
         if in_flight.all >= limit || own >= limit.div_ceil(2) {
+            self.series.calls.inc(Outcome::Overloaded.as_str());
             return None;
         }
         in_flight.all += 1;
         in_flight.by_client.insert(client.clone(), own + 1);
-        Some(CallSlot { upstream: Arc::clone(self), client: client.clone() })
+        let measure = Measure::begin(Arc::clone(&self.series));
+        Some(CallSlot { upstream: Arc::clone(self), client: client.clone(), measure })
+    }
+
+    /// Calls in flight.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.in_flight().all
+    }
+
+    /// What has been counted of the server.
+    #[must_use]
+    pub fn series(&self) -> &Arc<Series> {
+        &self.series
     }
 
     fn in_flight(&self) -> MutexGuard<'_, InFlight> {
@@ -270,6 +303,19 @@ struct InFlight {
 pub struct CallSlot {
     upstream: Arc<Upstream>,
     client: ClientId,
+    measure: Measure,
+}
+
+impl CallSlot {
+    /// Notes how the call ends; without that it counts as cancelled.
+    pub fn ended(&mut self, outcome: Outcome) {
+        self.measure.ended(outcome);
+    }
+
+    /// Notes that the call ends without an answer.
+    pub fn failed(&mut self, error: &UpstreamError) {
+        self.measure.failed(error);
+    }
 }
 
 impl Drop for CallSlot {

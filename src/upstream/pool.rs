@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::channel::Channel;
 use super::{Catalogue, Tenant, Upstream, UpstreamError};
+use crate::budget::Budget;
 use crate::log::Log;
 use crate::outbound::Client;
 use crate::policy::{ClientId, Registry, Server, ServerId};
@@ -38,6 +39,8 @@ pub struct Pool {
     log: Log,
     fetches: Arc<Semaphore>,
     epoch: Arc<AtomicU64>,
+    /// What answers and requests hold in buffers.
+    budget: Budget,
     upstreams: RwLock<HashMap<ServerId, Arc<Upstream>>>,
     /// The refreshers, by server; only `follow` touches them.
     refreshers: Mutex<HashMap<ServerId, AbortHandle>>,
@@ -53,6 +56,7 @@ impl Pool {
             log,
             fetches: Arc::new(Semaphore::new(FETCHES)),
             epoch: Arc::default(),
+            budget: Budget::default(),
             upstreams: RwLock::default(),
             refreshers: Mutex::default(),
         }
@@ -98,7 +102,14 @@ impl Pool {
         let same = |u: &&Arc<Upstream>| u.server.endpoint == server.endpoint && u.server.owner == server.owner;
         let offer = before.filter(same).map(|u| u.offer()).unwrap_or_default();
         let (epoch, log) = (Arc::clone(&self.epoch), self.log.clone());
-        Arc::new(Upstream::new(Arc::clone(server), Arc::clone(settings), offer, epoch, log))
+        let (series, budget) = (before.map(|u| Arc::clone(u.series())).unwrap_or_default(), self.budget.clone());
+        Arc::new(Upstream::new(Arc::clone(server), Arc::clone(settings), offer, epoch, series, budget, log))
+    }
+
+    /// What answers hold in buffers while they are gathered; the bodies of requests count there too.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// The upstream of a server.
@@ -203,6 +214,7 @@ impl Channel {
 
     fn store(&self, fetched: Result<Catalogue, UpstreamError>) {
         let upstream = &self.upstream;
+        upstream.series.refreshed(fetched.is_ok());
         let failed_before = upstream.offer.borrow().failure.is_some();
         match &fetched {
             Err(error) if !failed_before => upstream.log.warn("server failed", |r| {

@@ -12,5 +12,6 @@ pub mod mcp;
 pub mod rest;
 pub mod rewrite;
 pub mod seal;
+pub mod skim;
 pub mod splice;
 pub mod sse;
