@@ -26,6 +26,13 @@ pub enum UpstreamError {
     Ended,
     /// A JSON-RPC error that refuses a session or a list.
     Rpc(ErrorObject),
+    /// Nothing was sent: the server could not be reached before, and was not tried again.
+    Suspended {
+        /// Time until it is.
+        until_probe: Duration,
+        /// Why it could not be reached.
+        reason: OutboundError,
+    },
     /// The server was taken out of the configuration.
     Removed,
 }
@@ -41,6 +48,9 @@ impl fmt::Display for UpstreamError {
             Self::NotMcp(what) => f.write_str(what),
             Self::Ended => f.write_str("the answer ended before the response"),
             Self::Rpc(e) => e.fmt(f),
+            Self::Suspended { until_probe, reason } => {
+                write!(f, "breaker open, next probe in {} ms: {reason}", until_probe.as_millis())
+            }
             Self::Removed => f.write_str("no longer configured"),
         }
     }

@@ -11,6 +11,7 @@
 //! | `answer` | [`Answer`]: the messages of an answer as they arrive |
 //! | `legacy` | the handshake dialect: sessions and their renewal |
 //! | `catalogue` | [`Catalogue`]: what a server offers, over all pages |
+//! | `health` | whether a server can be reached, and when it is asked next |
 //! | `pool` | [`Pool`]: the upstreams of a registry, each kept fresh in the background |
 //! | `error` | [`UpstreamError`] |
 
@@ -18,6 +19,7 @@ mod answer;
 mod catalogue;
 mod channel;
 mod error;
+mod health;
 mod legacy;
 mod pool;
 
@@ -26,7 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 pub use self::answer::{Answer, Message};
 pub use self::catalogue::{Catalogue, Member, Tool};
@@ -35,6 +37,7 @@ pub use self::legacy::Tenant;
 pub use self::pool::Pool;
 
 use self::channel::Channel;
+use self::health::Health;
 use self::legacy::{Sessions, rewrite};
 use crate::log::Log;
 use crate::outbound::Client;
@@ -70,8 +73,8 @@ pub struct Upstream {
     offer: watch::Sender<Offer>,
     /// Counts the catalogues, of all servers together, that differed from the one before; the pool's.
     epoch: Arc<AtomicU64>,
-    /// Asks the refresher not to wait until the catalogue is due.
-    stale: Notify,
+    /// Whether it can be reached, and when it is asked for its catalogue next.
+    health: Health,
     /// Calls in flight, by client.
     in_flight: Mutex<InFlight>,
     log: Log,
@@ -96,7 +99,7 @@ impl Upstream {
             next_id: AtomicU64::new(1),
             offer: watch::Sender::new(offer),
             epoch,
-            stale: Notify::new(),
+            health: Health::new(),
             in_flight: Mutex::default(),
             log,
         }
@@ -129,7 +132,7 @@ impl Upstream {
 
     /// Asks for a fresh catalogue soon; nobody waits for it.
     pub fn refresh_soon(&self) {
-        self.stale.notify_one();
+        self.health.wanted();
     }
 
     /// Counts a call while the guard lives; `None` when the server has as many as the limit allows, or the client half
@@ -158,7 +161,7 @@ impl Upstream {
     /// which was refused then, sent once more.
     ///
     /// # Errors
-    /// [`UpstreamError`]. [`UpstreamError::Removed`] if the permit is for another server, or for this one as it was
+    /// [`UpstreamError`]. [`UpstreamError::Suspended`] while the breaker is open; [`UpstreamError::Removed`] if the permit is for another server, or for this one as it was
     /// before a change of the configuration.
     pub async fn call(
         self: &Arc<Self>,
@@ -172,7 +175,10 @@ impl Upstream {
         if *permit.server() != self.server {
             return Err(UpstreamError::Removed);
         }
-        Channel::new(self, http).request(tenant, id, rewrite(envelope, id, permit.name())).await
+        self.admit()?;
+        let answer = Channel::new(self, http).request(tenant, id, rewrite(envelope, id, permit.name())).await;
+        self.note_call(&answer);
+        answer
     }
 
     fn settings(&self) -> Arc<Settings> {

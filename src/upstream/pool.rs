@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use super::channel::Channel;
-use super::{Catalogue, Tenant, Upstream, UpstreamError};
+use super::{Catalogue, Offer, Tenant, Upstream, UpstreamError};
 use crate::log::Log;
 use crate::outbound::Client;
 use crate::policy::{ClientId, Registry, Server, ServerId};
@@ -23,11 +23,6 @@ const FETCHES: usize = 128;
 const LONGEST_NAME: usize = 64;
 /// How many times `list_timeout` a whole catalogue may take in the background.
 const PATIENCE: u32 = 10;
-/// Shortest time between two fetches from a server that is well.
-const LEAST_INTERVAL: Duration = Duration::from_secs(1);
-/// Shortest and longest wait before a server that failed is asked again.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// One upstream for every server of the registry, and a task for each that keeps its catalogue fresh.
 ///
@@ -151,22 +146,11 @@ impl Pool {
     fn keep_fresh(&self, upstream: Arc<Upstream>) -> impl Future<Output = ()> + Send + use<> {
         let (http, fetches) = (self.http.clone(), Arc::clone(&self.fetches));
         async move {
-            let mut retry = FIRST_RETRY;
             loop {
+                upstream.health.due().await;
                 let Ok(turn) = Arc::clone(&fetches).acquire_owned().await else { return };
                 // Made anew each time, for the settings may have changed.
-                let channel = Channel::new(&upstream, &http);
-                if channel.refresh(turn).await {
-                    retry = FIRST_RETRY;
-                    // Whoever asks for a fresh catalogue gets one soon, but not as often as they like.
-                    tokio::time::sleep(LEAST_INTERVAL).await;
-                    let due = channel.settings.refresh.saturating_sub(LEAST_INTERVAL);
-                    let _ = timeout(due, upstream.stale.notified()).await;
-                } else {
-                    // Jitter keeps the gateways of a fleet from asking in step.
-                    tokio::time::sleep(retry.mul_f64(rand::random_range(0.8..1.2))).await;
-                    retry = (retry * 2).min(LAST_RETRY);
-                }
+                Channel::new(&upstream, &http).refresh(turn).await;
             }
         }
     }
@@ -181,11 +165,11 @@ impl Drop for Pool {
 }
 
 impl Channel {
-    /// Fetches the catalogue; a failure leaves the last good one in force. True if it was fetched.
+    /// Fetches the catalogue; a failure leaves the last good one in force.
     ///
     /// After `list_timeout` nobody waits for it any more, and `turn` goes to the next server, but a slow server gets
     /// [`PATIENCE`] times as long.
-    async fn refresh(&self, turn: OwnedSemaphorePermit) -> bool {
+    async fn refresh(&self, turn: OwnedSemaphorePermit) {
         let limit = self.settings.list_timeout;
         let mut fetch = std::pin::pin!(self.fetch_catalogue());
         let fetched = match timeout(limit, fetch.as_mut()).await {
@@ -196,39 +180,57 @@ impl Channel {
                 timeout(limit * PATIENCE, fetch).await.unwrap_or(Err(UpstreamError::TooLong(limit * PATIENCE)))
             }
         };
-        let fine = fetched.is_ok();
+        self.upstream.note_fetch(&fetched, self.settings.refresh);
         self.store(fetched);
-        fine
     }
 
     fn store(&self, fetched: Result<Catalogue, UpstreamError>) {
-        let upstream = &self.upstream;
-        let failed_before = upstream.offer.borrow().failure.is_some();
-        match &fetched {
-            Err(error) if !failed_before => upstream.log.warn("server failed", |r| {
-                r.field("server", upstream.id()).field("url", upstream.place()).field("reason", error);
-            }),
-            Ok(_) if failed_before => {
-                upstream.log.info("server recovered", |r| _ = r.field("server", upstream.id()));
-            }
-            Ok(_) | Err(_) => {}
+        match fetched {
+            Err(error) => self.upstream.failed(&error),
+            Ok(catalogue) => self.upstream.offers(catalogue),
         }
-        upstream.offer.send_modify(|offer| {
-            let mut differs = !std::mem::replace(&mut offer.attempted, true);
-            match fetched {
-                Err(error) => offer.failure = Some(error),
-                Ok(catalogue) => {
-                    offer.failure = None;
-                    offer.known = true;
-                    if *offer.catalogue != catalogue {
-                        report(upstream, &catalogue);
-                        offer.catalogue = Arc::new(catalogue);
-                        differs = true;
-                    }
-                }
-            }
+    }
+}
+
+impl Upstream {
+    /// Puts a catalogue in force that was just fetched.
+    fn offers(&self, catalogue: Catalogue) {
+        let mut recovered = false;
+        self.set_offer(|offer| {
+            recovered = offer.failure.take().is_some();
+            offer.known = true;
+            let differs = *offer.catalogue != catalogue;
             if differs {
-                upstream.epoch.fetch_add(1, Ordering::Release);
+                report(self, &catalogue);
+                offer.catalogue = Arc::new(catalogue);
+            }
+            differs
+        });
+        if recovered {
+            self.log.info("server recovered", |r| _ = r.field("server", self.id()));
+        }
+    }
+
+    /// Notes that what is known of the server is stale, and why; says so the first time.
+    pub(super) fn failed(&self, error: &UpstreamError) {
+        let mut failed_before = false;
+        self.set_offer(|offer| {
+            failed_before = offer.failure.replace(error.clone()).is_some();
+            false
+        });
+        if !failed_before {
+            self.log.warn("server failed", |r| {
+                r.field("server", self.id()).field("url", self.place()).field("reason", error);
+            });
+        }
+    }
+
+    /// Changes what is known of the server, which was asked just now; `set` tells whether the catalogue is another one.
+    fn set_offer(&self, set: impl FnOnce(&mut Offer) -> bool) {
+        self.offer.send_modify(|offer| {
+            let first = !std::mem::replace(&mut offer.attempted, true);
+            if set(offer) || first {
+                self.epoch.fetch_add(1, Ordering::Release);
             }
         });
     }

@@ -11,6 +11,8 @@ mod envelope;
 #[cfg(test)]
 mod failing;
 #[cfg(test)]
+mod health;
+#[cfg(test)]
 mod http;
 #[cfg(test)]
 mod openapi;
