@@ -224,7 +224,7 @@ fn an_emptied_file_keeps_the_last_good_one_and_says_so() {
     let upstream = Plan::new("a").tools(&["one", "two"]).start();
     let harness = Harness::start(&config(&upstream, "\"one\""));
     harness.empty_config();
-    harness.wait_for_log("WARN configuration empty");
+    harness.wait_for_log("ERROR configuration empty");
     assert_eq!(harness.client(BOB).text("one"), "a:one");
     harness.overwrite_config(&config(&upstream, "\"two\""));
     soon("bob sees two", || harness.client(BOB).tools() == ["two"]);
