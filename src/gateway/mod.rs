@@ -10,6 +10,7 @@
 //! | `lease` | the end of calls whose client, token or grant is taken away |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
 //! | `explain` | why a client may or may not call a tool, and what it sees |
+//! | `keeper` | catalogues on their way to the disk |
 //! | `register` | clients that register themselves: their tokens, and their end |
 //! | `change` | changes that REST asks for, on their way to the writer |
 //! | `writer` | the one thread that follows the configuration file and changes it |
@@ -19,6 +20,7 @@ mod call;
 mod change;
 mod error;
 mod explain;
+mod keeper;
 mod lease;
 mod register;
 mod session;
@@ -44,7 +46,7 @@ use self::lease::Leases;
 use self::session::Sessions;
 use crate::log::Log;
 use crate::policy::{AuthError, Caller, ClientId, Registry, authenticate};
-use crate::store::TokenEnds;
+use crate::store::{Catalogues, TokenEnds};
 use crate::upstream::Pool;
 use crate::wire::config::Problem;
 use crate::wire::jwt::Keys;
@@ -137,6 +139,8 @@ pub struct Beginning {
     pub keys: Keyring,
     /// What other gateways on the state folder know of tokens.
     pub ends: TokenEnds,
+    /// Where catalogues outlive the process; `None` for one that is not to leave a trace.
+    pub catalogues: Option<Catalogues>,
     /// The time, since the epoch.
     pub now: Duration,
 }
@@ -167,8 +171,12 @@ impl Gateway {
     /// Starts with a registry; its servers are asked at once for what they offer. The second part is for the
     /// [`writer::Writer`], without which nothing can be changed.
     #[must_use]
-    pub fn new(beginning: Beginning, pool: Pool, log: Log) -> (Self, Receiver<Job>) {
-        let Beginning { registry, problems, config_path, keys, ends, now } = beginning;
+    pub fn new(beginning: Beginning, mut pool: Pool, log: Log) -> (Self, Receiver<Job>) {
+        let Beginning { registry, problems, config_path, keys, ends, catalogues, now } = beginning;
+        if let Some(catalogues) = catalogues {
+            catalogues.retain(registry.servers().map(|server| server.key));
+            pool.keep_in(catalogues);
+        }
         pool.follow(&registry);
         let (jobs, waiting) = change::queue();
         let gateway = Self {

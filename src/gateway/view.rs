@@ -41,19 +41,19 @@ pub struct View {
 struct Source {
     upstream: Arc<Upstream>,
     catalogue: Arc<Catalogue>,
-    /// Whether the server had been asked for its catalogue.
-    attempted: bool,
+    /// Whether there was a catalogue, or nobody has to wait for one.
+    settled: bool,
 }
 
 impl Source {
     fn new(upstream: Arc<Upstream>) -> Self {
         let offer = upstream.offer();
-        Self { upstream, catalogue: offer.catalogue, attempted: offer.attempted }
+        Self { upstream, settled: offer.is_settled(), catalogue: offer.catalogue }
     }
 
     fn is_current(&self) -> bool {
         let offer = self.upstream.offer();
-        self.attempted == offer.attempted && Arc::ptr_eq(&self.catalogue, &offer.catalogue)
+        self.settled == offer.is_settled() && Arc::ptr_eq(&self.catalogue, &offer.catalogue)
     }
 }
 
@@ -152,11 +152,11 @@ impl View {
         Some(self)
     }
 
-    /// The first server that had not been asked, if it might offer this name before the one that has it now.
+    /// The first server of which nothing was known yet, if it might offer this name before the one that has it now.
     fn undecided(&self, tool: Option<&str>) -> Option<&Arc<Upstream>> {
         let winner = tool.and_then(|name| self.tool(name)).map_or(usize::MAX, |entry| entry.at.0);
         let before = self.sources.iter().take(winner);
-        before.into_iter().find(|source| !source.attempted).map(|source| &source.upstream)
+        before.into_iter().find(|source| !source.settled).map(|source| &source.upstream)
     }
 }
 
@@ -182,7 +182,7 @@ fn is_object_schema(schema: &[u8]) -> bool {
 impl Gateway {
     /// What a client sees. Made on first use, and again when its part of the registry or one of the catalogues changed.
     ///
-    /// Waits for servers that have never been asked yet, `list_timeout` at most; for no others.
+    /// Waits for servers of which nothing is known yet, `list_timeout` at most; for no others.
     pub async fn view(&self, snapshot: &Snapshot, client: &ClientId) -> Arc<View> {
         self.decided_view(snapshot, client, None).await
     }

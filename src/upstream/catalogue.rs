@@ -140,7 +140,7 @@ impl Walk {
 }
 
 /// Reads one entry of a list. It is copied, so that it does not keep the page it came with.
-fn tool(entry: &[u8]) -> Result<Tool, String> {
+pub(super) fn tool(entry: &[u8]) -> Result<Tool, String> {
     let entry = Bytes::copy_from_slice(entry);
     let mut name = None;
     let mut members: Vec<Member> = Vec::new();

@@ -12,6 +12,7 @@
 //! | `legacy` | the handshake dialect: sessions and their renewal |
 //! | `catalogue` | [`Catalogue`]: what a server offers, over all pages |
 //! | `health` | whether a server can be reached, and when it is asked next |
+//! | `kept` | [`Keeper`]: catalogues that outlive the process |
 //! | `pool` | [`Pool`]: the upstreams of a registry, each kept fresh in the background |
 //! | `error` | [`UpstreamError`] |
 
@@ -20,6 +21,7 @@ mod catalogue;
 mod channel;
 mod error;
 mod health;
+mod kept;
 mod legacy;
 mod pool;
 
@@ -33,11 +35,13 @@ use tokio::sync::watch;
 pub use self::answer::{Answer, Message};
 pub use self::catalogue::{Catalogue, Member, Tool};
 pub use self::error::UpstreamError;
+pub use self::kept::Keeper;
 pub use self::legacy::Tenant;
 pub use self::pool::Pool;
 
 use self::channel::Channel;
 use self::health::Health;
+use self::kept::OnDisk;
 use self::legacy::{Sessions, rewrite};
 use crate::log::Log;
 use crate::outbound::Client;
@@ -49,14 +53,22 @@ use crate::wire::jsonrpc::Envelope;
 /// What a server offers and how fresh that is.
 #[derive(Clone, Debug, Default)]
 pub struct Offer {
-    /// The last catalogue that was fetched; empty before the first.
+    /// The last catalogue that was fetched, by this process or one before it; empty before the first.
     pub catalogue: Arc<Catalogue>,
     /// Whether a catalogue was ever fetched.
     pub known: bool,
-    /// Whether fetching was tried at all, so that nobody waits for a server that is known to be down.
+    /// Whether this process has tried to fetch one.
     pub attempted: bool,
     /// Why the last attempt failed, if it did: the catalogue is stale then.
     pub failure: Option<UpstreamError>,
+}
+
+impl Offer {
+    /// Whether nobody has to wait for the first catalogue: there is one, or the server is known to be down.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.known || self.attempted
+    }
 }
 
 /// One MCP server, as the gateway's client side knows it. Shared by all threads.
@@ -75,13 +87,23 @@ pub struct Upstream {
     epoch: Arc<AtomicU64>,
     /// Whether it can be reached, and when it is asked for its catalogue next.
     health: Health,
+    /// What is known of the copy of the catalogue that outlives the process.
+    on_disk: Mutex<OnDisk>,
     /// Calls in flight, by client.
     in_flight: Mutex<InFlight>,
     log: Log,
 }
 
 impl Upstream {
-    fn new(server: Arc<Server>, settings: Arc<Settings>, offer: Offer, epoch: Arc<AtomicU64>, log: Log) -> Self {
+    /// `on_disk` is the catalogue that is kept of it already.
+    fn new(
+        server: Arc<Server>,
+        settings: Arc<Settings>,
+        offer: Offer,
+        on_disk: Option<Arc<Catalogue>>,
+        epoch: Arc<AtomicU64>,
+        log: Log,
+    ) -> Self {
         let mut headers = HeaderMap::new();
         for (name, value) in server.headers.iter() {
             // The registry has refused what is not a header.
@@ -100,6 +122,7 @@ impl Upstream {
             offer: watch::Sender::new(offer),
             epoch,
             health: Health::new(),
+            on_disk: OnDisk::new(on_disk),
             in_flight: Mutex::default(),
             log,
         }

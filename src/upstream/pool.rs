@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use super::channel::Channel;
+use super::kept::{Keeper, Kept};
 use super::{Catalogue, Offer, Tenant, Upstream, UpstreamError};
 use crate::log::Log;
 use crate::outbound::Client;
@@ -32,6 +33,8 @@ pub struct Pool {
     http: Client,
     log: Log,
     fetches: Arc<Semaphore>,
+    /// Where catalogues outlive the process, if they do.
+    kept: Option<Arc<Kept>>,
     epoch: Arc<AtomicU64>,
     upstreams: RwLock<HashMap<ServerId, Arc<Upstream>>>,
     /// The refreshers, by server; only `follow` touches them.
@@ -47,13 +50,21 @@ impl Pool {
             http,
             log,
             fetches: Arc::new(Semaphore::new(FETCHES)),
+            kept: None,
             epoch: Arc::default(),
             upstreams: RwLock::default(),
             refreshers: Mutex::default(),
         }
     }
 
+    /// Has catalogues kept there from now on, and new servers begin with what is.
+    pub fn keep_in(&mut self, keeper: impl Keeper + 'static) {
+        self.kept = Some(Arc::new(Kept::new(Box::new(keeper))));
+    }
+
     /// Makes the pool match a registry: unchanged servers keep their upstream, its sessions and its catalogue.
+    ///
+    /// Reads from the disk what is kept of new servers, and so is not for a thread that serves requests.
     pub fn follow(&self, registry: &Registry) {
         let settings = Arc::new(registry.settings().clone());
         let mut refreshers = self.refreshers();
@@ -83,17 +94,41 @@ impl Pool {
             if new.get(id).is_none_or(|kept| !Arc::ptr_eq(kept, upstream)) {
                 self.end_at(upstream, |_, _| true);
             }
+            if !new.contains_key(id) {
+                self.forget(upstream);
+            }
         }
         *self.upstreams.write().unwrap_or_else(PoisonError::into_inner) = new;
     }
 
     /// Makes an upstream. One that is only reached or named in another way than before begins with the catalogue that
-    /// was known, so that its tools do not vanish, nor their names go to another server, while it is asked again.
+    /// was known, so that its tools do not vanish, nor their names go to another server, while it is asked again; a new
+    /// one with what an earlier process kept of it.
     fn make(&self, server: &Arc<Server>, settings: &Arc<Settings>, before: Option<&Arc<Upstream>>) -> Arc<Upstream> {
-        let same = |u: &&Arc<Upstream>| u.server.endpoint == server.endpoint && u.server.owner == server.owner;
-        let offer = before.filter(same).map(|u| u.offer()).unwrap_or_default();
+        let same = |u: &Upstream| u.server.endpoint == server.endpoint && u.server.owner == server.owner;
+        let on_disk = before.and_then(|u| u.retire());
+        let (offer, on_disk) = match before.filter(|u| same(u)) {
+            Some(known) => (known.offer(), on_disk),
+            None => self.kept_offer(server, settings),
+        };
         let (epoch, log) = (Arc::clone(&self.epoch), self.log.clone());
-        Arc::new(Upstream::new(Arc::clone(server), Arc::clone(settings), offer, epoch, log))
+        Arc::new(Upstream::new(Arc::clone(server), Arc::clone(settings), offer, on_disk, epoch, log))
+    }
+
+    /// What an earlier process kept of a server.
+    fn kept_offer(&self, server: &Server, settings: &Settings) -> (Offer, Option<Arc<Catalogue>>) {
+        let kept = self.kept.as_ref();
+        let offer = kept.map(|kept| kept.offer(server, &settings.limits, &self.log)).unwrap_or_default();
+        let on_disk = offer.known.then(|| Arc::clone(&offer.catalogue));
+        (offer, on_disk)
+    }
+
+    /// Removes what is kept of a server that is gone.
+    fn forget(&self, upstream: &Upstream) {
+        upstream.retire();
+        if let Some(kept) = &self.kept {
+            kept.remove(&upstream.server);
+        }
     }
 
     /// The upstream of a server.
@@ -144,13 +179,16 @@ impl Pool {
 
     /// The life of one server's catalogue.
     fn keep_fresh(&self, upstream: Arc<Upstream>) -> impl Future<Output = ()> + Send + use<> {
-        let (http, fetches) = (self.http.clone(), Arc::clone(&self.fetches));
+        let (http, fetches, kept) = (self.http.clone(), Arc::clone(&self.fetches), self.kept.clone());
         async move {
             loop {
                 upstream.health.due().await;
                 let Ok(turn) = Arc::clone(&fetches).acquire_owned().await else { return };
                 // Made anew each time, for the settings may have changed.
                 Channel::new(&upstream, &http).refresh(turn).await;
+                if let Some(kept) = &kept {
+                    upstream.keep(kept).await;
+                }
             }
         }
     }
@@ -200,8 +238,11 @@ impl Upstream {
             recovered = offer.failure.take().is_some();
             offer.known = true;
             let differs = *offer.catalogue != catalogue;
-            if differs {
+            // What is odd about a catalogue that an earlier process kept is told once more.
+            if differs || !offer.attempted {
                 report(self, &catalogue);
+            }
+            if differs {
                 offer.catalogue = Arc::new(catalogue);
             }
             differs
@@ -228,8 +269,9 @@ impl Upstream {
     /// Changes what is known of the server, which was asked just now; `set` tells whether the catalogue is another one.
     fn set_offer(&self, set: impl FnOnce(&mut Offer) -> bool) {
         self.offer.send_modify(|offer| {
+            let differs = set(offer);
             let first = !std::mem::replace(&mut offer.attempted, true);
-            if set(offer) || first {
+            if differs || first {
                 self.epoch.fetch_add(1, Ordering::Release);
             }
         });

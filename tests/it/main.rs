@@ -15,6 +15,8 @@ mod health;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod kept;
+#[cfg(test)]
 mod openapi;
 #[cfg(test)]
 mod property;
