@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `mod` | [`Gateway`]: the snapshot, and what is kept for each client |
 //! | `view` | [`View`]: what one client sees, and its ready-made lists |
+//! | `paging` | where a list goes on after an entry, even one that is gone |
 //! | `call` | [`Relay`]: one call from its permit to its response |
 //! | `lease` | the end of calls whose client, token or grant is taken away |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
@@ -22,6 +23,7 @@ mod error;
 mod explain;
 mod keeper;
 mod lease;
+mod paging;
 mod register;
 mod session;
 mod view;
@@ -81,6 +83,7 @@ impl Snapshot {
 pub struct Keyring {
     tokens: Keys,
     sessions: Sealer,
+    cursors: Sealer,
 }
 
 impl Keyring {
@@ -88,7 +91,8 @@ impl Keyring {
     #[must_use]
     pub fn new(lines: &[Vec<u8>]) -> Self {
         let lines = || lines.iter().map(Vec::as_slice);
-        Self { tokens: Keys::new(lines()), sessions: Sealer::new(lines(), "session") }
+        let sealer = |kind| Sealer::new(lines(), kind);
+        Self { tokens: Keys::new(lines()), sessions: sealer("session"), cursors: sealer("cursor") }
     }
 
     /// Signs tokens.
@@ -263,9 +267,9 @@ impl Gateway {
             // A view is made anew only for a client whose part of the registry has changed.
             let same = after.registry().same_for(before.registry(), &client);
             let mut view = state.view.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(old) = view.take_if(|v| v.belongs_to(&before)) {
-                *view = same.then(|| old.carry_over(&after)).flatten();
-            }
+            let outdated = |v: &View| v.belongs_to(&before) && !(same && v.carry_over(&after));
+            // One whose cursors clients hold stays, out of date, to tell where its entries stood.
+            view.take_if(|v| outdated(v) && !v.has_cursors());
         }
         before.registry
     }

@@ -19,6 +19,8 @@ mod kept;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod paging;
+#[cfg(test)]
 mod property;
 #[cfg(test)]
 mod relay;

@@ -151,13 +151,15 @@ async fn request(exchange: Exchange<'_>, session: Session, envelope: Envelope) -
 }
 
 async fn list(exchange: Exchange<'_>, session: Session, id: &[u8], envelope: &Envelope) -> Response<Body> {
-    // A list is one page, so no cursor was ever given out.
-    if envelope.param(Param::Cursor).is_some_and(|cursor| type_of(cursor) != JsonType::Null) {
-        return failed(exchange, id, &GatewayError::InvalidParams("unknown cursor"));
-    }
-    let view = exchange.gateway.view(&exchange.snapshot, exchange.caller.client()).await;
+    let cursor = envelope.param(Param::Cursor).filter(|cursor| type_of(cursor) != JsonType::Null);
+    // What is no text is no cursor that was ever given out, and neither is an empty text.
+    let cursor = cursor.map(|cursor| text_of(cursor).unwrap_or_default());
     let assumed = version(&exchange.headers).unwrap_or(ProtocolVersion::V2025_03_26);
-    result(id, view.list(session.version().unwrap_or(assumed)))
+    let (client, version) = (exchange.caller.client(), session.version().unwrap_or(assumed));
+    match exchange.gateway.list_tools(&exchange.snapshot, client, version, cursor.as_deref()).await {
+        Ok(page) => result(id, page),
+        Err(error) => failed(exchange, id, &error),
+    }
 }
 
 async fn call(exchange: Exchange<'_>, session: Session, id: &[u8], envelope: Envelope) -> Response<Body> {

@@ -17,7 +17,6 @@ pub(super) const NOT_IN_FORCE: &[&str] = &[
     "max_parked_calls_per_client",
     "max_streams_per_client",
     "metrics_token",
-    "page_size",
     "protocol",
 ];
 
