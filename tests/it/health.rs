@@ -149,7 +149,7 @@ fn a_connection_that_is_never_completed_opens_the_breaker() {
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}/mcp", mute.local_addr().unwrap());
     let config = format!("{}[mcp_servers.mute]\nurl = \"{url}\"\nfrom_client = \"alice\"\n", clients());
-    let harness = Harness::start(&(config + "[gateway]\nconnect_seconds = 1\nlist_timeout_seconds = 1\n"));
+    let harness = Harness::start(&(config + "[gateway]\nconnect_seconds = 2\nlist_timeout_seconds = 1\n"));
     harness.wait_for_log("WARN breaker open server=mute");
     assert_eq!(harness.client(ALICE).tools(), [""; 0]);
 }
