@@ -110,10 +110,11 @@ impl Breaker {
             Contact::Failed(reason) => {
                 let change = self.missed(reason);
                 match self.retry {
+                    // However long the refresher meant to wait for a server that failed in other ways.
+                    _ if change == Change::Opened => self.put_off(now, FIRST_RETRY, jitter),
+                    None => self.wanted(now),
                     // What is being waited for, or under way, is the probe.
                     Some(_) => {}
-                    None if change == Change::Opened => self.put_off(now, FIRST_RETRY, jitter),
-                    None => self.wanted(now),
                 }
                 change
             }
@@ -331,6 +332,8 @@ mod tests {
         check(&[Fetched(false, 30_000), Wait(5_000), Called(no(), false, 0), Called(no(), true, 1_000)]);
         check(&[Fetched(false, 30_000), Called(no(), false, 1_000), Wait(1_000), Fetched(false, 30_000)]);
         check(&[Failed(no(), false, 1_000), Called(no(), true, 1_000)]);
+        let failed = |wait| Failed(Contact::Made, false, wait);
+        check(&[failed(1_000), failed(2_000), failed(4_000), Called(no(), false, 4_000), Called(no(), true, 1_000)]);
     }
 
     #[test]

@@ -184,8 +184,8 @@ impl Upstream {
     /// which was refused then, sent once more.
     ///
     /// # Errors
-    /// [`UpstreamError`]. [`UpstreamError::Suspended`] while the breaker is open; [`UpstreamError::Removed`] if the permit is for another server, or for this one as it was
-    /// before a change of the configuration.
+    /// [`UpstreamError`]. [`UpstreamError::Suspended`] while the breaker is open; [`UpstreamError::Removed`] if the permit
+    /// is for another server, or for this one as it was before a change of the configuration.
     pub async fn call(
         self: &Arc<Self>,
         http: &Client,
