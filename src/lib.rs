@@ -19,8 +19,8 @@
 //! | 1 | [`wire`] | bytes ↔ types: JSON-RPC, MCP, SSE, REST bodies, tokens, sealed values, `config.toml` and its edits | none |
 //! | 2 | [`policy`] | who may see, call and change what: [`policy::Registry`], [`policy::Decision`], [`policy::Permit`], [`policy::Draft`] | none |
 //! | 3 | [`outbound`] | outgoing HTTP(S): connector, address vetting, idle connections | sockets |
-//! | 4 | [`store`] | where configuration and secrets are kept | files |
-//! | 4 | [`upstream`] | the client side of MCP: sessions, calls, catalogues | through `outbound` |
+//! | 4 | [`store`] | where configuration, secrets and what servers offered last are kept | files |
+//! | 4 | [`upstream`] | the client side of MCP: sessions, calls, catalogues, breakers | through `outbound` |
 //! | 5 | [`gateway`] | the use cases: snapshot, view, call, explain, session, change | through rank 4 |
 //! | 6 | [`http`] | the server side: accept loop, checks, the MCP endpoint, the REST endpoints, `/metrics` | listening socket |
 //! | 7 | [`cli`] | arguments, and one file a subcommand | process |

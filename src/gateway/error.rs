@@ -52,6 +52,7 @@ fn upstream(f: &mut fmt::Formatter<'_>, tool: &str, error: &UpstreamError) -> fm
             write!(f, "server of tool `{tool}` answered with something that is not MCP")
         }
         UpstreamError::Unreachable(e) if e.never_sent() => write!(f, "server of tool `{tool}` is not reachable"),
+        UpstreamError::Suspended { .. } => write!(f, "server of tool `{tool}` is not reachable"),
         UpstreamError::Unreachable(_) | UpstreamError::Ended => {
             write!(f, "connection to the server of tool `{tool}` was lost; the call may have been executed")
         }

@@ -6,11 +6,13 @@
 //! |---|---|
 //! | `mod` | [`Gateway`]: the snapshot, and what is kept for each client |
 //! | `view` | [`View`]: what one client sees, and its ready-made lists |
+//! | `paging` | where a list goes on after an entry, even one that is gone |
 //! | `call` | [`Relay`]: one call from its permit to its response |
 //! | `bridge` | a server that asks for input before it goes on |
 //! | `lease` | the end of calls whose client, token or grant is taken away |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
 //! | `explain` | why a client may or may not call a tool, and what it sees |
+//! | `keeper` | catalogues on their way to the disk |
 //! | `register` | clients that register themselves: their tokens, and their end |
 //! | `change` | changes that REST asks for, on their way to the writer |
 //! | `writer` | the one thread that follows the configuration file and changes it |
@@ -22,7 +24,9 @@ mod call;
 mod change;
 mod error;
 mod explain;
+mod keeper;
 mod lease;
+mod paging;
 mod register;
 mod session;
 mod view;
@@ -51,7 +55,7 @@ use crate::budget::Budget;
 use crate::log::Log;
 use crate::metrics::{Counter, Gauge};
 use crate::policy::{AuthError, Caller, ClientId, Registry, authenticate};
-use crate::store::TokenEnds;
+use crate::store::{Catalogues, TokenEnds};
 use crate::upstream::Pool;
 use crate::wire::config::Problem;
 use crate::wire::jwt::Keys;
@@ -87,6 +91,7 @@ pub struct Keyring {
     tokens: Keys,
     sessions: Sealer,
     states: Arc<Sealer>,
+    cursors: Sealer,
 }
 
 impl Keyring {
@@ -94,8 +99,9 @@ impl Keyring {
     #[must_use]
     pub fn new(lines: &[Vec<u8>]) -> Self {
         let lines = || lines.iter().map(Vec::as_slice);
-        let (sessions, states) = (Sealer::new(lines(), "session"), Sealer::new(lines(), "state"));
-        Self { tokens: Keys::new(lines()), sessions, states: Arc::new(states) }
+        let sealer = |kind| Sealer::new(lines(), kind);
+        let (sessions, states, cursors) = (sealer("session"), Arc::new(sealer("state")), sealer("cursor"));
+        Self { tokens: Keys::new(lines()), sessions, states, cursors }
     }
 
     /// Signs tokens.
@@ -150,6 +156,8 @@ pub struct Beginning {
     pub keys: Keyring,
     /// What other gateways on the state folder know of tokens.
     pub ends: TokenEnds,
+    /// Where catalogues outlive the process; `None` for one that is not to leave a trace.
+    pub catalogues: Option<Catalogues>,
     /// The time, since the epoch.
     pub now: Duration,
 }
@@ -180,8 +188,12 @@ impl Gateway {
     /// Starts with a registry; its servers are asked at once for what they offer. The second part is for the
     /// [`writer::Writer`], without which nothing can be changed.
     #[must_use]
-    pub fn new(beginning: Beginning, pool: Pool, log: Log) -> (Self, Receiver<Job>) {
-        let Beginning { registry, problems, config_path, keys, ends, now } = beginning;
+    pub fn new(beginning: Beginning, mut pool: Pool, log: Log) -> (Self, Receiver<Job>) {
+        let Beginning { registry, problems, config_path, keys, ends, catalogues, now } = beginning;
+        if let Some(catalogues) = catalogues {
+            catalogues.retain(registry.servers().map(|server| server.key));
+            pool.keep_in(catalogues);
+        }
         pool.follow(&registry);
         let (jobs, waiting) = change::queue();
         let gateway = Self {
@@ -276,9 +288,9 @@ impl Gateway {
             // A view is made anew only for a client whose part of the registry has changed.
             let same = after.registry().same_for(before.registry(), &client);
             let mut view = state.view.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(old) = view.take_if(|v| v.belongs_to(&before)) {
-                *view = same.then(|| old.carry_over(&after)).flatten();
-            }
+            let outdated = |v: &View| v.belongs_to(&before) && !(same && v.carry_over(&after));
+            // One whose cursors clients hold stays, out of date, to tell where its entries stood.
+            view.take_if(|v| outdated(v) && !v.has_cursors());
         }
         before.registry
     }

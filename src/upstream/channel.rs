@@ -21,6 +21,9 @@ use crate::wire::mcp::{Era, MODERN, code, header, method};
 
 /// Bytes of an error body that are looked at.
 const ERROR_BYTES: usize = 64 * 1024;
+/// How much longer an answer to the gateway itself is waited for than a connection: one that cannot be made is to be told
+/// apart from a server that is silent, and so must not be outrun.
+const BEYOND_CONNECT: Duration = Duration::from_secs(1);
 const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("mcp-x/", env!("CARGO_PKG_VERSION")));
@@ -131,7 +134,7 @@ impl Channel {
     fn time_limits(&self, tenant: &Tenant) -> TimeLimits {
         let limits = &self.settings.limits;
         let silent = match tenant {
-            Tenant::Catalogue => self.settings.list_timeout,
+            Tenant::Catalogue => self.settings.list_timeout.max(limits.connect + BEYOND_CONNECT),
             Tenant::Client { .. } => self.upstream.server.timeout.unwrap_or(limits.silent_call),
         };
         TimeLimits { silent, whole: limits.whole_call }

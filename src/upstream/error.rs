@@ -30,6 +30,13 @@ pub enum UpstreamError {
     NeedsInput,
     /// An argument cannot be mirrored in this header, as the tool wants it.
     Unmirrorable(String),
+    /// Nothing was sent: the server could not be reached before, and was not tried again.
+    Suspended {
+        /// Time until it is.
+        until_probe: Duration,
+        /// Why it could not be reached.
+        reason: OutboundError,
+    },
     /// The server was taken out of the configuration.
     Removed,
     /// All requests together hold as many bytes as they may; there is no room for the answer.
@@ -38,7 +45,7 @@ pub enum UpstreamError {
 
 impl UpstreamError {
     /// Every kind.
-    pub const KINDS: [&'static str; 13] = [
+    pub const KINDS: [&'static str; 14] = [
         "no_connection",
         "lost",
         "silent",
@@ -52,6 +59,7 @@ impl UpstreamError {
         "no_room",
         "needs_input",
         "unmirrorable",
+        "suspended",
     ];
 
     /// What kind of error it is, in one word of [`KINDS`](Self::KINDS).
@@ -71,6 +79,7 @@ impl UpstreamError {
             Self::NoRoom => "no_room",
             Self::NeedsInput => "needs_input",
             Self::Unmirrorable(_) => "unmirrorable",
+            Self::Suspended { .. } => "suspended",
         }
     }
 }
@@ -88,6 +97,9 @@ impl fmt::Display for UpstreamError {
             Self::Rpc(e) => e.fmt(f),
             Self::NeedsInput => f.write_str("the server asks for input"),
             Self::Unmirrorable(header) => write!(f, "an argument cannot be sent as header `{header}`"),
+            Self::Suspended { until_probe, reason } => {
+                write!(f, "breaker open, next probe in {} ms: {reason}", until_probe.as_millis())
+            }
             Self::Removed => f.write_str("no longer configured"),
             Self::NoRoom => f.write_str("no room for the answer: max_buffered_bytes are held"),
         }

@@ -13,6 +13,8 @@
 //! | `probe` | which dialect a server speaks |
 //! | `legacy` | the handshake dialect: sessions and their renewal |
 //! | `catalogue` | [`Catalogue`]: what a server offers, over all pages |
+//! | `health` | whether a server can be reached, and when it is asked next |
+//! | `kept` | [`Keeper`]: catalogues that outlive the process |
 //! | `pool` | [`Pool`]: the upstreams of a registry, each kept fresh in the background |
 //! | `series` | [`Series`]: what is counted of one server |
 //! | `error` | [`UpstreamError`] |
@@ -21,6 +23,8 @@ mod answer;
 mod catalogue;
 mod channel;
 mod error;
+mod health;
+mod kept;
 mod legacy;
 mod pool;
 mod probe;
@@ -30,18 +34,22 @@ mod series;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
+use tokio::sync::{Mutex as AsyncMutex, watch};
 
 pub use self::answer::{Answer, Message};
 pub use self::catalogue::{Catalogue, Member, Tool};
 pub use self::error::UpstreamError;
+pub use self::kept::Keeper;
 pub use self::legacy::Tenant;
 pub use self::pool::Pool;
 pub use self::series::{Outcome, Series};
 
 use self::channel::{Channel, Dialect};
+use self::health::Health;
+use self::kept::OnDisk;
 use self::legacy::Sessions;
 use self::probe::Known;
 use self::request::{Call, Request};
@@ -59,14 +67,22 @@ use crate::wire::rewrite::Asker;
 /// What a server offers and how fresh that is.
 #[derive(Clone, Debug, Default)]
 pub struct Offer {
-    /// The last catalogue that was fetched; empty before the first.
+    /// The last catalogue that was fetched, by this process or one before it; empty before the first.
     pub catalogue: Arc<Catalogue>,
     /// Whether a catalogue was ever fetched.
     pub known: bool,
-    /// Whether fetching was tried at all, so that nobody waits for a server that is known to be down.
+    /// Whether this process has tried to fetch one.
     pub attempted: bool,
     /// Why the last attempt failed, if it did: the catalogue is stale then.
     pub failure: Option<UpstreamError>,
+}
+
+impl Offer {
+    /// Whether nobody has to wait for the first catalogue: there is one, or the server is known to be down.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.known || self.attempted
+    }
 }
 
 /// One MCP server, as the gateway's client side knows it. Shared by all threads.
@@ -87,8 +103,10 @@ pub struct Upstream {
     offer: watch::Sender<Offer>,
     /// Counts the catalogues, of all servers together, that differed from the one before; the pool's.
     epoch: Arc<AtomicU64>,
-    /// Asks the refresher not to wait until the catalogue is due.
-    stale: Notify,
+    /// Whether it can be reached, and when it is asked for its catalogue next.
+    health: Health,
+    /// What is known of the copy of the catalogue that outlives the process.
+    on_disk: Mutex<OnDisk>,
     /// Calls in flight, by client.
     in_flight: Mutex<InFlight>,
     /// What is counted; the same for a server of this name before a change of its definition.
@@ -98,16 +116,25 @@ pub struct Upstream {
     log: Log,
 }
 
+/// What all upstreams of a pool have in common.
+#[derive(Clone)]
+struct Common {
+    epoch: Arc<AtomicU64>,
+    budget: Budget,
+    log: Log,
+}
+
 impl Upstream {
+    /// `on_disk` is the catalogue that is kept of it already.
     fn new(
         server: Arc<Server>,
         settings: Arc<Settings>,
         offer: Offer,
-        epoch: Arc<AtomicU64>,
+        on_disk: Option<Arc<Catalogue>>,
         series: Arc<Series>,
-        budget: Budget,
-        log: Log,
+        common: Common,
     ) -> Self {
+        let Common { epoch, budget, log } = common;
         let mut headers = HeaderMap::new();
         for (name, value) in server.headers.iter() {
             // The registry has refused what is not a header.
@@ -127,7 +154,8 @@ impl Upstream {
             next_id: AtomicU64::new(1),
             offer: watch::Sender::new(offer),
             epoch,
-            stale: Notify::new(),
+            health: Health::new(),
+            on_disk: OnDisk::new(on_disk),
             in_flight: Mutex::default(),
             series,
             budget,
@@ -160,9 +188,18 @@ impl Upstream {
         let _ = offer.wait_for(|o| o.attempted).await.map(drop);
     }
 
+    /// For how long what the server offers will do from now on, by its own word; not at all if it has given none, as a
+    /// legacy server cannot, or did not answer when it was last asked.
+    #[must_use]
+    pub fn lasts(&self) -> Duration {
+        let offer = self.offer();
+        let ttl = offer.catalogue.ttl.filter(|_| offer.failure.is_none());
+        ttl.zip(self.series.age()).map_or(Duration::ZERO, |(ttl, age)| ttl.saturating_sub(age))
+    }
+
     /// Asks for a fresh catalogue soon; nobody waits for it.
     pub fn refresh_soon(&self) {
-        self.stale.notify_one();
+        self.health.wanted();
     }
 
     /// Counts a call while the guard lives; `None` when the server has as many as the limit allows, or the client half
@@ -206,8 +243,8 @@ impl Upstream {
     /// where the tool's schema has changed, in another dialect where the server speaks another.
     ///
     /// # Errors
-    /// [`UpstreamError`]. [`UpstreamError::Removed`] if the permit is for another server, or for this one as it was
-    /// before a change of the configuration.
+    /// [`UpstreamError`]. [`UpstreamError::Suspended`] while the breaker is open; [`UpstreamError::Removed`] if the permit
+    /// is for another server, or for this one as it was before a change of the configuration.
     pub async fn call(
         self: &Arc<Self>,
         http: &Client,
@@ -220,7 +257,20 @@ impl Upstream {
         if *permit.server() != self.server {
             return Err(UpstreamError::Removed);
         }
-        let channel = Channel::new(self, http);
+        self.admit()?;
+        let answer = self.send_call(&Channel::new(self, http), permit, tenant, id, asked).await;
+        self.note_call(&answer);
+        answer
+    }
+
+    async fn send_call(
+        &self,
+        channel: &Channel,
+        permit: &Permit,
+        tenant: &Tenant,
+        id: u64,
+        asked: &Asked,
+    ) -> Result<Answer, UpstreamError> {
         let Asked { envelope, asker, passed_on, state, tool: (catalogue, at) } = asked;
         let annotations = catalogue.tools.get(*at).map(|tool| tool.annotations.as_slice()).unwrap_or_default();
         let (name, state) = (permit.name(), state.as_deref());

@@ -11,13 +11,19 @@ mod envelope;
 #[cfg(test)]
 mod failing;
 #[cfg(test)]
+mod health;
+#[cfg(test)]
 mod http;
+#[cfg(test)]
+mod kept;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod openapi;
+#[cfg(test)]
+mod paging;
 #[cfg(test)]
 mod property;
 #[cfg(test)]
