@@ -24,7 +24,7 @@ use crate::outbound::Client as Http;
 use crate::policy::{Caller, ServerId};
 use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Outcome, Tenant, Upstream, UpstreamError};
 use crate::wire::headers::decode;
-use crate::wire::json::write_text;
+use crate::wire::json::{JsonType, Span, members_of, type_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_id, is_number, result_message};
 use crate::wire::mcp::{ClientCapabilities, Era, LogLevel, ProtocolVersion, code, method};
 use crate::wire::rewrite::{self, Asker, ResultType};
@@ -117,7 +117,9 @@ impl Gateway {
         let call = Call {
             id: id.clone(),
             client: match request.speech {
-                Speech::Legacy(version) => Client::Legacy(version, request.session.capabilities()),
+                Speech::Legacy(version) => {
+                    Client::Legacy(version, request.session.capabilities(), request.session.level())
+                }
                 Speech::Modern { level, capabilities, .. } => Client::Modern(Box::new(Modern {
                     level,
                     capabilities,
@@ -154,7 +156,7 @@ impl Gateway {
 
 impl Request {
     /// Who is behind the request, as its server is told, and the headers that mirror something nobody here knows of. The
-    /// others are compared with what they mirror.
+    /// others are compared with what they mirror, before the inputs are looked at.
     fn asked(&self, (catalogue, at): &(Arc<Catalogue>, usize)) -> Result<(Asker, HeaderMap), GatewayError> {
         let (asker, mirrored) = match &self.speech {
             Speech::Legacy(_) => {
@@ -181,14 +183,33 @@ impl Request {
                 return Err(GatewayError::HeaderMismatch(annotation.header.clone()));
             }
         }
+        check_inputs(&self.envelope)?;
         Ok((asker, unknown))
+    }
+}
+
+/// The answers to a server's questions, and what comes with them, have their shapes.
+fn check_inputs(envelope: &Envelope) -> Result<(), GatewayError> {
+    if envelope.param(Param::RequestState).is_some_and(|state| type_of(state) != JsonType::String) {
+        return Err(GatewayError::InvalidParams("expected a `requestState` that is a string"));
+    }
+    let bytes = envelope.bytes();
+    let is_object = |value: Span| type_of(value.of(bytes)) == JsonType::Object;
+    let fits = |responses: Span| {
+        is_object(responses) && members_of(bytes, responses).into_iter().all(|(_, response)| is_object(response))
+    };
+    match envelope.param_span(Param::InputResponses) {
+        Some(responses) if !fits(responses) => {
+            Err(GatewayError::InvalidParams("expected `inputResponses` to be an object of objects"))
+        }
+        _ => Ok(()),
     }
 }
 
 /// The client of a call, as far as that decides what it is answered.
 enum Client {
-    /// The revision it knows, and what it can be asked for.
-    Legacy(ProtocolVersion, ClientCapabilities),
+    /// The revision it knows, what it can be asked for, and from which level on it wants log messages, if it has said so.
+    Legacy(ProtocolVersion, ClientCapabilities, Option<LogLevel>),
     Modern(Box<Modern>),
 }
 
@@ -349,15 +370,17 @@ impl Call {
         }
     }
 
-    /// Whether a log message is one that the client wants. A legacy client has told the server itself.
+    /// Whether a log message is one that the client wants. Its server may have no session to keep the level in.
     fn wants(&self, message: &Envelope) -> bool {
-        match &self.client {
-            Client::Legacy(..) => true,
-            Client::Modern(client) => client.level.is_some_and(|least| {
-                let level = message.param_text(Param::Level).and_then(|level| LogLevel::parse(&level));
-                level.is_some_and(|level| level >= least)
-            }),
-        }
+        let least = match &self.client {
+            Client::Legacy(_, _, None) => return true,
+            Client::Legacy(_, _, least) => *least,
+            Client::Modern(client) => client.level,
+        };
+        least.is_some_and(|least| {
+            let level = message.param_text(Param::Level).and_then(|level| LogLevel::parse(&level));
+            level.is_some_and(|level| level >= least)
+        })
     }
 
     /// A response as the client gets it (protocol.md 4.6).
@@ -381,7 +404,7 @@ impl Call {
             }
         }
         let bytes = match &self.client {
-            Client::Legacy(version, _) => rewrite::result_for_legacy(response, &self.id, *version, answer.era()),
+            Client::Legacy(version, ..) => rewrite::result_for_legacy(response, &self.id, *version, answer.era()),
             Client::Modern(_) => rewrite::result_for_modern(response, &self.id, None),
         };
         Outgoing::Response(bytes, None)
@@ -409,9 +432,11 @@ impl Call {
 
     /// The response to a call that its server answers with an error.
     fn server_error(&self, answer: &Answer, response: &Envelope, error: ErrorObject) -> Outgoing {
-        if matches!(error.code, code::METHOD_NOT_FOUND | code::INVALID_PARAMS) {
+        match error.code {
             // Perhaps the tool is gone.
-            answer.upstream().refresh_soon();
+            code::INVALID_PARAMS => answer.upstream().refresh_soon(),
+            code::METHOD_NOT_FOUND => answer.upstream().doubt(),
+            _ => {}
         }
         match (error.code, answer.era(), &self.client) {
             (code::METHOD_NOT_FOUND, ..) => {
@@ -421,7 +446,7 @@ impl Call {
             (code::MISSING_CAPABILITY, Era::Modern, Client::Modern(_)) => self.passed_on(response, error),
             (code::MISSING_CAPABILITY, Era::Modern, Client::Legacy(..)) => self.told(&error),
             (code::URL_ELICITATION_REQUIRED, Era::Legacy, client) => match client {
-                Client::Legacy(ProtocolVersion::V2025_11_25, can) if can.opens_urls() => {
+                Client::Legacy(ProtocolVersion::V2025_11_25, can, _) if can.opens_urls() => {
                     self.passed_on(response, error)
                 }
                 Client::Legacy(..) => self.told(&error),

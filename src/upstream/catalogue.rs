@@ -110,7 +110,11 @@ impl Channel {
         }
         let response = answer.response().await?;
         match response.error() {
-            Some(error) if error.code == code::METHOD_NOT_FOUND => Ok(None),
+            Some(error) if error.code == code::METHOD_NOT_FOUND => {
+                // A modern server that knows no lists has no tools, or is a legacy one by now.
+                let other = era == Era::Modern && self.known_anew(era).await?.era() != era;
+                if other { Box::pin(self.page(instructions, cursor)).await } else { Ok(None) }
+            }
             Some(error) => Err(UpstreamError::Rpc(error)),
             None => Ok(Some((response, era))),
         }
@@ -167,19 +171,19 @@ fn milliseconds(value: &[u8]) -> Duration {
 /// Reads one entry of a list. It is copied, so that it does not keep the page it came with.
 pub(super) fn tool(entry: &[u8], era: Era) -> Result<Tool, String> {
     let entry = Bytes::copy_from_slice(entry);
-    let (mut name, mut annotations) = (None, Vec::new());
+    let (mut name, mut annotations, mut tasks) = (None, Ok(Vec::new()), false);
     let mut members: Vec<Member> = Vec::new();
     for json::Member { key, whole, value } in whole_members_of(&entry, Span { start: 0, end: entry.len() }) {
         let text = entry.slice(whole.range());
         if key == "name" {
             name = text_of(value.of(&entry)).map(Cow::into_owned);
         }
-        if key == "execution" && needs_tasks(&entry, value) {
-            return Err("a tool that runs only as a task".into());
+        if key == "execution" {
+            tasks = needs_tasks(&entry, value);
         }
         let mut member = Member { key: key.into_owned(), text, value: entry.slice(value.range()) };
         if member.key == "inputSchema" {
-            annotations = member.take_annotations(era)?;
+            annotations = member.take_annotations(era);
         }
         members.retain(|m| m.key != member.key);
         members.push(member);
@@ -188,7 +192,11 @@ pub(super) fn tool(entry: &[u8], era: Era) -> Result<Tool, String> {
         Some(name) if name.is_empty() || name.len() > LONGEST_NAME || name.contains(char::is_control) => {
             Err(format!("a tool whose name is empty, over {LONGEST_NAME} bytes, or has control characters"))
         }
-        Some(name) => Ok(Tool { name, members, annotations }),
+        Some(name) if tasks => Err(format!("tool `{name}`: runs only as a task")),
+        Some(name) => match annotations {
+            Ok(annotations) => Ok(Tool { name, members, annotations }),
+            Err(why) => Err(format!("tool `{name}`: {why}")),
+        },
         None => Err("a tool without a name".into()),
     }
 }
@@ -201,7 +209,7 @@ impl Member {
     /// Why the tool is not valid (protocol.md 2.6).
     fn take_annotations(&mut self, era: Era) -> Result<Vec<Annotation>, String> {
         if era == Era::Modern {
-            return headers::annotations(&self.value).map_err(|why| format!("a tool with {why}"));
+            return headers::annotations(&self.value);
         }
         if let Some(schema) = headers::without_annotations(&self.value) {
             let start = self.text.len() - self.value.len();

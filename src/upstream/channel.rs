@@ -67,22 +67,14 @@ impl Channel {
     ) -> Result<Answer, UpstreamError> {
         let known = self.known().await?;
         let answer = self.request_as(&known, tenant, id, request).await;
-        let refusal = answer.as_ref().ok().and_then(Answer::refusal);
-        let outdated = match &answer {
-            // Both were refused before anything was executed.
-            Ok(_) => refusal == Some(code::UNSUPPORTED_VERSION),
-            Err(UpstreamError::BadStatus(404 | 405)) => known.era() == Era::Modern,
-            Err(_) => false,
-        };
-        if !outdated {
+        if !is_doubtful(known.era(), &answer) {
             return answer;
         }
-        self.upstream.forget_era(&known);
-        let now = self.known().await?;
-        if now.era() == known.era() && refusal.is_none() {
-            answer
-        } else {
-            self.request_as(&now, tenant, id, request).await
+        let unsupported = matches!(&answer, Ok(answer) if answer.refusal() == Some(code::UNSUPPORTED_VERSION));
+        match self.known_anew(known.era()).await {
+            // Whatever was refused by a server of the other era, or for its revision, was not executed.
+            Ok(now) if unsupported || now.era() != known.era() => self.request_as(&now, tenant, id, request).await,
+            _ => answer,
         }
     }
 
@@ -285,6 +277,27 @@ impl Channel {
             let goodbye = self.send(&dialect, Method::DELETE, Outbound::default());
             let _ = tokio::time::timeout(PATIENCE, goodbye).await;
         }
+    }
+}
+
+/// Whether an answer is one that a server of this era would hardly give, so that it may be of the other one by now.
+fn is_doubtful(era: Era, answer: &Result<Answer, UpstreamError>) -> bool {
+    match (answer.as_ref().map(Answer::refusal), era) {
+        (Ok(Some(code::UNSUPPORTED_VERSION)), _) => true,
+        // A modern server misses what every modern request has.
+        (Ok(Some(code)), Era::Legacy) => matches!(code, code::INVALID_PARAMS | code::HEADER_MISMATCH),
+        (Err(UpstreamError::Rpc(_)), Era::Legacy) => true,
+        // A legacy one has none of these errors, or no words at all.
+        (Ok(Some(code)), Era::Modern) => !matches!(
+            code,
+            code::HEADER_MISMATCH
+                | code::MISSING_CAPABILITY
+                | code::METHOD_NOT_FOUND
+                | code::INVALID_PARAMS
+                | code::INTERNAL_ERROR
+        ),
+        (Err(UpstreamError::BadStatus(status)), Era::Modern) => matches!(status, 400 | 404 | 405 | 406 | 415 | 422),
+        _ => false,
     }
 }
 

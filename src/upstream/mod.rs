@@ -202,6 +202,12 @@ impl Upstream {
         self.health.wanted();
     }
 
+    /// Has the server asked again what it is and what it offers, as it may be another by now.
+    pub fn doubt(&self) {
+        self.forget();
+        self.refresh_soon();
+    }
+
     /// Counts a call while the guard lives; `None` when the server has as many as the limit allows, or the client half
     /// of that, so that no client can keep a server from the others.
     #[must_use]

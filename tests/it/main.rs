@@ -3,11 +3,17 @@
 mod repository;
 
 #[cfg(test)]
+mod batch;
+#[cfg(test)]
 mod cancel;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod disturbed;
+#[cfg(test)]
 mod envelope;
+#[cfg(test)]
+mod eras;
 #[cfg(test)]
 mod failing;
 #[cfg(test)]
@@ -19,7 +25,13 @@ mod kept;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod lossless;
+#[cfg(test)]
+mod matrix;
+#[cfg(test)]
 mod metrics;
+#[cfg(test)]
+mod modern;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]

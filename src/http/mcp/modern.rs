@@ -11,7 +11,7 @@ use super::{Exchange, answer_of, cursor, only_text};
 use crate::gateway::{GatewayError, Request, Session, Speech};
 use crate::http::response::{Body, empty, result_of, rpc, rpc_error};
 use crate::wire::headers::decode;
-use crate::wire::json::{JsonType, Span, members_of, text_of, type_of, write_text};
+use crate::wire::json::{JsonType, text_of, type_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta, Param, is_id};
 use crate::wire::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, code, header, meta, method};
 
@@ -188,7 +188,7 @@ async fn call(exchange: Exchange<'_>, id: &[u8], envelope: Envelope) -> Response
         return refused(exchange, Some(id), &mismatch("Mcp-Name", "params.name"));
     }
     drop(name);
-    let level = match check_options(&envelope).and_then(|level| check_inputs(&envelope).map(|()| level)) {
+    let level = match check_options(&envelope) {
         Ok(level) => level,
         Err(error) => return failed(exchange, id, &error),
     };
@@ -206,24 +206,6 @@ async fn call(exchange: Exchange<'_>, id: &[u8], envelope: Envelope) -> Response
     match super::begin(&mut *exchange.access, exchange.gateway, exchange.http, Era::Modern, request).await {
         Ok(relay) => answer_of(exchange, relay, status_of).await,
         Err(error) => failed(exchange, id, &error),
-    }
-}
-
-/// The answers to a server's questions, and what comes with them, have their shapes.
-fn check_inputs(envelope: &Envelope) -> Result<(), GatewayError> {
-    if envelope.param(Param::RequestState).is_some_and(|state| type_of(state) != JsonType::String) {
-        return Err(GatewayError::InvalidParams("expected a `requestState` that is a string"));
-    }
-    let bytes = envelope.bytes();
-    let is_object = |value: Span| type_of(value.of(bytes)) == JsonType::Object;
-    let fits = |responses: Span| {
-        is_object(responses) && members_of(bytes, responses).into_iter().all(|(_, response)| is_object(response))
-    };
-    match envelope.param_span(Param::InputResponses) {
-        Some(responses) if !fits(responses) => {
-            Err(GatewayError::InvalidParams("expected `inputResponses` to be an object of objects"))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -6,6 +6,7 @@
 //! | `http` | [`Connection`](http::Connection): raw HTTP/1.1, and what is checked of every answer |
 //! | `client` | [`Client`]: an MCP client of the gateway |
 //! | `exposition` | reads metrics, strictly |
+//! | `message` | [`Message`](message::Message): a request of any revision, with its headers |
 //! | `process` | the program as a process of its own |
 //! | `schema` | whether an answer is what `/openapi.json` says |
 //! | `upstream` | [`Upstream`]: a scripted MCP server |
@@ -15,6 +16,7 @@
 pub(crate) mod client;
 pub(crate) mod exposition;
 pub(crate) mod http;
+pub(crate) mod message;
 pub(crate) mod process;
 pub(crate) mod schema;
 pub(crate) mod upstream;
@@ -32,6 +34,7 @@ use mcp_x::cli::args::Options;
 use mcp_x::cli::serve::{Running, start};
 use mcp_x::gateway::Gateway;
 use mcp_x::log::{Format, Level, Log};
+use mcp_x_fixture::Fixture;
 
 use self::client::Client;
 use self::http::Connection;
@@ -52,16 +55,34 @@ pub(crate) fn clients() -> String {
     named.map(|(name, token)| format!("[clients.{name}]\nauth_token = \"{token}\"\n")).concat()
 }
 
+/// A server that a gateway can be told of.
+pub(crate) trait Located {
+    /// Its URL.
+    fn located(&self) -> String;
+}
+
+impl Located for Upstream {
+    fn located(&self) -> String {
+        self.url()
+    }
+}
+
+impl Located for Fixture {
+    fn located(&self) -> String {
+        self.url()
+    }
+}
+
 /// The table of a server, with a credential, and with further lines.
-pub(crate) fn server(name: &str, owner: &str, upstream: &Upstream, lines: &str) -> String {
+pub(crate) fn server(name: &str, owner: &str, upstream: &impl Located, lines: &str) -> String {
     let headers = format!("headers = {{ Authorization = \"Bearer {CREDENTIAL}\" }}");
-    let url = upstream.url();
+    let url = upstream.located();
     format!("[mcp_servers.{name}]\nurl = \"{url}\"\nfrom_client = \"{owner}\"\n{headers}\n{lines}\n")
 }
 
 /// A configuration in which alice owns every server named.
-pub(crate) fn owned_by_alice(servers: &[(&str, &Upstream)]) -> String {
-    servers.iter().fold(clients(), |text, (name, upstream)| text + &server(name, "alice", upstream, ""))
+pub(crate) fn owned_by_alice(servers: &[(&str, &impl Located)]) -> String {
+    servers.iter().fold(clients(), |text, (name, upstream)| text + &server(name, "alice", *upstream, ""))
 }
 
 /// A running gateway, stopped and removed when it is dropped.
@@ -303,6 +324,24 @@ impl Gate {
     pub(crate) fn wait(&self) -> bool {
         let open = self.0.0.lock().unwrap();
         *self.0.1.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap().0
+    }
+}
+
+/// A generator of the tests' own, so that every run is the same.
+pub(crate) struct Draw(pub(crate) u64);
+
+impl Draw {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+
+    pub(crate) fn one_of<'a>(&mut self, all: &[&'a str]) -> &'a str {
+        all[self.below(all.len())]
+    }
+
+    pub(crate) fn some_of<'a>(&mut self, all: &[&'a str], most: usize) -> Vec<&'a str> {
+        (0..self.below(most + 1)).map(|_| self.one_of(all)).collect()
     }
 }
 
