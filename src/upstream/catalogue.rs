@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::time::Duration;
 
 use hyper::body::Bytes;
 
@@ -44,6 +45,8 @@ pub struct Catalogue {
     pub tools: Vec<Tool>,
     /// The server's instructions to models, at most 2 KiB.
     pub instructions: Option<Box<str>>,
+    /// For how long a modern server says that its list will do, from when it was fetched.
+    pub ttl: Option<Duration>,
     /// What was left out, in words for the log, the first few; empty if nothing was.
     pub left_out: Vec<String>,
 }
@@ -123,16 +126,20 @@ impl Walk {
     fn take(&mut self, page: &Envelope, era: Era, most: usize, most_bytes: usize) -> Result<(), UpstreamError> {
         let bytes = page.bytes();
         let result = page.result_span().unwrap_or(Span { start: 0, end: 0 });
-        let mut tools = None;
+        let (mut tools, mut ttl) = (None, Duration::ZERO);
         self.cursor = None;
         for (key, value) in members_of(bytes, result) {
             match key.as_ref() {
                 "tools" if type_of(value.of(bytes)) == JsonType::Array => tools = Some(value),
+                "ttlMs" => ttl = milliseconds(value.of(bytes)),
                 "nextCursor" => self.cursor = text_of(value.of(bytes)).map(Cow::into_owned),
                 _ => {}
             }
         }
         let tools = tools.ok_or_else(|| UpstreamError::NotMcp("tools/list: expected a list `tools`".into()))?;
+        if era == Era::Modern {
+            self.catalogue.ttl = Some(self.catalogue.ttl.map_or(ttl, |shortest| shortest.min(ttl)));
+        }
         for entry in elements_of(bytes, tools) {
             self.bytes += entry.end - entry.start;
             if self.catalogue.tools.len() >= most || self.bytes > most_bytes {
@@ -156,8 +163,13 @@ impl Walk {
     }
 }
 
+/// A number of milliseconds; what is none is zero.
+fn milliseconds(value: &[u8]) -> Duration {
+    Duration::from_millis(std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or_default())
+}
+
 /// Reads one entry of a list. It is copied, so that it does not keep the page it came with.
-fn tool(entry: &[u8], era: Era) -> Result<Tool, String> {
+pub(super) fn tool(entry: &[u8], era: Era) -> Result<Tool, String> {
     let entry = Bytes::copy_from_slice(entry);
     let (mut name, mut annotations, mut tasks) = (None, Ok(Vec::new()), false);
     let mut members: Vec<Member> = Vec::new();

@@ -21,6 +21,9 @@ use crate::wire::mcp::{Era, MODERN, code, header, method};
 
 /// Bytes of an error body that are looked at.
 const ERROR_BYTES: usize = 64 * 1024;
+/// How much longer an answer to the gateway itself is waited for than a connection: one that cannot be made is to be told
+/// apart from a server that is silent, and so must not be outrun.
+const BEYOND_CONNECT: Duration = Duration::from_secs(1);
 const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("mcp-x/", env!("CARGO_PKG_VERSION")));
@@ -123,7 +126,7 @@ impl Channel {
     fn time_limits(&self, tenant: &Tenant) -> TimeLimits {
         let limits = &self.settings.limits;
         let silent = match tenant {
-            Tenant::Catalogue => self.settings.list_timeout,
+            Tenant::Catalogue => self.settings.list_timeout.max(limits.connect + BEYOND_CONNECT),
             Tenant::Client { .. } => self.upstream.server.timeout.unwrap_or(limits.silent_call),
         };
         TimeLimits { silent, whole: limits.whole_call }
@@ -211,7 +214,13 @@ impl Channel {
     ) -> Result<Answer, UpstreamError> {
         let status = response.status();
         if status.is_success() {
-            return Answer::new(self.clone(), dialect, id, response, timer);
+            // A list is gathered whatever else is held: it is bounded by limits of its own, and everybody waits for it.
+            let most = match tenant {
+                Tenant::Catalogue => usize::MAX,
+                Tenant::Client { .. } => self.settings.limits.buffered_bytes,
+            };
+            let holding = self.upstream.budget.hold(most);
+            return Answer::new(self.clone(), dialect, id, response, timer, holding);
         }
         let body = timer.limit(collect(response.into_body(), ERROR_BYTES)).await?.unwrap_or_default();
         // Some servers say 400 for a session they do not know. The request may have run all the same: it is not

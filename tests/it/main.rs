@@ -17,15 +17,25 @@ mod eras;
 #[cfg(test)]
 mod failing;
 #[cfg(test)]
+mod health;
+#[cfg(test)]
 mod http;
+#[cfg(test)]
+mod kept;
+#[cfg(test)]
+mod logs;
 #[cfg(test)]
 mod lossless;
 #[cfg(test)]
 mod matrix;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod modern;
 #[cfg(test)]
 mod openapi;
+#[cfg(test)]
+mod paging;
 #[cfg(test)]
 mod property;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! | `mod` | [`Harness`]: a gateway on a configuration of the test's, its log, its end |
 //! | `http` | [`Connection`](http::Connection): raw HTTP/1.1, and what is checked of every answer |
 //! | `client` | [`Client`]: an MCP client of the gateway |
+//! | `exposition` | reads metrics, strictly |
 //! | `message` | [`Message`](message::Message): a request of any revision, with its headers |
 //! | `process` | the program as a process of its own |
 //! | `schema` | whether an answer is what `/openapi.json` says |
@@ -13,6 +14,7 @@
 //! Nothing here uses the gateway's own reading and writing: messages are text or `serde_json` values.
 
 pub(crate) mod client;
+pub(crate) mod exposition;
 pub(crate) mod http;
 pub(crate) mod message;
 pub(crate) mod process;
@@ -96,10 +98,16 @@ impl Harness {
     /// Starts a gateway on a free port of this configuration, with one serving thread.
     #[track_caller]
     pub(crate) fn start(config: &str) -> Self {
+        Self::start_with(config, Format::Text)
+    }
+
+    /// The same, with a log in this format.
+    #[track_caller]
+    pub(crate) fn start_with(config: &str, format: Format) -> Self {
         let folder = Folder::new();
         fs::write(folder.config(), with_short_drain(config)).unwrap();
         let written = Written::default();
-        let log = Log::to(Box::new(written.clone()), Level::Debug, Format::Text);
+        let log = Log::to(Box::new(written.clone()), Level::Debug, format);
         let running = run(&folder, &log);
         Self { running: Some(running), folder, log, written, secrets: Arc::new(secrets(config)) }
     }
@@ -241,8 +249,11 @@ fn with_short_drain(config: &str) -> String {
 
 /// The tokens and credentials in a configuration.
 fn secrets(config: &str) -> Vec<String> {
-    let tokens = config.lines().filter_map(|line| line.strip_prefix("auth_token = \"")?.strip_suffix('"'));
-    let mut secrets: Vec<String> = tokens.map(str::to_owned).collect();
+    let token = |line: &str| {
+        let value = line.strip_prefix("auth_token = \"").or_else(|| line.strip_prefix("metrics_token = \""))?;
+        Some(value.strip_suffix('"')?.to_owned())
+    };
+    let mut secrets: Vec<String> = config.lines().filter_map(token).collect();
     secrets.push(CREDENTIAL.to_owned());
     secrets
 }
