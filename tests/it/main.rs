@@ -12,6 +12,8 @@ mod envelope;
 mod failing;
 #[cfg(test)]
 mod http;
+#[cfg(all(test, feature = "tls"))]
+mod https;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]

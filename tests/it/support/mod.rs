@@ -7,6 +7,7 @@
 //! | `client` | [`Client`]: an MCP client of the gateway |
 //! | `process` | the program as a process of its own |
 //! | `schema` | whether an answer is what `/openapi.json` says |
+//! | `tls` | [`Tls`](tls::Tls): TLS in front of a server |
 //! | `upstream` | [`Upstream`]: a scripted MCP server |
 //!
 //! Nothing here uses the gateway's own reading and writing: messages are text or `serde_json` values.
@@ -15,6 +16,8 @@ pub(crate) mod client;
 pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod schema;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 pub(crate) mod upstream;
 
 use std::fmt::Write as _;
