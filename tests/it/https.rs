@@ -66,7 +66,7 @@ fn told(client: &mut Client, server: &str) -> Value {
         let tools = client.get("/get_tools");
         let servers = tools["servers"].as_array().unwrap().iter();
         found = servers.clone().find(|s| s["server"] == server).unwrap().clone();
-        found["state"] != "unknown"
+        found["state"] != "starting"
     });
     found
 }
