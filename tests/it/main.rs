@@ -12,7 +12,8 @@ mod envelope;
 mod failing;
 #[cfg(test)]
 mod http;
-#[cfg(all(test, feature = "tls"))]
+#[cfg(feature = "tls")]
+#[cfg(test)]
 mod https;
 #[cfg(test)]
 mod openapi;
