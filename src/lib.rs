@@ -13,14 +13,16 @@
 //! | rank | module | what it knows | I/O |
 //! |---|---|---|---|
 //! | 0 | [`shutdown`], [`time`] | the stop signal; points in time, written | none |
+//! | 0 | [`metrics`] | counters, gauges, histograms, and their text; the process itself | `/proc/self` |
+//! | 1 | [`budget`] | bytes held in buffers by all requests together, and their limit | none |
 //! | 1 | [`log`] | one-line records | stderr |
 //! | 1 | [`wire`] | bytes ↔ types: JSON-RPC, MCP, SSE, REST bodies, tokens, sealed values, `config.toml` and its edits | none |
 //! | 2 | [`policy`] | who may see, call and change what: [`policy::Registry`], [`policy::Decision`], [`policy::Permit`], [`policy::Draft`] | none |
 //! | 3 | [`outbound`] | outgoing HTTP(S): connector, address vetting, idle connections | sockets |
-//! | 4 | [`store`] | where configuration and secrets are kept | files |
-//! | 4 | [`upstream`] | the client side of MCP: sessions, calls, catalogues | through `outbound` |
+//! | 4 | [`store`] | where configuration, secrets and what servers offered last are kept | files |
+//! | 4 | [`upstream`] | the client side of MCP: sessions, calls, catalogues, breakers | through `outbound` |
 //! | 5 | [`gateway`] | the use cases: snapshot, view, call, explain, session, change | through rank 4 |
-//! | 6 | [`http`] | the server side: accept loop, checks, the MCP endpoint, the REST endpoints | listening socket |
+//! | 6 | [`http`] | the server side: accept loop, checks, the MCP endpoint, the REST endpoints, `/metrics` | listening socket |
 //! | 7 | [`cli`] | arguments, and one file a subcommand | process |
 //!
 //! # One `tools/call`
@@ -59,6 +61,10 @@
 
 pub mod shutdown;
 pub mod time;
+
+pub mod metrics;
+
+pub mod budget;
 
 pub mod log;
 

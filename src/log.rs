@@ -283,7 +283,16 @@ impl Record {
     }
 
     /// Adds a number, unquoted in both formats.
-    pub fn number(&mut self, name: &str, value: u64) -> &mut Self {
+    pub fn number(&mut self, name: &str, value: impl Into<i128>) -> &mut Self {
+        self.unquoted(name, format_args!("{}", value.into()))
+    }
+
+    /// Adds a time in milliseconds, with one decimal, unquoted in both formats.
+    pub fn millis(&mut self, name: &str, value: Duration) -> &mut Self {
+        self.unquoted(name, format_args!("{:.1}", value.as_secs_f64() * 1e3))
+    }
+
+    fn unquoted(&mut self, name: &str, value: fmt::Arguments<'_>) -> &mut Self {
         let _ = match self.format {
             Format::Text => write!(self.out, " {name}={value}"),
             Format::Json => write!(self.out, ",\"{name}\":{value}"),
@@ -400,6 +409,31 @@ mod tests {
         check(Format::Text, |r| _ = r.field("a", "x").field("b", "x y"), " INFO request a=x b=\"x y\"\n");
         check(Format::Text, |r| _ = r.field("a", "").number("n", 7), " a=\"\" n=7\n");
         check(Format::Json, |r| _ = r.field("a", "x \"y\"").number("n", 7), r#","a":"x \"y\"","n":7}"#);
+    }
+
+    #[test]
+    fn numbers_are_not_quoted() {
+        let numbers =
+            |r: &mut Record| _ = r.number("a", -32602).number("b", 7_u64).millis("c", Duration::from_micros(1250));
+        check(Format::Text, numbers, " INFO request a=-32602 b=7 c=1.2\n");
+        check(Format::Json, numbers, r#","a":-32602,"b":7,"c":1.2}"#);
+    }
+
+    #[test]
+    fn every_character_comes_back_out_of_json() {
+        let all: Vec<char> =
+            ('\0'..='\u{2ff}').chain('\u{2000}'..='\u{20ff}').chain(['\u{feff}', '\u{10ffff}']).collect();
+        let sink = Sink::default();
+        let log = Log::to(Box::new(sink.clone()), Level::Info, Format::Json);
+        for chunk in all.chunks(300) {
+            log.info("request", |r| _ = r.field("a", chunk.iter().collect::<String>()));
+        }
+        drop(log);
+        let text = sink.text();
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+        let value =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["a"].as_str().unwrap().to_owned();
+        assert_eq!(text.lines().map(value).collect::<String>(), all.iter().collect::<String>());
     }
 
     #[test]

@@ -30,9 +30,9 @@ impl Local {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let pool = Pool::new(runtime.handle().clone(), Client::new(Trust::system()), Log::none());
         let keys = Keyring::new(&[rand::random::<[u8; 32]>().to_vec()]);
-        // Nobody signs in here, so no token is noted anywhere.
+        // Nobody signs in here, so no token is noted anywhere; nor is what the servers of this configuration offer.
         let (config_path, ends) = (String::new(), TokenEnds::new(Path::new("")));
-        let beginning = Beginning { registry, problems, config_path, keys, ends, now: wall_clock() };
+        let beginning = Beginning { registry, problems, config_path, keys, ends, catalogues: None, now: wall_clock() };
         let (gateway, _) = Gateway::new(beginning, pool, Log::none());
         let local = Self { gateway, runtime };
         local.wait();

@@ -19,7 +19,7 @@ use crate::log::{Format, Level, Log};
 use crate::outbound::{Client, Trust};
 use crate::policy::Registry;
 use crate::shutdown::{self, Shutdown, Trigger};
-use crate::store::{ConfigFile, TokenEnds, load_secret};
+use crate::store::{Catalogues, ConfigFile, TokenEnds, load_secret};
 use crate::upstream::Pool;
 use crate::wire::config::Problem;
 
@@ -99,7 +99,7 @@ pub fn start(options: &Options, log: &Log) -> Result<Running, Failure> {
     let path = options.config();
     let (file, registry, problems) = load(&path, log)?;
     let keys = keyring(options)?;
-    let ends = TokenEnds::new(&state_dir(options));
+    let (ends, catalogues) = (TokenEnds::new(&state_dir(options)), Some(Catalogues::new(&state_dir(options))));
     let address = options.address(registry.settings().listen);
     let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
 
@@ -113,7 +113,7 @@ pub fn start(options: &Options, log: &Log) -> Result<Running, Failure> {
     };
     let address = listener.local_addr()?;
     let config_path = path.display().to_string();
-    let beginning = Beginning { registry, problems, config_path, keys, ends, now: wall_clock() };
+    let beginning = Beginning { registry, problems, config_path, keys, ends, catalogues, now: wall_clock() };
     let (gateway, jobs) = Gateway::new(beginning, pool, log.clone());
     let gateway = Arc::new(gateway);
     let mut handles = Server::new(listener, Arc::clone(&gateway), trust, log.clone()).run(threads, &stop)?;

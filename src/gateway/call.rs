@@ -13,18 +13,22 @@ use hyper::body::Bytes;
 use hyper::header::HeaderMap;
 use tokio::runtime::Handle;
 
+use super::bridge::Repeatable;
 use super::lease::{Lease, Over};
 use super::session::Running;
 use super::{ClientSlot, Gateway, GatewayError, Session, Snapshot};
+use crate::budget::Full;
 use crate::log::{Log, cut};
+use crate::metrics::Held;
 use crate::outbound::Client as Http;
 use crate::policy::{Caller, ServerId};
-use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Tenant, Upstream, UpstreamError};
+use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Outcome, Tenant, Upstream, UpstreamError};
 use crate::wire::headers::decode;
-use crate::wire::json::write_text;
+use crate::wire::json::{JsonType, Span, members_of, type_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_id, is_number, result_message};
 use crate::wire::mcp::{ClientCapabilities, Era, LogLevel, ProtocolVersion, code, method};
 use crate::wire::rewrite::{self, Asker, ResultType};
+use crate::wire::seal::{RequestState, Sealer};
 use crate::wire::splice::Splice;
 
 /// Codes of JSON-RPC servers' own making without a shared meaning, and those of MCP that mean something between the
@@ -42,6 +46,8 @@ pub enum Speech {
     Modern {
         /// From which level on the client wants log messages.
         level: Option<LogLevel>,
+        /// What the client can be asked for.
+        capabilities: ClientCapabilities,
         /// The headers that mirror arguments.
         mirrored: HeaderMap,
     },
@@ -94,8 +100,15 @@ impl Gateway {
         let view = self.view_with(&request.snapshot, &client, &name).await;
         let entry = view.tool(&name).ok_or_else(|| GatewayError::UnknownTool(name.to_string()))?;
         found(entry.upstream.id(), entry.upstream.era());
+        let most = request.snapshot.registry().settings().limits.buffered_bytes;
+        self.budget().admit(most).map_err(|Full| GatewayError::Full)?;
         let tool = view.described(entry);
         let (asker, passed_on) = request.asked(&tool)?;
+        let arguments = envelope.param_span(Param::Arguments).map(|span| envelope.bytes().slice(span.range()));
+        let repeatable =
+            Repeatable::new(&client, entry.permit.server(), &name, arguments.unwrap_or_default(), request.now);
+        let state = envelope.param(Param::RequestState).filter(|_| asker.era == Era::Modern);
+        let state = state.map(|state| repeatable.open(&self.keys.states, state)).transpose()?;
         let client_slot = self.client_slot(&request.snapshot, &client);
         let client_slot = client_slot.ok_or(GatewayError::Overloaded("client"))?;
         let call_slot = entry.upstream.call_slot(&client).ok_or(GatewayError::Overloaded("server"))?;
@@ -104,8 +117,15 @@ impl Gateway {
         let call = Call {
             id: id.clone(),
             client: match request.speech {
-                Speech::Legacy(version) => Client::Legacy(version, request.session.capabilities()),
-                Speech::Modern { level, .. } => Client::Modern(level),
+                Speech::Legacy(version) => {
+                    Client::Legacy(version, request.session.capabilities(), request.session.level())
+                }
+                Speech::Modern { level, capabilities, .. } => Client::Modern(Box::new(Modern {
+                    level,
+                    capabilities,
+                    repeatable,
+                    states: Arc::clone(&self.keys.states),
+                })),
             },
             sent: Sent {
                 upstream: Arc::clone(&upstream),
@@ -119,7 +139,8 @@ impl Gateway {
             tool: name.into_owned(),
             request: request.id,
             log: self.log.clone(),
-            _held: (client_slot, call_slot, request.session),
+            slot: call_slot,
+            _held: (client_slot, self.calls.hold(), request.session),
         };
         let newest = self.snapshot();
         if newest.generation() != request.snapshot.generation() {
@@ -127,7 +148,7 @@ impl Gateway {
             call.lease.review(newest.registry());
         }
         let (tenant, own_id) = (call.sent.tenant.clone(), call.sent.id);
-        let asked = Asked { envelope: request.envelope, asker, passed_on, tool };
+        let asked = Asked { envelope: request.envelope, asker, passed_on, state, tool };
         let sending = Box::pin(async move { upstream.call(&http, &permit, &tenant, own_id, &asked).await });
         Ok(Relay { running: Some((call, Progress::Sending(sending))) })
     }
@@ -135,13 +156,16 @@ impl Gateway {
 
 impl Request {
     /// Who is behind the request, as its server is told, and the headers that mirror something nobody here knows of. The
-    /// others are compared with what they mirror.
+    /// others are compared with what they mirror, before the inputs are looked at.
     fn asked(&self, (catalogue, at): &(Arc<Catalogue>, usize)) -> Result<(Asker, HeaderMap), GatewayError> {
-        let (level, mirrored) = match &self.speech {
+        let (asker, mirrored) = match &self.speech {
             Speech::Legacy(_) => {
-                return Ok((Asker { era: Era::Legacy, level: self.session.level() }, HeaderMap::new()));
+                let (level, capabilities) = (self.session.level(), ClientCapabilities::NONE);
+                return Ok((Asker { era: Era::Legacy, level, capabilities }, HeaderMap::new()));
             }
-            Speech::Modern { level, mirrored } => (*level, mirrored),
+            Speech::Modern { level, capabilities, mirrored } => {
+                (Asker { era: Era::Modern, level: *level, capabilities: *capabilities }, mirrored)
+            }
         };
         let arguments = self.envelope.param(Param::Arguments).unwrap_or(b"{}");
         let mut unknown = mirrored.clone();
@@ -159,16 +183,45 @@ impl Request {
                 return Err(GatewayError::HeaderMismatch(annotation.header.clone()));
             }
         }
-        Ok((Asker { era: Era::Modern, level }, unknown))
+        check_inputs(&self.envelope)?;
+        Ok((asker, unknown))
+    }
+}
+
+/// The answers to a server's questions, and what comes with them, have their shapes.
+fn check_inputs(envelope: &Envelope) -> Result<(), GatewayError> {
+    if envelope.param(Param::RequestState).is_some_and(|state| type_of(state) != JsonType::String) {
+        return Err(GatewayError::InvalidParams("expected a `requestState` that is a string"));
+    }
+    let bytes = envelope.bytes();
+    let is_object = |value: Span| type_of(value.of(bytes)) == JsonType::Object;
+    let fits = |responses: Span| {
+        is_object(responses) && members_of(bytes, responses).into_iter().all(|(_, response)| is_object(response))
+    };
+    match envelope.param_span(Param::InputResponses) {
+        Some(responses) if !fits(responses) => {
+            Err(GatewayError::InvalidParams("expected `inputResponses` to be an object of objects"))
+        }
+        _ => Ok(()),
     }
 }
 
 /// The client of a call, as far as that decides what it is answered.
 enum Client {
-    /// The revision it knows, and what it can be asked for.
-    Legacy(ProtocolVersion, ClientCapabilities),
+    /// The revision it knows, what it can be asked for, and from which level on it wants log messages, if it has said so.
+    Legacy(ProtocolVersion, ClientCapabilities, Option<LogLevel>),
+    Modern(Box<Modern>),
+}
+
+/// What has to be known of a modern client.
+struct Modern {
     /// From which level on it wants log messages.
-    Modern(Option<LogLevel>),
+    level: Option<LogLevel>,
+    /// What it can be asked for.
+    capabilities: ClientCapabilities,
+    /// What the server may want to see again.
+    repeatable: Repeatable,
+    states: Arc<Sealer>,
 }
 
 /// What is known of a call from its beginning to its end.
@@ -187,8 +240,10 @@ struct Call {
     lease: Lease,
     request: String,
     log: Log,
+    /// What the call counts as at its server, and how it ended.
+    slot: CallSlot,
     /// What the call counts as while it runs.
-    _held: (ClientSlot, CallSlot, Session),
+    _held: (ClientSlot, Held, Session),
 }
 
 /// A request as a server knows it.
@@ -315,48 +370,73 @@ impl Call {
         }
     }
 
-    /// Whether a log message is one that the client wants. A legacy client has told the server itself.
+    /// Whether a log message is one that the client wants. Its server may have no session to keep the level in.
     fn wants(&self, message: &Envelope) -> bool {
-        match self.client {
-            Client::Legacy(..) => true,
-            Client::Modern(None) => false,
-            Client::Modern(Some(least)) => {
-                let level = message.param_text(Param::Level).and_then(|level| LogLevel::parse(&level));
-                level.is_some_and(|level| level >= least)
-            }
-        }
+        let least = match &self.client {
+            Client::Legacy(_, _, None) => return true,
+            Client::Legacy(_, _, least) => *least,
+            Client::Modern(client) => client.level,
+        };
+        least.is_some_and(|least| {
+            let level = message.param_text(Param::Level).and_then(|level| LogLevel::parse(&level));
+            level.is_some_and(|level| level >= least)
+        })
     }
 
     /// A response as the client gets it (protocol.md 4.6).
-    fn response(&self, answer: &Answer, response: &Envelope) -> Outgoing {
-        match response.error() {
+    fn response(&mut self, answer: &Answer, response: &Envelope) -> Outgoing {
+        let error = response.error();
+        self.slot.ended(if error.is_some() { Outcome::Error } else { Outcome::Result });
+        match error {
             Some(error) => self.server_error(answer, response, error),
             None => self.result(answer, response),
         }
     }
 
-    fn result(&self, answer: &Answer, response: &Envelope) -> Outgoing {
+    fn result(&mut self, answer: &Answer, response: &Envelope) -> Outgoing {
         if answer.era() == Era::Modern {
             match rewrite::result_type(response) {
                 ResultType::Complete => {}
-                ResultType::InputRequired => return self.failure(UpstreamError::NeedsInput),
+                ResultType::InputRequired => return self.questions(response),
                 ResultType::Unknown => {
                     return self.failure(UpstreamError::NotMcp("expected a complete result".to_owned()));
                 }
             }
         }
         let bytes = match &self.client {
-            Client::Legacy(version, _) => rewrite::result_for_legacy(response, &self.id, *version, answer.era()),
-            Client::Modern(_) => rewrite::result_for_modern(response, &self.id),
+            Client::Legacy(version, ..) => rewrite::result_for_legacy(response, &self.id, *version, answer.era()),
+            Client::Modern(_) => rewrite::result_for_modern(response, &self.id, None),
         };
         Outgoing::Response(bytes, None)
     }
 
+    /// What a modern server asks for before it goes on (protocol.md 4.5).
+    fn questions(&mut self, response: &Envelope) -> Outgoing {
+        let Client::Modern(client) = &self.client else { return self.failure(UpstreamError::NeedsInput) };
+        let questions = rewrite::questions(response);
+        let Some(needed) = questions.needed else {
+            return self.failure(UpstreamError::NotMcp("expected no other requests for input than MCP has".to_owned()));
+        };
+        if let Some(missing) = client.capabilities.lacks(needed) {
+            let data = Some(format!(r#"{{"requiredCapabilities":{missing}}}"#).into());
+            let message = "the tool needs a capability that the client did not declare".to_owned();
+            return self.error(&ErrorObject { code: code::MISSING_CAPABILITY, message, data });
+        }
+        let state = questions.state.map(|original| client.repeatable.seal(&client.states, original));
+        match state {
+            Some(None) => self.failure(UpstreamError::TooLarge(RequestState::MAX_LENGTH)),
+            Some(Some(ours)) => Outgoing::Response(rewrite::result_for_modern(response, &self.id, Some(&ours)), None),
+            None => Outgoing::Response(rewrite::result_for_modern(response, &self.id, None), None),
+        }
+    }
+
     /// The response to a call that its server answers with an error.
     fn server_error(&self, answer: &Answer, response: &Envelope, error: ErrorObject) -> Outgoing {
-        if matches!(error.code, code::METHOD_NOT_FOUND | code::INVALID_PARAMS) {
+        match error.code {
             // Perhaps the tool is gone.
-            answer.upstream().refresh_soon();
+            code::INVALID_PARAMS => answer.upstream().refresh_soon(),
+            code::METHOD_NOT_FOUND => answer.upstream().doubt(),
+            _ => {}
         }
         match (error.code, answer.era(), &self.client) {
             (code::METHOD_NOT_FOUND, ..) => {
@@ -366,7 +446,7 @@ impl Call {
             (code::MISSING_CAPABILITY, Era::Modern, Client::Modern(_)) => self.passed_on(response, error),
             (code::MISSING_CAPABILITY, Era::Modern, Client::Legacy(..)) => self.told(&error),
             (code::URL_ELICITATION_REQUIRED, Era::Legacy, client) => match client {
-                Client::Legacy(ProtocolVersion::V2025_11_25, can) if can.opens_urls() => {
+                Client::Legacy(ProtocolVersion::V2025_11_25, can, _) if can.opens_urls() => {
                     self.passed_on(response, error)
                 }
                 Client::Legacy(..) => self.told(&error),
@@ -402,7 +482,8 @@ impl Call {
     }
 
     /// The response to a call that failed without an answer: the log says why, the client as much as it may know.
-    fn failure(&self, error: UpstreamError) -> Outgoing {
+    fn failure(&mut self, error: UpstreamError) -> Outgoing {
+        self.slot.failed(&error);
         self.report("call failed", &error);
         let code = match error {
             UpstreamError::Removed | UpstreamError::Unmirrorable(_) => code::INVALID_PARAMS,
@@ -413,7 +494,8 @@ impl Call {
     }
 
     /// The response to a call that the client may not make any more.
-    fn withdrawn(&self, over: Over) -> Outgoing {
+    fn withdrawn(&mut self, over: Over) -> Outgoing {
+        self.slot.ended(Outcome::Withdrawn);
         self.report("call ended", &over);
         self.error(&ErrorObject::new(code::INTERNAL_ERROR, over.to_string()))
     }

@@ -17,6 +17,8 @@ pub enum GatewayError {
     HeaderMismatch(String),
     /// As many calls are running as may be.
     Overloaded(&'static str),
+    /// All requests together hold as many bytes as they may.
+    Full,
     /// The tool's server gave no usable answer.
     Upstream {
         /// The tool, as the client named it.
@@ -37,6 +39,7 @@ impl fmt::Display for GatewayError {
             Self::Overloaded(whose) => {
                 write!(f, "overloaded: too many calls of this {whose} are running, try again later")
             }
+            Self::Full => f.write_str("overloaded: too much is being transferred, try again later"),
             Self::Upstream { tool, error } => upstream(f, tool, error),
         }
     }
@@ -49,6 +52,7 @@ fn upstream(f: &mut fmt::Formatter<'_>, tool: &str, error: &UpstreamError) -> fm
             write!(f, "server of tool `{tool}` answered with something that is not MCP")
         }
         UpstreamError::Unreachable(e) if e.never_sent() => write!(f, "server of tool `{tool}` is not reachable"),
+        UpstreamError::Suspended { .. } => write!(f, "server of tool `{tool}` is not reachable"),
         UpstreamError::Unreachable(_) | UpstreamError::Ended => {
             write!(f, "connection to the server of tool `{tool}` was lost; the call may have been executed")
         }
@@ -64,6 +68,9 @@ fn upstream(f: &mut fmt::Formatter<'_>, tool: &str, error: &UpstreamError) -> fm
         }
         UpstreamError::NeedsInput => {
             write!(f, "server of tool `{tool}` asks for input, which cannot be passed on to its clients")
+        }
+        UpstreamError::NoRoom => {
+            write!(f, "overloaded: no room for the answer of tool `{tool}`; the call may have been executed")
         }
         UpstreamError::Removed => write!(f, "unknown tool: `{tool}`"),
     }

@@ -19,19 +19,22 @@ use crate::wire::config::Place;
 pub enum Health {
     /// It answered when it was last asked.
     Ok,
-    /// It did not, and its tools are those that were known before.
+    /// It did not, or was not asked yet, and its tools are those that were known before.
     Stale,
     /// It never answered.
     Down,
-    /// It was not asked yet.
+    /// It was not asked yet, and nothing is known of it.
     Starting,
 }
 
 impl Health {
-    fn of(offer: &Offer) -> Self {
+    /// Every word.
+    pub const ALL: [Self; 4] = [Self::Ok, Self::Stale, Self::Down, Self::Starting];
+
+    pub(super) fn of(offer: &Offer) -> Self {
         match (offer.attempted, offer.failure.is_some(), offer.known) {
-            (_, false, true) => Self::Ok,
-            (_, true, true) => Self::Stale,
+            (true, false, true) => Self::Ok,
+            (_, true, true) | (false, _, true) => Self::Stale,
             (true, _, false) => Self::Down,
             (false, _, false) => Self::Starting,
         }

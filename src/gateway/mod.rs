@@ -6,23 +6,31 @@
 //! |---|---|
 //! | `mod` | [`Gateway`]: the snapshot, and what is kept for each client |
 //! | `view` | [`View`]: what one client sees, and its ready-made lists |
+//! | `paging` | where a list goes on after an entry, even one that is gone |
 //! | `call` | [`Relay`]: one call from its permit to its response |
+//! | `bridge` | a server that asks for input before it goes on |
 //! | `lease` | the end of calls whose client, token or grant is taken away |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
 //! | `explain` | why a client may or may not call a tool, and what it sees |
+//! | `keeper` | catalogues on their way to the disk |
 //! | `register` | clients that register themselves: their tokens, and their end |
 //! | `change` | changes that REST asks for, on their way to the writer |
 //! | `writer` | the one thread that follows the configuration file and changes it |
+//! | `vitals` | what is to be seen of the gateway at one instant, for metrics |
 //! | `error` | [`GatewayError`] |
 
+mod bridge;
 mod call;
 mod change;
 mod error;
 mod explain;
+mod keeper;
 mod lease;
+mod paging;
 mod register;
 mod session;
 mod view;
+mod vitals;
 pub mod writer;
 
 use std::collections::HashMap;
@@ -39,12 +47,15 @@ pub use self::explain::{Candidate, Explanation, Health, Reason, SeenServer, Seen
 pub use self::register::{Granted, TOKEN_LIFETIME};
 pub use self::session::{NoSession, Session};
 pub use self::view::View;
+pub use self::vitals::{ServerVitals, Vitals};
 
 use self::lease::Leases;
 use self::session::Sessions;
+use crate::budget::Budget;
 use crate::log::Log;
+use crate::metrics::{Counter, Gauge};
 use crate::policy::{AuthError, Caller, ClientId, Registry, authenticate};
-use crate::store::TokenEnds;
+use crate::store::{Catalogues, TokenEnds};
 use crate::upstream::Pool;
 use crate::wire::config::Problem;
 use crate::wire::jwt::Keys;
@@ -79,6 +90,8 @@ impl Snapshot {
 pub struct Keyring {
     tokens: Keys,
     sessions: Sealer,
+    states: Arc<Sealer>,
+    cursors: Sealer,
 }
 
 impl Keyring {
@@ -86,7 +99,9 @@ impl Keyring {
     #[must_use]
     pub fn new(lines: &[Vec<u8>]) -> Self {
         let lines = || lines.iter().map(Vec::as_slice);
-        Self { tokens: Keys::new(lines()), sessions: Sealer::new(lines(), "session") }
+        let sealer = |kind| Sealer::new(lines(), kind);
+        let (sessions, states, cursors) = (sealer("session"), Arc::new(sealer("state")), sealer("cursor"));
+        Self { tokens: Keys::new(lines()), sessions, states, cursors }
     }
 
     /// Signs tokens.
@@ -122,6 +137,10 @@ pub struct Gateway {
     started: Duration,
     config_path: String,
     ends: TokenEnds,
+    /// Calls in flight, whatever has become of their servers.
+    calls: Gauge,
+    /// Requests refused because their client had as many running as it may.
+    overloaded: Counter,
     log: Log,
 }
 
@@ -137,6 +156,8 @@ pub struct Beginning {
     pub keys: Keyring,
     /// What other gateways on the state folder know of tokens.
     pub ends: TokenEnds,
+    /// Where catalogues outlive the process; `None` for one that is not to leave a trace.
+    pub catalogues: Option<Catalogues>,
     /// The time, since the epoch.
     pub now: Duration,
 }
@@ -167,8 +188,12 @@ impl Gateway {
     /// Starts with a registry; its servers are asked at once for what they offer. The second part is for the
     /// [`writer::Writer`], without which nothing can be changed.
     #[must_use]
-    pub fn new(beginning: Beginning, pool: Pool, log: Log) -> (Self, Receiver<Job>) {
-        let Beginning { registry, problems, config_path, keys, ends, now } = beginning;
+    pub fn new(beginning: Beginning, mut pool: Pool, log: Log) -> (Self, Receiver<Job>) {
+        let Beginning { registry, problems, config_path, keys, ends, catalogues, now } = beginning;
+        if let Some(catalogues) = catalogues {
+            catalogues.retain(registry.servers().map(|server| server.key));
+            pool.keep_in(catalogues);
+        }
         pool.follow(&registry);
         let (jobs, waiting) = change::queue();
         let gateway = Self {
@@ -183,6 +208,8 @@ impl Gateway {
             started: now,
             config_path,
             ends,
+            calls: Gauge::default(),
+            overloaded: Counter::default(),
             log,
         };
         (gateway, waiting)
@@ -205,6 +232,12 @@ impl Gateway {
     #[must_use]
     pub fn rest_slot(&self, snapshot: &Snapshot, client: &ClientId) -> Option<ClientSlot> {
         self.client_slot(snapshot, client)
+    }
+
+    /// What all requests hold in buffers.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        self.pool.budget()
     }
 
     /// Where the configuration lies, for people.
@@ -255,9 +288,9 @@ impl Gateway {
             // A view is made anew only for a client whose part of the registry has changed.
             let same = after.registry().same_for(before.registry(), &client);
             let mut view = state.view.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(old) = view.take_if(|v| v.belongs_to(&before)) {
-                *view = same.then(|| old.carry_over(&after)).flatten();
-            }
+            let outdated = |v: &View| v.belongs_to(&before) && !(same && v.carry_over(&after));
+            // One whose cursors clients hold stays, out of date, to tell where its entries stood.
+            view.take_if(|v| outdated(v) && !v.has_cursors());
         }
         before.registry
     }
@@ -307,6 +340,10 @@ impl Gateway {
     fn client_slot(&self, snapshot: &Snapshot, client: &ClientId) -> Option<ClientSlot> {
         let limit = snapshot.registry().settings().limits.calls_per_client;
         let slot = ClientSlot(self.client(client));
-        (slot.0.in_flight.fetch_add(1, Ordering::Relaxed) < limit).then_some(slot)
+        let free = slot.0.in_flight.fetch_add(1, Ordering::Relaxed) < limit;
+        if !free {
+            self.overloaded.inc();
+        }
+        free.then_some(slot)
     }
 }

@@ -179,6 +179,11 @@ impl Sessions {
         (state, oldest)
     }
 
+    /// How many have soft state.
+    pub(super) fn live(&self) -> usize {
+        self.live.len()
+    }
+
     fn end(&mut self, id: &SessionId, now: Duration) {
         self.live.remove(&id.nonce);
         self.ended.retain(|_, until| *until > now);
@@ -201,7 +206,7 @@ impl Sessions {
 }
 
 impl ClientState {
-    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+    pub(super) fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,28 +1,32 @@
-//! What one client sees: exposed name → (server, own name), and the bytes of its lists.
+//! What one client sees: exposed name → (server, own name), and the bytes of its lists, page by page.
 //!
 //! Names are clean: a tool keeps its own, with the server's `tool_prefix` if it has one. Where two servers offer the same
 //! name the first in the client's order has it and the other's is hidden: a call goes to the winner only and is never
 //! tried on another, because a tool may have side effects. Whether a tool is in a view is decided by `policy`, once, when
 //! the view is made; a call uses the permit of that moment.
+//!
+//! A page ends where the next multiple of `page_size` begins, wherever it began: a walk that was put out of step by a
+//! change falls into step again, and so all walks share the same pages. Source: protocol.md 4.8.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
 
 use hyper::body::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use super::{ClientState, Gateway, Snapshot};
-use crate::policy::{ClientId, Permit, Server, Target};
+use super::paging::{Mark, Order};
+use super::{ClientState, Gateway, GatewayError, Snapshot};
+use crate::policy::{ClientId, Permit, Server, ServerKey, Target};
 use crate::upstream::{Catalogue, Member, Tool, Upstream};
 use crate::wire::json::{Span, members_of, text_of, write_text};
 use crate::wire::mcp::ProtocolVersion;
+use crate::wire::seal::{Cursor, ListKind, Sealer, SessionId};
 use crate::wire::splice::object_of;
 
 /// Revisions that are served different lists, see [`fits`].
 const SHAPES: usize = 4;
-/// The shape for modern clients, which get the tools as one member of the result.
-const MODERN_SHAPE: usize = 3;
 
 /// What one client sees. Belongs to one registry, or to several under which the client sees the same.
 pub struct View {
@@ -35,27 +39,41 @@ pub struct View {
     /// Positions in `tools` by exposed name.
     by_name: HashMap<String, usize>,
     tools: Vec<Entry>,
-    /// The results of `tools/list`, one for each shape (see `fits`), made when first asked for.
-    lists: [OnceLock<Bytes>; SHAPES],
+    /// Whose view it is, as its cursors say.
+    principal: [u8; 16],
+    /// Entries on one page.
+    page_size: usize,
+    /// The results of `tools/list`, for each shape (see `fits`) every page, made when first asked for.
+    pages: [Vec<OnceLock<Bytes>>; SHAPES],
+    /// Where the entries stand and where those stood that are gone; only for lists of several pages.
+    order: Option<Order>,
+}
+
+/// One page of a list.
+pub struct Page {
+    /// The result, or for modern clients all of it but its first brace.
+    pub bytes: Bytes,
+    /// For how long it will do, in milliseconds.
+    pub ttl_ms: u64,
 }
 
 /// One server of a view, as it was when the view was made.
 struct Source {
     upstream: Arc<Upstream>,
     catalogue: Arc<Catalogue>,
-    /// Whether the server had been asked for its catalogue.
-    attempted: bool,
+    /// Whether there was a catalogue, or nobody has to wait for one.
+    settled: bool,
 }
 
 impl Source {
     fn new(upstream: Arc<Upstream>) -> Self {
         let offer = upstream.offer();
-        Self { upstream, catalogue: offer.catalogue, attempted: offer.attempted }
+        Self { upstream, settled: offer.is_settled(), catalogue: offer.catalogue }
     }
 
     fn is_current(&self) -> bool {
         let offer = self.upstream.offer();
-        self.attempted == offer.attempted && Arc::ptr_eq(&self.catalogue, &offer.catalogue)
+        self.settled == offer.is_settled() && Arc::ptr_eq(&self.catalogue, &offer.catalogue)
     }
 }
 
@@ -74,6 +92,10 @@ impl Entry {
     pub(super) fn exposed(&self) -> &str {
         &self.exposed
     }
+
+    fn mark(&self) -> Mark {
+        Mark { server: self.upstream.server().key, name: self.permit.name().into() }
+    }
 }
 
 impl View {
@@ -82,32 +104,51 @@ impl View {
         self.by_name.get(exposed).and_then(|at| self.tools.get(*at))
     }
 
-    /// The `result` of `tools/list` for a client of this revision. The same view gives the same bytes.
-    #[must_use]
-    pub fn list(&self, version: ProtocolVersion) -> Bytes {
+    /// The `result` of `tools/list` for a client of this revision, from this position to the end of its page; for modern
+    /// clients (`None`) without its first brace, so that what else a result says can be put in front. The same view gives
+    /// the same bytes.
+    fn page(&self, version: Option<ProtocolVersion>, start: usize, sealer: &Sealer) -> Bytes {
         let shape = match version {
-            ProtocolVersion::V2024_11_05 | ProtocolVersion::V2025_03_26 => 0,
-            ProtocolVersion::V2025_06_18 => 1,
-            ProtocolVersion::V2025_11_25 => 2,
+            Some(ProtocolVersion::V2024_11_05 | ProtocolVersion::V2025_03_26) => 0,
+            Some(ProtocolVersion::V2025_06_18) => 1,
+            Some(ProtocolVersion::V2025_11_25) => 2,
+            None => 3,
         };
-        self.shaped(shape, || [b"{", self.write_tools(Some(version)).as_slice()].concat())
+        let made = || self.write_page(version, start, sealer).into();
+        let pages = self.pages.get(shape).filter(|_| start.is_multiple_of(self.page_size));
+        let page = pages.and_then(|pages| pages.get(start / self.page_size));
+        page.map_or_else(made, |page| page.get_or_init(made).clone())
     }
 
-    /// The same for modern clients, without its first brace, so that what else a result says can be put in front.
-    #[must_use]
-    pub fn modern_list(&self) -> Bytes {
-        self.shaped(MODERN_SHAPE, || self.write_tools(None))
+    /// Makes room for the pages, and takes down the order of their entries if there are several.
+    fn divide(&mut self, earlier: Option<&Order>) {
+        let count = self.tools.len().div_ceil(self.page_size).max(1);
+        self.pages = std::array::from_fn(|_| std::iter::repeat_with(OnceLock::new).take(count).collect());
+        self.order = (count > 1 || earlier.is_some()).then(|| Order::new(self.marks(), earlier));
     }
 
-    fn shaped(&self, shape: usize, write: impl Fn() -> Vec<u8>) -> Bytes {
-        let made = || write().into();
-        self.lists.get(shape).map_or_else(made, |list| list.get_or_init(made).clone())
+    /// Where the list goes on after this entry.
+    fn after(&self, last: &Mark) -> usize {
+        match &self.order {
+            Some(order) => order.after(last),
+            None => Order::new(self.marks(), None).after(last),
+        }
     }
 
-    /// For how long the lists will do, in milliseconds.
-    #[must_use]
-    pub fn ttl_ms(&self) -> u64 {
-        0
+    fn marks(&self) -> impl Iterator<Item = Mark> {
+        self.tools.iter().map(Entry::mark)
+    }
+
+    /// Whether a client may hold cursors of this view or of those before it.
+    pub(super) fn has_cursors(&self) -> bool {
+        self.order.is_some()
+    }
+
+    /// For how long the lists will do, in milliseconds: as long as every server of the view says that its own do, and no
+    /// longer than `most`.
+    fn ttl_ms(&self, most: Duration) -> u64 {
+        let shortest = self.sources.iter().map(|source| source.upstream.lasts()).min().unwrap_or_default();
+        shortest.min(most).as_millis() as u64
     }
 
     /// Where a tool is described: what its server offers, and where the tool stands in that.
@@ -126,9 +167,11 @@ impl View {
         self.tools.iter().map(Entry::exposed)
     }
 
-    fn write_tools(&self, version: Option<ProtocolVersion>) -> Vec<u8> {
-        let mut out = b"\"tools\":[".to_vec();
-        for (position, entry) in self.tools.iter().enumerate() {
+    fn write_page(&self, version: Option<ProtocolVersion>, start: usize, sealer: &Sealer) -> Vec<u8> {
+        let end = (start / self.page_size + 1) * self.page_size;
+        let page = self.tools.get(start..end.min(self.tools.len())).unwrap_or_default();
+        let mut out = if version.is_some() { b"{\"tools\":[".to_vec() } else { b"\"tools\":[".to_vec() };
+        for (position, entry) in page.iter().enumerate() {
             let (source, at) = entry.at;
             let Some(tool) = self.sources.get(source).and_then(|s| s.catalogue.tools.get(at)) else { continue };
             if position > 0 {
@@ -139,8 +182,23 @@ impl View {
             let members = tool.members.iter().filter(|m| fits(m, version));
             out.extend(object_of(members.map(|m| if m.key == "name" { name.as_slice() } else { &m.text })));
         }
-        out.extend_from_slice(b"]}");
+        out.push(b']');
+        if let Some(last) = page.last().filter(|_| end < self.tools.len()) {
+            out.extend_from_slice(b",\"nextCursor\":");
+            write_text(&mut out, &self.cursor(last).seal(sealer));
+        }
+        out.push(b'}');
         out
+    }
+
+    /// The cursor of the page that follows this entry.
+    fn cursor(&self, last: &Entry) -> Cursor {
+        Cursor {
+            list: ListKind::Tools,
+            principal: self.principal,
+            server: *last.upstream.server().key.as_bytes(),
+            name: last.permit.name().to_owned(),
+        }
     }
 
     /// Whether the view is still what it would be if it were made now.
@@ -163,24 +221,25 @@ impl View {
         self.generation.load(Ordering::Acquire) == snapshot.generation
     }
 
-    /// The view as that of a newer registry, under which the client sees the same; `None` if a server of it was replaced.
-    pub(super) fn carry_over(self: Arc<Self>, snapshot: &Snapshot) -> Option<Arc<Self>> {
+    /// Makes the view that of a newer registry, under which the client sees the same; false if a server of it was
+    /// replaced, or its pages would be others.
+    pub(super) fn carry_over(&self, snapshot: &Snapshot) -> bool {
+        let registry = snapshot.registry();
         let kept = |source: &Source| {
-            let now = snapshot.registry().server(source.upstream.id());
-            now.is_some_and(|server| server == source.upstream.server())
+            registry.server(source.upstream.id()).is_some_and(|server| server == source.upstream.server())
         };
-        if !self.sources.iter().all(kept) {
-            return None;
+        let same = self.page_size == registry.settings().page_size && self.sources.iter().all(kept);
+        if same {
+            self.generation.store(snapshot.generation, Ordering::Release);
         }
-        self.generation.store(snapshot.generation, Ordering::Release);
-        Some(self)
+        same
     }
 
-    /// The first server that had not been asked, if it might offer this name before the one that has it now.
+    /// The first server of which nothing was known yet, if it might offer this name before the one that has it now.
     fn undecided(&self, tool: Option<&str>) -> Option<&Arc<Upstream>> {
         let winner = tool.and_then(|name| self.tool(name)).map_or(usize::MAX, |entry| entry.at.0);
         let before = self.sources.iter().take(winner);
-        before.into_iter().find(|source| !source.attempted).map(|source| &source.upstream)
+        before.into_iter().find(|source| !source.settled).map(|source| &source.upstream)
     }
 }
 
@@ -206,9 +265,39 @@ fn is_object_schema(schema: &[u8]) -> bool {
 }
 
 impl Gateway {
+    /// One page of what `tools/list` answers a client of this revision: the first, or the one that a cursor stands for.
+    ///
+    /// # Errors
+    /// [`GatewayError::InvalidParams`] for a cursor that was not given to this client.
+    pub async fn list_tools(
+        &self,
+        snapshot: &Snapshot,
+        client: &ClientId,
+        version: Option<ProtocolVersion>,
+        cursor: Option<&str>,
+    ) -> Result<Page, GatewayError> {
+        let last = cursor.map(|cursor| self.read_cursor(client, cursor)).transpose()?;
+        let view = self.view(snapshot, client).await;
+        let start = last.map_or(0, |last| view.after(&last));
+        Ok(Page {
+            bytes: view.page(version, start, &self.keys.cursors),
+            ttl_ms: view.ttl_ms(snapshot.registry().settings().refresh),
+        })
+    }
+
+    /// The entry after which a list goes on.
+    fn read_cursor(&self, client: &ClientId, cursor: &str) -> Result<Mark, GatewayError> {
+        let principal = SessionId::principal(client.as_str());
+        Cursor::open(&self.keys.cursors, cursor)
+            // SECURITY: a cursor is worth nothing to another client, so that nobody learns from it what is where.
+            .filter(|cursor| cursor.list == ListKind::Tools && cursor.principal == principal)
+            .map(|cursor| Mark { server: ServerKey::from_bytes(cursor.server), name: cursor.name.into() })
+            .ok_or(GatewayError::InvalidParams("unknown cursor"))
+    }
+
     /// What a client sees. Made on first use, and again when its part of the registry or one of the catalogues changed.
     ///
-    /// Waits for servers that have never been asked yet, `list_timeout` at most; for no others.
+    /// Waits for servers of which nothing is known yet, `list_timeout` at most; for no others.
     pub async fn view(&self, snapshot: &Snapshot, client: &ClientId) -> Arc<View> {
         self.decided_view(snapshot, client, None).await
     }
@@ -237,15 +326,19 @@ impl Gateway {
         if let Some(view) = slot.as_ref().filter(|v| v.is_current(snapshot.generation, self.pool.epoch())) {
             return Arc::clone(view);
         }
-        let view = Arc::new(self.make_view(snapshot, client));
         // A request that began before a reload must not undo it for those that come after.
-        if slot.as_ref().is_none_or(|v| v.generation.load(Ordering::Acquire) <= snapshot.generation) {
+        let comes_after = slot.as_ref().is_none_or(|v| v.generation.load(Ordering::Acquire) <= snapshot.generation);
+        let earlier = slot.as_deref().filter(|_| comes_after).and_then(|view| view.order.as_ref());
+        let view = Arc::new(self.make_view(snapshot, client, earlier));
+        if comes_after {
             *slot = Some(Arc::clone(&view));
         }
         view
     }
 
-    fn make_view(&self, snapshot: &Snapshot, client: &ClientId) -> View {
+    /// Makes the view of what is known now. `earlier` is the order of the view in whose place it comes, if clients may
+    /// hold cursors of that.
+    fn make_view(&self, snapshot: &Snapshot, client: &ClientId, earlier: Option<&Order>) -> View {
         let registry = snapshot.registry();
         // Read before the catalogues: one that changes from here on makes the view outdated, not wrong.
         let epoch = self.pool.epoch();
@@ -259,7 +352,10 @@ impl Gateway {
             sources,
             by_name: HashMap::new(),
             tools: Vec::new(),
-            lists: Default::default(),
+            principal: SessionId::principal(client.as_str()),
+            page_size: registry.settings().page_size,
+            pages: Default::default(),
+            order: None,
         };
         for (position, Source { upstream, catalogue, .. }) in view.sources.iter().enumerate() {
             let decider = registry.decider(client, upstream.id());
@@ -274,6 +370,7 @@ impl Gateway {
                 view.tools.push(Entry { permit, upstream: Arc::clone(upstream), exposed, at: (position, at) });
             }
         }
+        view.divide(earlier);
         view
     }
 

@@ -1,9 +1,13 @@
 //! The one record of each request.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::http::connection::Busy;
+use crate::http::metrics::{End, Traffic};
+use crate::http::router::Route;
 use crate::log::Log;
+use crate::metrics::Held;
 use crate::policy::{ClientId, ServerId};
 use crate::wire::mcp::Era;
 
@@ -20,6 +24,8 @@ pub struct Access {
     pub method: hyper::Method,
     /// Path, without the query.
     pub path: String,
+    /// Where it went.
+    pub route: Option<Route>,
     /// JSON-RPC method.
     pub rpc: Option<String>,
     /// Tool that was called, as the client names it.
@@ -38,6 +44,9 @@ pub struct Access {
     pub complete: bool,
     started: Instant,
     log: Log,
+    traffic: Arc<Traffic>,
+    /// While the answer is an event stream.
+    stream: Option<Held>,
     /// Keeps the connection from counting as idle.
     _busy: Busy,
 }
@@ -45,12 +54,13 @@ pub struct Access {
 impl Access {
     /// Starts the record of a request that has just arrived.
     #[must_use]
-    pub fn start(id: String, method: hyper::Method, path: &str, log: Log, busy: Busy) -> Self {
+    pub fn start(id: String, method: hyper::Method, path: &str, log: Log, traffic: Arc<Traffic>, busy: Busy) -> Self {
         Self {
             id,
             client: None,
             method,
             path: path.chars().take(LONGEST_PATH).collect(),
+            route: Route::of(path),
             rpc: None,
             tool: None,
             server: None,
@@ -61,12 +71,15 @@ impl Access {
             complete: false,
             started: Instant::now(),
             log,
+            traffic,
+            stream: None,
             _busy: busy,
         }
     }
 
     /// Records that the client asked for a tool that it may not use or that does not exist.
     pub fn denied(&self) {
+        self.traffic.denied.inc();
         self.log.warn("denied", |r| {
             r.field("req", &self.id);
             if let Some(client) = &self.client {
@@ -77,10 +90,28 @@ impl Access {
             }
         });
     }
+
+    /// Counts the answer as an event stream until it is over.
+    pub fn streams(&mut self) {
+        self.stream = Some(self.traffic.streams.hold());
+    }
+
+    /// Counts the request, which is over.
+    fn count(&self) {
+        self.traffic.request(self.route, self.status);
+        let Some(method) = &self.rpc else { return };
+        let end = match self.code {
+            _ if !self.complete => End::Left,
+            None if self.status < 400 => End::Fine,
+            _ => End::Error,
+        };
+        self.traffic.rpc(method, end, self.started.elapsed());
+    }
 }
 
 impl Drop for Access {
     fn drop(&mut self) {
+        self.count();
         self.log.info("request", |r| {
             r.field("req", &self.id);
             if let Some(client) = &self.client {
@@ -98,15 +129,15 @@ impl Drop for Access {
             if let Some((client, server)) = &self.eras {
                 r.field("eras", format_args!("{client}/{server}"));
             }
-            r.number("status", self.status.into());
+            r.number("status", self.status);
             if let Some(code) = self.code {
-                r.field("code", code);
+                r.number("code", code);
             }
             if !self.complete {
                 r.field("end", "client left");
             }
             r.number("bytes", self.bytes);
-            r.field("ms", format_args!("{:.1}", self.started.elapsed().as_secs_f64() * 1e3));
+            r.millis("ms", self.started.elapsed());
         });
     }
 }

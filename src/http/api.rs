@@ -71,6 +71,12 @@ impl Endpoint {
         ("/unregister_client", Self::UnregisterClient),
     ];
 
+    /// Its path.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        Self::ALL.iter().find(|(_, endpoint)| *endpoint == self).map_or("", |(path, _)| *path)
+    }
+
     /// Whether it changes something, and so takes POST.
     #[must_use]
     pub fn changes(self) -> bool {

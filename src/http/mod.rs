@@ -12,11 +12,13 @@
 //! | `api` | the REST endpoints |
 //! | `openapi` | their description, for programs and for people |
 //! | `ops` | `/healthz` and `/readyz` |
+//! | `metrics` | what is counted of requests, and `/metrics` |
 
 pub mod access;
 pub mod api;
 pub mod connection;
 mod mcp;
+pub mod metrics;
 mod openapi;
 mod ops;
 pub mod request;

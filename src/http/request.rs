@@ -15,8 +15,13 @@ use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
 
 use super::response::Refusal;
+use crate::budget::Holding;
 use crate::wire::config::Settings;
 use crate::wire::gather::Gather;
+use crate::wire::skim::Skim;
+
+/// Bytes of a body that are read whatever is held already: lists, pings and what calls requests off must go on.
+const SMALL: usize = 16 * 1024;
 
 /// Checks that there is one `Host`, and that it and the authority of an absolute target are served here.
 ///
@@ -142,24 +147,60 @@ pub fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
     if plain { Ok(()) } else { Err(Refusal::TransferCoding) }
 }
 
-/// Reads the whole body.
+/// Reads the whole body, which counts as held for as long as any part of it is kept.
 ///
 /// # Errors
-/// [`Refusal::TooLarge`], [`Refusal::TooSlow`], [`Refusal::Broken`].
-pub async fn read_body(mut body: Incoming, limit: usize, within: Duration) -> Result<Bytes, Refusal> {
+/// [`Refusal::TooLarge`], [`Refusal::TooSlow`], [`Refusal::Broken`], [`Refusal::Overloaded`].
+pub async fn read_body(
+    mut body: Incoming,
+    limit: usize,
+    within: Duration,
+    mut holding: Holding,
+) -> Result<Bytes, Refusal> {
     if body.size_hint().lower() > limit as u64 {
         return Err(Refusal::TooLarge(limit));
     }
     let read = async {
         let mut gather = Gather::new(limit);
-        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            if let Ok(chunk) = frame.map_err(|_| Refusal::Broken)?.into_data() {
-                gather.push(chunk).map_err(|too_large| Refusal::TooLarge(too_large.limit))?;
+        while let Some(chunk) = next_chunk(&mut body).await? {
+            gather.push(chunk).map_err(|too_large| Refusal::TooLarge(too_large.limit))?;
+            if gather.held() <= SMALL {
+                holding.set(gather.held());
+            } else if holding.resize(gather.held()).is_err() {
+                drop(holding);
+                return Err(Refusal::Overloaded(skim(body, gather, limit).await?));
             }
         }
-        Ok(gather.finish())
+        Ok(holding.keep(gather.finish()))
     };
     tokio::time::timeout(within, read).await.unwrap_or(Err(Refusal::TooSlow(within.as_secs())))
+}
+
+/// Reads the rest of a body that there is no room for, and keeps what it takes to answer the message in it.
+async fn skim(mut body: Incoming, mut gather: Gather, limit: usize) -> Result<Vec<u8>, Refusal> {
+    let (mut skim, mut size) = (Skim::default(), gather.held());
+    skim.push(&gather.finish());
+    while let Some(chunk) = next_chunk(&mut body).await? {
+        size += chunk.len();
+        if size > limit {
+            return Err(Refusal::TooLarge(limit));
+        }
+        skim.push(&chunk);
+    }
+    Ok(skim.finish())
+}
+
+async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
+    loop {
+        match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+            None => return Ok(None),
+            // Trailers are of no use here.
+            Some(frame) => match frame.map_err(|_| Refusal::Broken)?.into_data() {
+                Ok(chunk) => return Ok(Some(chunk)),
+                Err(_) => continue,
+            },
+        }
+    }
 }
 
 /// The value of a header that must not be repeated; `None` if it is absent or is repeated.

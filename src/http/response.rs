@@ -7,15 +7,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use tokio::time::{Instant, Sleep};
 
 use super::access::Access;
+use crate::budget::Budget;
 use crate::gateway::{GatewayError, Outgoing, Relay};
 use crate::shutdown::Shutdown;
 use crate::wire::json::write_text;
-use crate::wire::jsonrpc::{ErrorObject, MessageError, result_head};
+use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, MessageError, Sender, result_head};
 use crate::wire::mcp::{code, header};
 use crate::wire::sse::{KEEP_ALIVE, encode};
 
@@ -23,6 +24,8 @@ use crate::wire::sse::{KEEP_ALIVE, encode};
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// What is said to whoever waits for an answer when the gateway ends.
 pub const STOPPING: &str = "the gateway is stopping; the call may have been executed";
+/// Nesting of what is skimmed of a message.
+const SKIMMED_DEPTH: usize = 2;
 /// Bytes of events that are gathered, of those that are there already, before they are sent.
 const GATHERED: usize = 64 * 1024;
 
@@ -31,6 +34,8 @@ pub struct Body {
     content: Content,
     /// Written to the log when the body is dropped.
     access: Option<Access>,
+    /// Where what is sent counts until the client has taken it; `None` for what is held anyway, such as a list.
+    budget: Option<Budget>,
 }
 
 enum Content {
@@ -41,13 +46,21 @@ enum Content {
 
 impl Body {
     fn of(pieces: Vec<Bytes>) -> Self {
-        Self { content: Content::Pieces(pieces), access: None }
+        Self { content: Content::Pieces(pieces), access: None, budget: None }
     }
 
     /// Hands over the request's record, to be completed while the body is sent.
     pub fn set_access(&mut self, mut access: Access) {
-        access.complete = matches!(self.content, Content::Pieces(_));
+        match self.content {
+            Content::Pieces(_) => access.complete = true,
+            Content::Events(_) => access.streams(),
+        }
         self.access = Some(access);
+    }
+
+    /// Counts what is sent as held until the client has taken it. It is not refused: it has been gathered already.
+    pub fn set_budget(&mut self, budget: &Budget) {
+        self.budget = Some(budget.clone());
     }
 }
 
@@ -60,6 +73,10 @@ impl HttpBody for Body {
         let next = match &mut this.content {
             Content::Pieces(pieces) => Poll::Ready(pieces.pop()),
             Content::Events(events) => events.poll_next(cx, this.access.as_mut()),
+        };
+        let next = match &this.budget {
+            Some(budget) => next.map(|bytes| bytes.map(|bytes| budget.hold(usize::MAX).keep(bytes))),
+            None => next,
         };
         if let (Poll::Ready(Some(bytes)), Some(access)) = (&next, this.access.as_mut()) {
             access.bytes += bytes.len() as u64;
@@ -208,7 +225,7 @@ pub fn event_streams(first: Vec<Vec<u8>>, relays: Vec<Relay>, cut: &Shutdown) ->
     let mut cut = cut.clone();
     let cut = Box::pin(async move { cut.recv().await });
     let events = Events { relays, first, done: false, alive, cut };
-    let body = Body { content: Content::Events(Box::new(events)), access: None };
+    let body = Body { content: Content::Events(Box::new(events)), access: None, budget: None };
     let mut response = with_type(StatusCode::OK, "text/event-stream", body);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
@@ -247,9 +264,57 @@ pub enum Refusal {
     Broken,
     /// A transfer coding that is not read here.
     TransferCoding,
+    /// A client that is no admin.
+    AdminsOnly,
+    /// A body that there is no room for, because all requests together hold as many bytes as they may: what was skimmed
+    /// of it.
+    Overloaded(Vec<u8>),
 }
 
 impl Refusal {
+    /// Every kind.
+    pub const KINDS: [&'static str; 16] = [
+        "not_found",
+        "method",
+        "bad_host",
+        "host",
+        "origin",
+        "not_authenticated",
+        "invalid_token",
+        "expired_token",
+        "media_type",
+        "not_acceptable",
+        "too_large",
+        "too_slow",
+        "broken",
+        "transfer_coding",
+        "admins_only",
+        "overloaded",
+    ];
+
+    /// What kind of refusal it is, in one word of [`KINDS`](Self::KINDS).
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Method(_) => "method",
+            Self::BadHost => "bad_host",
+            Self::Host => "host",
+            Self::Origin => "origin",
+            Self::NotAuthenticated => "not_authenticated",
+            Self::InvalidToken => "invalid_token",
+            Self::ExpiredToken => "expired_token",
+            Self::MediaType => "media_type",
+            Self::NotAcceptable => "not_acceptable",
+            Self::TooLarge(_) => "too_large",
+            Self::TooSlow(_) => "too_slow",
+            Self::Broken => "broken",
+            Self::TransferCoding => "transfer_coding",
+            Self::AdminsOnly => "admins_only",
+            Self::Overloaded(_) => "overloaded",
+        }
+    }
+
     /// Status and text, for every endpoint; `protocol.md` 2.1 and design 7.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -257,13 +322,23 @@ impl Refusal {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BadHost | Self::Broken => StatusCode::BAD_REQUEST,
-            Self::Host | Self::Origin => StatusCode::FORBIDDEN,
+            Self::Host | Self::Origin | Self::AdminsOnly => StatusCode::FORBIDDEN,
             Self::NotAuthenticated | Self::InvalidToken | Self::ExpiredToken => StatusCode::UNAUTHORIZED,
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::Overloaded(_) => StatusCode::TOO_MANY_REQUESTS,
+        }
+    }
+
+    /// The code of the JSON-RPC error.
+    #[must_use]
+    pub fn code(&self) -> i64 {
+        match self {
+            Self::Overloaded(_) => code::INTERNAL_ERROR,
+            _ => code::INVALID_REQUEST,
         }
     }
 
@@ -278,10 +353,14 @@ impl Refusal {
         self.finish(detail(self.status(), &self.to_string()))
     }
 
-    /// The answer of the MCP endpoint: a JSON-RPC error without an id, which its clients can show.
+    /// The answer of the MCP endpoint: a JSON-RPC error without an id, which its clients can show; with the id where the
+    /// request has been read.
     #[must_use]
     pub fn rpc(&self) -> Response<Body> {
-        let error = ErrorObject::new(code::INVALID_REQUEST, self.to_string());
+        if let Self::Overloaded(skimmed) = self {
+            return overloaded(skimmed);
+        }
+        let error = ErrorObject::new(self.code(), self.to_string());
         self.finish(json(self.status(), error.to_message(None)))
     }
 
@@ -292,6 +371,10 @@ impl Refusal {
             Self::NotAuthenticated => _ = headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             Self::InvalidToken | Self::ExpiredToken => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""));
+            }
+            Self::Overloaded(_) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             }
             _ => {}
         }
@@ -319,8 +402,20 @@ impl fmt::Display for Refusal {
             Self::TooSlow(seconds) => write!(f, "body not received within {seconds} s"),
             Self::Broken => f.write_str("body broke off"),
             Self::TransferCoding => f.write_str("expected no Transfer-Encoding but chunked"),
+            Self::AdminsOnly => f.write_str("Only admins may use this endpoint"),
+            Self::Overloaded(_) => GatewayError::Full.fmt(f),
         }
     }
+}
+
+/// The answer to a message of which only this is left. One without an id cannot be answered within HTTP 200: its client
+/// would go on waiting.
+fn overloaded(skimmed: &[u8]) -> Response<Body> {
+    let envelope = Envelope::parse(Bytes::copy_from_slice(skimmed), SKIMMED_DEPTH, Sender::Client).ok();
+    let envelope = envelope.filter(|envelope| envelope.kind() == Ok(Kind::Request));
+    let id = envelope.as_ref().and_then(Envelope::id);
+    let status = if id.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    rpc(status, id, &rpc_error(&GatewayError::Full))
 }
 
 /// The JSON-RPC error of what the gateway could not do.
@@ -329,7 +424,7 @@ pub fn rpc_error(error: &GatewayError) -> ErrorObject {
     let code = match error {
         GatewayError::InvalidParams(_) | GatewayError::UnknownTool(_) => code::INVALID_PARAMS,
         GatewayError::HeaderMismatch(_) => code::HEADER_MISMATCH,
-        GatewayError::Overloaded(_) | GatewayError::Upstream { .. } => code::INTERNAL_ERROR,
+        GatewayError::Overloaded(_) | GatewayError::Full | GatewayError::Upstream { .. } => code::INTERNAL_ERROR,
     };
     ErrorObject::new(code, error.to_string())
 }

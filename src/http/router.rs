@@ -13,6 +13,8 @@ pub enum Route {
     Health,
     /// Whether the configuration is loaded and the gateway is not draining.
     Ready,
+    /// What is counted, for Prometheus.
+    Metrics,
     /// A REST endpoint.
     Api(Endpoint),
     /// The description of the REST endpoints.
@@ -22,6 +24,23 @@ pub enum Route {
 }
 
 impl Route {
+    /// Every route but the REST endpoints.
+    pub const PLAIN: [Self; 6] = [Self::Mcp, Self::Health, Self::Ready, Self::Metrics, Self::OpenApi, Self::Docs];
+
+    /// The path; of those that begin alike, the beginning.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Mcp => "/mcp",
+            Self::Health => "/healthz",
+            Self::Ready => "/readyz",
+            Self::Metrics => "/metrics",
+            Self::OpenApi => "/openapi.json",
+            Self::Docs => "/docs",
+            Self::Api(endpoint) => endpoint.path(),
+        }
+    }
+
     /// The route of a path; a slash at the end of `/mcp/` makes no difference.
     #[must_use]
     pub fn of(path: &str) -> Option<Self> {
@@ -29,6 +48,7 @@ impl Route {
             "/mcp" | "/mcp/" => Some(Self::Mcp),
             "/healthz" => Some(Self::Health),
             "/readyz" => Some(Self::Ready),
+            "/metrics" => Some(Self::Metrics),
             "/openapi.json" => Some(Self::OpenApi),
             "/docs" => Some(Self::Docs),
             _ if path.starts_with("/docs/") => Some(Self::Docs),
@@ -42,7 +62,7 @@ impl Route {
         match self {
             Self::Mcp => "POST, DELETE",
             Self::Api(endpoint) if endpoint.changes() => "POST",
-            Self::Health | Self::Ready | Self::Api(_) | Self::OpenApi | Self::Docs => "GET, HEAD",
+            Self::Health | Self::Ready | Self::Metrics | Self::Api(_) | Self::OpenApi | Self::Docs => "GET, HEAD",
         }
     }
 
@@ -71,6 +91,10 @@ mod tests {
         assert_eq!(Route::of("/docs"), Some(Route::Docs));
         assert_eq!(Route::of("/docs/swagger-ui.css"), Some(Route::Docs));
         assert_eq!(Route::of("/explain"), Some(Route::Api(Endpoint::Explain)));
+        let endpoints = Endpoint::ALL.iter().map(|(_, endpoint)| Route::Api(*endpoint));
+        for route in Route::PLAIN.into_iter().chain(endpoints) {
+            assert_eq!(Route::of(route.path()), Some(route));
+        }
         for path in ["", "/", "/explain/", "/Explain", "/docsx", "/mcp//", "/MCP", "/mcp/x", "//mcp", "/healthz/", "*"]
         {
             assert_eq!(Route::of(path), None, "{path}");

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, HeaderName, HeaderValue, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, HeaderMap, HeaderName, HeaderValue, VARY,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,17 +23,20 @@ use super::access::Access;
 use super::api::{self, Endpoint, Registrations};
 use super::connection::{IoLimits, Phase, Socket};
 use super::mcp::{self, Exchange};
+use super::metrics::Traffic;
 use super::request::{
     bearer_token, check_accept, check_content_type, check_framing, check_host, check_origin, read_body,
 };
 use super::response::{Body, Refusal, empty};
 use super::router::Route;
-use super::{openapi, ops};
+use super::{metrics, openapi, ops};
+use crate::budget::Full;
 use crate::gateway::{Gateway, Snapshot};
 use crate::log::Log;
 use crate::outbound::{Client, Trust};
 use crate::policy::{AuthError, Caller};
 use crate::shutdown::{self, Shutdown, Trigger};
+use crate::wire::mcp::header;
 
 /// Pause after an `accept` that failed, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -83,6 +86,7 @@ impl Server {
         let connections = Arc::new(Semaphore::new(settings.registry().settings().limits.connections));
         let address = self.listener.local_addr()?;
         let registrations = Arc::<Registrations>::default();
+        let traffic = Arc::<Traffic>::default();
         let ids = Arc::new(RequestIds { prefix: rand::random(), next: AtomicU64::new(0) });
         let mut handles = Vec::with_capacity(threads);
         for _ in 0..threads.max(1) {
@@ -94,6 +98,7 @@ impl Server {
                 ids: Arc::clone(&ids),
                 address,
                 registrations: Arc::clone(&registrations),
+                traffic: Arc::clone(&traffic),
                 stop: stop.clone(),
                 cut,
             };
@@ -133,6 +138,8 @@ struct Worker {
     address: SocketAddr,
     /// Who registered lately, on any thread.
     registrations: Arc<Registrations>,
+    /// What is counted, on all threads.
+    traffic: Arc<Traffic>,
     stop: Shutdown,
     /// Heard [`LAST_WORDS`] before the drain ends, by answers that are still open.
     cut: Shutdown,
@@ -159,8 +166,9 @@ impl Worker {
             let Ok(open) = Arc::clone(&own).try_acquire_owned() else { continue };
             let worker = Arc::clone(&self);
             tokio::spawn(async move {
+                let counted = worker.traffic.connections.hold();
                 worker.connection(stream, peer).await;
-                drop((permit, open));
+                drop((permit, open, counted));
             });
         }
         drop(listener);
@@ -212,11 +220,11 @@ impl Worker {
     async fn wrap(&self, phase: &Phase, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
         let now = wall_clock();
         let id = self.ids.next();
-        let mut access =
-            Access::start(id, request.method().clone(), request.uri().path(), self.log.clone(), phase.busy());
+        let (method, path) = (request.method().clone(), request.uri().path());
+        let mut access = Access::start(id, method, path, self.log.clone(), Arc::clone(&self.traffic), phase.busy());
         let snapshot = self.gateway.snapshot();
         let origin = check_origin(request.headers(), snapshot.registry().settings());
-        let route = Route::of(request.uri().path());
+        let route = access.route;
         let answer = match route {
             Some(route) => {
                 let arrived = Arrived { peer, now, origin: &origin };
@@ -224,6 +232,7 @@ impl Worker {
             }
             None => Err(Refusal::NotFound),
         };
+        let answer = answer.inspect_err(|refusal| self.traffic.refused(refusal));
         let mut answer = answer.unwrap_or_else(|refusal| match (&refusal, route) {
             // Before there is a caller, every endpoint speaks alike.
             (
@@ -234,7 +243,10 @@ impl Worker {
                 | Refusal::Method(_),
                 _,
             ) => refusal.detail(),
-            (_, Some(Route::Mcp)) => refusal.rpc(),
+            (_, Some(Route::Mcp)) => {
+                access.code = Some(refusal.code());
+                refusal.rpc()
+            }
             (_, _) => refusal.detail(),
         });
         access.status = answer.status().as_u16();
@@ -246,6 +258,9 @@ impl Worker {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("mcp-session-id, x-request-id"));
             headers.insert(VARY, HeaderValue::from_static("origin"));
+        }
+        if access.server.is_some() {
+            answer.body_mut().set_budget(self.gateway.budget());
         }
         answer.body_mut().set_access(access);
         answer
@@ -269,12 +284,16 @@ impl Worker {
         let origin = arrived.origin.clone()?;
         check_framing(&parts.headers)?;
         if parts.method == Method::OPTIONS && origin.is_some() {
-            return Ok(preflight(route));
+            return Ok(preflight(route, &parts.headers));
         }
         let method = || if route.takes(&parts.method) { Ok(()) } else { Err(Refusal::Method(route.allow())) };
         match route {
             Route::Health => method().map(|()| ops::health()),
             Route::Ready => method().map(|()| ops::ready(self.stop.ordered())),
+            Route::Metrics => {
+                self.check_reader(&snapshot, &parts.headers, now, access)?;
+                method().map(|()| metrics::page(&self.gateway, &snapshot, &self.traffic))
+            }
             Route::OpenApi => method().map(|()| openapi::document()),
             Route::Docs => method().and_then(|()| openapi::page(parts.uri.path()).ok_or(Refusal::NotFound)),
             Route::Api(endpoint) => {
@@ -300,6 +319,7 @@ impl Worker {
                 access.client = Some(caller.client().clone());
                 method()?;
                 let (limit, within) = (settings.limits.body_bytes, settings.limits.body_read);
+                let holding = self.gateway.budget().hold(settings.limits.buffered_bytes);
                 let (gateway, http) = (&self.gateway, &self.http);
                 let cut = self.cut.clone();
                 let exchange = Exchange { gateway, http, snapshot, caller, headers: parts.headers, now, cut, access };
@@ -308,13 +328,13 @@ impl Worker {
                 }
                 check_content_type(&exchange.headers)?;
                 check_accept(&exchange.headers)?;
-                let body = read_body(body, limit, within).await?;
+                let body = read_body(body, limit, within, holding).await?;
                 Ok(mcp::post(exchange, body).await)
             }
         }
     }
 
-    fn caller(&self, snapshot: &Snapshot, headers: &hyper::HeaderMap, now: Duration) -> Result<Caller, Refusal> {
+    fn caller(&self, snapshot: &Snapshot, headers: &HeaderMap, now: Duration) -> Result<Caller, Refusal> {
         let token = bearer_token(headers)?;
         self.gateway.authenticate(snapshot, token, now).map_err(|error| match error {
             AuthError::Invalid => Refusal::InvalidToken,
@@ -322,12 +342,30 @@ impl Worker {
         })
     }
 
+    /// Checks that whoever asks may read the metrics: the holder of the token for them, who is no client, and admins.
+    fn check_reader(
+        &self,
+        snapshot: &Snapshot,
+        headers: &HeaderMap,
+        now: Duration,
+        access: &mut Access,
+    ) -> Result<(), Refusal> {
+        let registry = snapshot.registry();
+        if registry.opens_metrics(bearer_token(headers)?) {
+            return Ok(());
+        }
+        let caller = self.caller(snapshot, headers, now)?;
+        access.client = Some(caller.client().clone());
+        let admin = registry.client(caller.client()).is_some_and(|client| client.admin);
+        if admin { Ok(()) } else { Err(Refusal::AdminsOnly) }
+    }
+
     /// The body of a request that changes something; whoever only asks sends none that would be looked at.
     async fn api_body(
         &self,
         endpoint: Endpoint,
         snapshot: &Snapshot,
-        headers: &hyper::HeaderMap,
+        headers: &HeaderMap,
         body: Incoming,
     ) -> Result<Bytes, Refusal> {
         if !endpoint.changes() || body.is_end_stream() {
@@ -335,7 +373,10 @@ impl Worker {
         }
         check_content_type(headers)?;
         let limits = &snapshot.registry().settings().limits;
-        read_body(body, limits.body_bytes, limits.body_read).await
+        let (budget, most) = (self.gateway.budget(), limits.buffered_bytes);
+        let body = read_body(body, limits.body_bytes, limits.body_read, budget.hold(most)).await?;
+        budget.admit(most).map_err(|Full| Refusal::Overloaded(Vec::new()))?;
+        Ok(body)
     }
 }
 
@@ -359,13 +400,21 @@ async fn accept(
     Ok((stream, peer, permit))
 }
 
+/// Headers that a page may send; besides these, those that mirror arguments of tools.
+const ALLOWED_HEADERS: &str = "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, mcp-method, \
+                               mcp-name, last-event-id";
+
 /// The answer to a browser that asks whether it may send the real request.
-fn preflight(route: Route) -> Response<Body> {
+fn preflight(route: Route, headers: &HeaderMap) -> Response<Body> {
     let mut answer = empty(StatusCode::NO_CONTENT);
+    let asked = headers.get(ACCESS_CONTROL_REQUEST_HEADERS).and_then(|asked| asked.to_str().ok()).unwrap_or_default();
+    let mirrors = asked.split(',').map(str::trim).filter(|name| name.starts_with(header::PARAM_PREFIX));
+    let allowed = std::iter::once(ALLOWED_HEADERS).chain(mirrors).collect::<Vec<_>>().join(", ");
     let headers = answer.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(route.allow()));
-    let allowed = "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, last-event-id";
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+    // What the browser asked for was a header value, and parts of it are.
+    headers
+        .insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::try_from(allowed).unwrap_or(HeaderValue::from_static("")));
     answer
 }
 

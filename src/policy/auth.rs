@@ -110,6 +110,13 @@ fn signed(
 }
 
 impl Registry {
+    /// Whether a token is the one that opens `/metrics` and nothing else; it is no client's.
+    #[must_use]
+    pub fn opens_metrics(&self, token: &str) -> bool {
+        // SECURITY: the comparison tells something of the digests at most.
+        self.settings().metrics_token == Some(Sha256::digest(token).into())
+    }
+
     /// Whether a caller that signed in under an earlier registry could do so under this one; the clock is not looked at.
     #[must_use]
     pub fn still_knows(&self, caller: &Caller) -> bool {

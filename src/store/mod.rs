@@ -1,8 +1,9 @@
-//! Where configuration and secrets are kept.
+//! Where configuration, secrets and what is known of servers are kept.
 //!
 //! Knows files; what is in them is read by `wire::config` and judged by `policy`. Nothing outside this module and the
 //! journal may assume that there is one writer.
 
+mod catalogues;
 mod ends;
 mod file;
 mod replace;
@@ -12,6 +13,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use self::catalogues::Catalogues;
 pub use self::ends::TokenEnds;
 pub use self::file::{ConfigFile, Reloaded};
 pub use self::replace::Locked;

@@ -164,7 +164,7 @@ fn failed(action: &'static str, path: &Path, error: io::Error) -> StoreError {
 }
 
 /// A file that is removed unless it was renamed.
-struct Temporary(PathBuf);
+pub(super) struct Temporary(pub(super) PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
@@ -193,7 +193,8 @@ pub(super) fn sweep(target: &Path) {
     }
 }
 
-fn is_abandoned(entry: &fs::DirEntry) -> bool {
+/// Whether a temporary file was left behind by a process that is gone.
+pub(super) fn is_abandoned(entry: &fs::DirEntry) -> bool {
     let metadata = entry.metadata().ok().filter(Metadata::is_file);
     let age = metadata.and_then(|metadata| metadata.modified().ok()).and_then(|modified| modified.elapsed().ok());
     age.is_some_and(|age| age > ABANDONED)

@@ -20,6 +20,7 @@ use tokio::time::{Instant, Sleep};
 use super::Upstream;
 use super::channel::{Channel, Dialect};
 use super::error::UpstreamError;
+use crate::budget::{Full, Holding};
 use crate::outbound::Incoming;
 use crate::wire::gather::Gather;
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Sender, result_message};
@@ -107,6 +108,17 @@ enum Form {
     Settled(Option<Box<Envelope>>),
 }
 
+impl Form {
+    /// Bytes that have come and were not handed out as messages.
+    fn held(&self) -> usize {
+        match self {
+            Self::Json(gather) => gather.held(),
+            Self::Events(decoder) => decoder.held(),
+            Self::Settled(_) => 0,
+        }
+    }
+}
+
 /// An answer being read.
 pub struct Answer {
     channel: Channel,
@@ -116,6 +128,8 @@ pub struct Answer {
     body: Option<Incoming>,
     form: Form,
     timer: Timer,
+    /// What counts for what has come and is not a whole message yet, or was the response.
+    holding: Holding,
     /// Where answers to the server's requests go; made for the first one.
     replies: Option<mpsc::Sender<Vec<u8>>>,
 }
@@ -131,6 +145,7 @@ impl Answer {
         id: u64,
         response: Response<Incoming>,
         timer: Timer,
+        holding: Holding,
     ) -> Result<Self, UpstreamError> {
         let limits = &channel.settings.limits;
         let form = match content_type(&response).as_str() {
@@ -141,13 +156,13 @@ impl Answer {
                 return Err(UpstreamError::NotMcp(format!("expected JSON or an event stream, found {found}")));
             }
         };
-        Ok(Self { channel, dialect, id, body: Some(response.into_body()), form, timer, replies: None })
+        Ok(Self { channel, dialect, id, body: Some(response.into_body()), form, timer, holding, replies: None })
     }
 
     /// An answer that consists of a response alone.
     pub(super) fn settled(channel: Channel, dialect: Dialect, id: u64, response: Envelope, timer: Timer) -> Self {
-        let form = Form::Settled(Some(Box::new(response)));
-        Self { channel, dialect, id, body: None, form, timer, replies: None }
+        let (form, holding) = (Form::Settled(Some(Box::new(response))), channel.upstream.budget.hold(0));
+        Self { channel, dialect, id, body: None, form, timer, holding, replies: None }
     }
 
     /// The id under which the request was sent, which is its progress token too.
@@ -234,6 +249,7 @@ impl Answer {
                 }
                 return Poll::Ready(Ok(message));
             }
+            self.holding.resize(self.form.held()).map_err(|Full| UpstreamError::NoRoom)?;
             let Some(body) = self.body.as_mut() else { return Poll::Ready(Err(UpstreamError::Ended)) };
             match ready!(Pin::new(body).poll_frame(cx)) {
                 Some(frame) => {

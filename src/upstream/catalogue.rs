@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::time::Duration;
 
 use hyper::body::Bytes;
 
@@ -44,6 +45,8 @@ pub struct Catalogue {
     pub tools: Vec<Tool>,
     /// The server's instructions to models, at most 2 KiB.
     pub instructions: Option<Box<str>>,
+    /// For how long a modern server says that its list will do, from when it was fetched.
+    pub ttl: Option<Duration>,
     /// What was left out, in words for the log, the first few; empty if nothing was.
     pub left_out: Vec<String>,
 }
@@ -107,7 +110,11 @@ impl Channel {
         }
         let response = answer.response().await?;
         match response.error() {
-            Some(error) if error.code == code::METHOD_NOT_FOUND => Ok(None),
+            Some(error) if error.code == code::METHOD_NOT_FOUND => {
+                // A modern server that knows no lists has no tools, or is a legacy one by now.
+                let other = era == Era::Modern && self.known_anew(era).await?.era() != era;
+                if other { Box::pin(self.page(instructions, cursor)).await } else { Ok(None) }
+            }
             Some(error) => Err(UpstreamError::Rpc(error)),
             None => Ok(Some((response, era))),
         }
@@ -119,16 +126,20 @@ impl Walk {
     fn take(&mut self, page: &Envelope, era: Era, most: usize, most_bytes: usize) -> Result<(), UpstreamError> {
         let bytes = page.bytes();
         let result = page.result_span().unwrap_or(Span { start: 0, end: 0 });
-        let mut tools = None;
+        let (mut tools, mut ttl) = (None, Duration::ZERO);
         self.cursor = None;
         for (key, value) in members_of(bytes, result) {
             match key.as_ref() {
                 "tools" if type_of(value.of(bytes)) == JsonType::Array => tools = Some(value),
+                "ttlMs" => ttl = milliseconds(value.of(bytes)),
                 "nextCursor" => self.cursor = text_of(value.of(bytes)).map(Cow::into_owned),
                 _ => {}
             }
         }
         let tools = tools.ok_or_else(|| UpstreamError::NotMcp("tools/list: expected a list `tools`".into()))?;
+        if era == Era::Modern {
+            self.catalogue.ttl = Some(self.catalogue.ttl.map_or(ttl, |shortest| shortest.min(ttl)));
+        }
         for entry in elements_of(bytes, tools) {
             self.bytes += entry.end - entry.start;
             if self.catalogue.tools.len() >= most || self.bytes > most_bytes {
@@ -152,22 +163,27 @@ impl Walk {
     }
 }
 
+/// A number of milliseconds; what is none is zero.
+fn milliseconds(value: &[u8]) -> Duration {
+    Duration::from_millis(std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or_default())
+}
+
 /// Reads one entry of a list. It is copied, so that it does not keep the page it came with.
-fn tool(entry: &[u8], era: Era) -> Result<Tool, String> {
+pub(super) fn tool(entry: &[u8], era: Era) -> Result<Tool, String> {
     let entry = Bytes::copy_from_slice(entry);
-    let (mut name, mut annotations) = (None, Vec::new());
+    let (mut name, mut annotations, mut tasks) = (None, Ok(Vec::new()), false);
     let mut members: Vec<Member> = Vec::new();
     for json::Member { key, whole, value } in whole_members_of(&entry, Span { start: 0, end: entry.len() }) {
         let text = entry.slice(whole.range());
         if key == "name" {
             name = text_of(value.of(&entry)).map(Cow::into_owned);
         }
-        if key == "execution" && needs_tasks(&entry, value) {
-            return Err("a tool that runs only as a task".into());
+        if key == "execution" {
+            tasks = needs_tasks(&entry, value);
         }
         let mut member = Member { key: key.into_owned(), text, value: entry.slice(value.range()) };
         if member.key == "inputSchema" {
-            annotations = member.take_annotations(era)?;
+            annotations = member.take_annotations(era);
         }
         members.retain(|m| m.key != member.key);
         members.push(member);
@@ -176,7 +192,11 @@ fn tool(entry: &[u8], era: Era) -> Result<Tool, String> {
         Some(name) if name.is_empty() || name.len() > LONGEST_NAME || name.contains(char::is_control) => {
             Err(format!("a tool whose name is empty, over {LONGEST_NAME} bytes, or has control characters"))
         }
-        Some(name) => Ok(Tool { name, members, annotations }),
+        Some(name) if tasks => Err(format!("tool `{name}`: runs only as a task")),
+        Some(name) => match annotations {
+            Ok(annotations) => Ok(Tool { name, members, annotations }),
+            Err(why) => Err(format!("tool `{name}`: {why}")),
+        },
         None => Err("a tool without a name".into()),
     }
 }
@@ -189,7 +209,7 @@ impl Member {
     /// Why the tool is not valid (protocol.md 2.6).
     fn take_annotations(&mut self, era: Era) -> Result<Vec<Annotation>, String> {
         if era == Era::Modern {
-            return headers::annotations(&self.value).map_err(|why| format!("a tool with {why}"));
+            return headers::annotations(&self.value);
         }
         if let Some(schema) = headers::without_annotations(&self.value) {
             let start = self.text.len() - self.value.len();

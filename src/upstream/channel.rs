@@ -21,6 +21,9 @@ use crate::wire::mcp::{Era, MODERN, code, header, method};
 
 /// Bytes of an error body that are looked at.
 const ERROR_BYTES: usize = 64 * 1024;
+/// How much longer an answer to the gateway itself is waited for than a connection: one that cannot be made is to be told
+/// apart from a server that is silent, and so must not be outrun.
+const BEYOND_CONNECT: Duration = Duration::from_secs(1);
 const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("mcp-x/", env!("CARGO_PKG_VERSION")));
@@ -64,22 +67,14 @@ impl Channel {
     ) -> Result<Answer, UpstreamError> {
         let known = self.known().await?;
         let answer = self.request_as(&known, tenant, id, request).await;
-        let refusal = answer.as_ref().ok().and_then(Answer::refusal);
-        let outdated = match &answer {
-            // Both were refused before anything was executed.
-            Ok(_) => refusal == Some(code::UNSUPPORTED_VERSION),
-            Err(UpstreamError::BadStatus(404 | 405)) => known.era() == Era::Modern,
-            Err(_) => false,
-        };
-        if !outdated {
+        if !is_doubtful(known.era(), &answer) {
             return answer;
         }
-        self.upstream.forget_era(&known);
-        let now = self.known().await?;
-        if now.era() == known.era() && refusal.is_none() {
-            answer
-        } else {
-            self.request_as(&now, tenant, id, request).await
+        let unsupported = matches!(&answer, Ok(answer) if answer.refusal() == Some(code::UNSUPPORTED_VERSION));
+        match self.known_anew(known.era()).await {
+            // Whatever was refused by a server of the other era, or for its revision, was not executed.
+            Ok(now) if unsupported || now.era() != known.era() => self.request_as(&now, tenant, id, request).await,
+            _ => answer,
         }
     }
 
@@ -131,7 +126,7 @@ impl Channel {
     fn time_limits(&self, tenant: &Tenant) -> TimeLimits {
         let limits = &self.settings.limits;
         let silent = match tenant {
-            Tenant::Catalogue => self.settings.list_timeout,
+            Tenant::Catalogue => self.settings.list_timeout.max(limits.connect + BEYOND_CONNECT),
             Tenant::Client { .. } => self.upstream.server.timeout.unwrap_or(limits.silent_call),
         };
         TimeLimits { silent, whole: limits.whole_call }
@@ -219,7 +214,13 @@ impl Channel {
     ) -> Result<Answer, UpstreamError> {
         let status = response.status();
         if status.is_success() {
-            return Answer::new(self.clone(), dialect, id, response, timer);
+            // A list is gathered whatever else is held: it is bounded by limits of its own, and everybody waits for it.
+            let most = match tenant {
+                Tenant::Catalogue => usize::MAX,
+                Tenant::Client { .. } => self.settings.limits.buffered_bytes,
+            };
+            let holding = self.upstream.budget.hold(most);
+            return Answer::new(self.clone(), dialect, id, response, timer, holding);
         }
         let body = timer.limit(collect(response.into_body(), ERROR_BYTES)).await?.unwrap_or_default();
         // Some servers say 400 for a session they do not know. The request may have run all the same: it is not
@@ -276,6 +277,27 @@ impl Channel {
             let goodbye = self.send(&dialect, Method::DELETE, Outbound::default());
             let _ = tokio::time::timeout(PATIENCE, goodbye).await;
         }
+    }
+}
+
+/// Whether an answer is one that a server of this era would hardly give, so that it may be of the other one by now.
+fn is_doubtful(era: Era, answer: &Result<Answer, UpstreamError>) -> bool {
+    match (answer.as_ref().map(Answer::refusal), era) {
+        (Ok(Some(code::UNSUPPORTED_VERSION)), _) => true,
+        // A modern server misses what every modern request has.
+        (Ok(Some(code)), Era::Legacy) => matches!(code, code::INVALID_PARAMS | code::HEADER_MISMATCH),
+        (Err(UpstreamError::Rpc(_)), Era::Legacy) => true,
+        // A legacy one has none of these errors, or no words at all.
+        (Ok(Some(code)), Era::Modern) => !matches!(
+            code,
+            code::HEADER_MISMATCH
+                | code::MISSING_CAPABILITY
+                | code::METHOD_NOT_FOUND
+                | code::INVALID_PARAMS
+                | code::INTERNAL_ERROR
+        ),
+        (Err(UpstreamError::BadStatus(status)), Era::Modern) => matches!(status, 400 | 404 | 405 | 406 | 415 | 422),
+        _ => false,
     }
 }
 

@@ -30,8 +30,58 @@ pub enum UpstreamError {
     NeedsInput,
     /// An argument cannot be mirrored in this header, as the tool wants it.
     Unmirrorable(String),
+    /// Nothing was sent: the server could not be reached before, and was not tried again.
+    Suspended {
+        /// Time until it is.
+        until_probe: Duration,
+        /// Why it could not be reached.
+        reason: OutboundError,
+    },
     /// The server was taken out of the configuration.
     Removed,
+    /// All requests together hold as many bytes as they may; there is no room for the answer.
+    NoRoom,
+}
+
+impl UpstreamError {
+    /// Every kind.
+    pub const KINDS: [&'static str; 14] = [
+        "no_connection",
+        "lost",
+        "silent",
+        "too_long",
+        "too_large",
+        "status",
+        "not_mcp",
+        "ended",
+        "refused",
+        "removed",
+        "no_room",
+        "needs_input",
+        "unmirrorable",
+        "suspended",
+    ];
+
+    /// What kind of error it is, in one word of [`KINDS`](Self::KINDS).
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable(OutboundError::Protocol { .. }) | Self::NotMcp(_) => "not_mcp",
+            Self::Unreachable(error) if error.never_sent() => "no_connection",
+            Self::Unreachable(_) => "lost",
+            Self::Silent(_) => "silent",
+            Self::TooLong(_) => "too_long",
+            Self::TooLarge(_) => "too_large",
+            Self::BadStatus(_) => "status",
+            Self::Ended => "ended",
+            Self::Rpc(_) => "refused",
+            Self::Removed => "removed",
+            Self::NoRoom => "no_room",
+            Self::NeedsInput => "needs_input",
+            Self::Unmirrorable(_) => "unmirrorable",
+            Self::Suspended { .. } => "suspended",
+        }
+    }
 }
 
 impl fmt::Display for UpstreamError {
@@ -47,7 +97,11 @@ impl fmt::Display for UpstreamError {
             Self::Rpc(e) => e.fmt(f),
             Self::NeedsInput => f.write_str("the server asks for input"),
             Self::Unmirrorable(header) => write!(f, "an argument cannot be sent as header `{header}`"),
+            Self::Suspended { until_probe, reason } => {
+                write!(f, "breaker open, next probe in {} ms: {reason}", until_probe.as_millis())
+            }
             Self::Removed => f.write_str("no longer configured"),
+            Self::NoRoom => f.write_str("no room for the answer: max_buffered_bytes are held"),
         }
     }
 }

@@ -116,6 +116,12 @@ impl Sessions {
         }
     }
 
+    /// Forgets all sessions.
+    pub(super) fn clear(&self) {
+        self.set_sessionless(None);
+        self.held().clear();
+    }
+
     /// Takes out the sessions that `ends` is true of, given whose they are and when they were last used.
     pub(super) fn take(&self, ends: impl Fn(&Tenant, Instant) -> bool) -> Vec<Arc<Session>> {
         let mut taken = Vec::new();

@@ -13,35 +13,48 @@
 //! | `probe` | which dialect a server speaks |
 //! | `legacy` | the handshake dialect: sessions and their renewal |
 //! | `catalogue` | [`Catalogue`]: what a server offers, over all pages |
+//! | `health` | whether a server can be reached, and when it is asked next |
+//! | `kept` | [`Keeper`]: catalogues that outlive the process |
 //! | `pool` | [`Pool`]: the upstreams of a registry, each kept fresh in the background |
+//! | `series` | [`Series`]: what is counted of one server |
 //! | `error` | [`UpstreamError`] |
 
 mod answer;
 mod catalogue;
 mod channel;
 mod error;
+mod health;
+mod kept;
 mod legacy;
 mod pool;
 mod probe;
 mod request;
+mod series;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
+use tokio::sync::{Mutex as AsyncMutex, watch};
 
 pub use self::answer::{Answer, Message};
 pub use self::catalogue::{Catalogue, Member, Tool};
 pub use self::error::UpstreamError;
+pub use self::kept::Keeper;
 pub use self::legacy::Tenant;
 pub use self::pool::Pool;
+pub use self::series::{Outcome, Series};
 
 use self::channel::{Channel, Dialect};
+use self::health::Health;
+use self::kept::OnDisk;
 use self::legacy::Sessions;
 use self::probe::Known;
 use self::request::{Call, Request};
+use self::series::Measure;
+use crate::budget::Budget;
 use crate::log::Log;
 use crate::outbound::Client;
 use crate::policy::{ClientId, Permit, Server, ServerId};
@@ -54,14 +67,22 @@ use crate::wire::rewrite::Asker;
 /// What a server offers and how fresh that is.
 #[derive(Clone, Debug, Default)]
 pub struct Offer {
-    /// The last catalogue that was fetched; empty before the first.
+    /// The last catalogue that was fetched, by this process or one before it; empty before the first.
     pub catalogue: Arc<Catalogue>,
     /// Whether a catalogue was ever fetched.
     pub known: bool,
-    /// Whether fetching was tried at all, so that nobody waits for a server that is known to be down.
+    /// Whether this process has tried to fetch one.
     pub attempted: bool,
     /// Why the last attempt failed, if it did: the catalogue is stale then.
     pub failure: Option<UpstreamError>,
+}
+
+impl Offer {
+    /// Whether nobody has to wait for the first catalogue: there is one, or the server is known to be down.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.known || self.attempted
+    }
 }
 
 /// One MCP server, as the gateway's client side knows it. Shared by all threads.
@@ -82,15 +103,38 @@ pub struct Upstream {
     offer: watch::Sender<Offer>,
     /// Counts the catalogues, of all servers together, that differed from the one before; the pool's.
     epoch: Arc<AtomicU64>,
-    /// Asks the refresher not to wait until the catalogue is due.
-    stale: Notify,
+    /// Whether it can be reached, and when it is asked for its catalogue next.
+    health: Health,
+    /// What is known of the copy of the catalogue that outlives the process.
+    on_disk: Mutex<OnDisk>,
     /// Calls in flight, by client.
     in_flight: Mutex<InFlight>,
+    /// What is counted; the same for a server of this name before a change of its definition.
+    series: Arc<Series>,
+    /// What answers hold while they are gathered counts there.
+    budget: Budget,
+    log: Log,
+}
+
+/// What all upstreams of a pool have in common.
+#[derive(Clone)]
+struct Common {
+    epoch: Arc<AtomicU64>,
+    budget: Budget,
     log: Log,
 }
 
 impl Upstream {
-    fn new(server: Arc<Server>, settings: Arc<Settings>, offer: Offer, epoch: Arc<AtomicU64>, log: Log) -> Self {
+    /// `on_disk` is the catalogue that is kept of it already.
+    fn new(
+        server: Arc<Server>,
+        settings: Arc<Settings>,
+        offer: Offer,
+        on_disk: Option<Arc<Catalogue>>,
+        series: Arc<Series>,
+        common: Common,
+    ) -> Self {
+        let Common { epoch, budget, log } = common;
         let mut headers = HeaderMap::new();
         for (name, value) in server.headers.iter() {
             // The registry has refused what is not a header.
@@ -110,8 +154,11 @@ impl Upstream {
             next_id: AtomicU64::new(1),
             offer: watch::Sender::new(offer),
             epoch,
-            stale: Notify::new(),
+            health: Health::new(),
+            on_disk: OnDisk::new(on_disk),
             in_flight: Mutex::default(),
+            series,
+            budget,
             log,
         }
     }
@@ -141,9 +188,24 @@ impl Upstream {
         let _ = offer.wait_for(|o| o.attempted).await.map(drop);
     }
 
+    /// For how long what the server offers will do from now on, by its own word; not at all if it has given none, as a
+    /// legacy server cannot, or did not answer when it was last asked.
+    #[must_use]
+    pub fn lasts(&self) -> Duration {
+        let offer = self.offer();
+        let ttl = offer.catalogue.ttl.filter(|_| offer.failure.is_none());
+        ttl.zip(self.series.age()).map_or(Duration::ZERO, |(ttl, age)| ttl.saturating_sub(age))
+    }
+
     /// Asks for a fresh catalogue soon; nobody waits for it.
     pub fn refresh_soon(&self) {
-        self.stale.notify_one();
+        self.health.wanted();
+    }
+
+    /// Has the server asked again what it is and what it offers, as it may be another by now.
+    pub fn doubt(&self) {
+        self.forget();
+        self.refresh_soon();
     }
 
     /// Counts a call while the guard lives; `None` when the server has as many as the limit allows, or the client half
@@ -154,11 +216,25 @@ impl Upstream {
         let mut in_flight = self.in_flight();
         let own = in_flight.by_client.get(client).copied().unwrap_or_default();
         if in_flight.all >= limit || own >= limit.div_ceil(2) {
+            self.series.calls.inc(Outcome::Overloaded.as_str());
             return None;
         }
         in_flight.all += 1;
         in_flight.by_client.insert(client.clone(), own + 1);
-        Some(CallSlot { upstream: Arc::clone(self), client: client.clone() })
+        let measure = Measure::begin(Arc::clone(&self.series));
+        Some(CallSlot { upstream: Arc::clone(self), client: client.clone(), measure })
+    }
+
+    /// Calls in flight.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.in_flight().all
+    }
+
+    /// What has been counted of the server.
+    #[must_use]
+    pub fn series(&self) -> &Arc<Series> {
+        &self.series
     }
 
     fn in_flight(&self) -> MutexGuard<'_, InFlight> {
@@ -173,8 +249,8 @@ impl Upstream {
     /// where the tool's schema has changed, in another dialect where the server speaks another.
     ///
     /// # Errors
-    /// [`UpstreamError`]. [`UpstreamError::Removed`] if the permit is for another server, or for this one as it was
-    /// before a change of the configuration.
+    /// [`UpstreamError`]. [`UpstreamError::Suspended`] while the breaker is open; [`UpstreamError::Removed`] if the permit
+    /// is for another server, or for this one as it was before a change of the configuration.
     pub async fn call(
         self: &Arc<Self>,
         http: &Client,
@@ -187,10 +263,24 @@ impl Upstream {
         if *permit.server() != self.server {
             return Err(UpstreamError::Removed);
         }
-        let channel = Channel::new(self, http);
-        let Asked { envelope, asker, passed_on, tool: (catalogue, at) } = asked;
+        self.admit()?;
+        let answer = self.send_call(&Channel::new(self, http), permit, tenant, id, asked).await;
+        self.note_call(&answer);
+        answer
+    }
+
+    async fn send_call(
+        &self,
+        channel: &Channel,
+        permit: &Permit,
+        tenant: &Tenant,
+        id: u64,
+        asked: &Asked,
+    ) -> Result<Answer, UpstreamError> {
+        let Asked { envelope, asker, passed_on, state, tool: (catalogue, at) } = asked;
         let annotations = catalogue.tools.get(*at).map(|tool| tool.annotations.as_slice()).unwrap_or_default();
-        let call = Call { envelope, name: permit.name(), asker: *asker, annotations, passed_on };
+        let (name, state) = (permit.name(), state.as_deref());
+        let call = Call { envelope, name, asker: *asker, state, annotations, passed_on };
         let answer = channel.request(tenant, id, &Request::Call(&call)).await?;
         if answer.refusal() != Some(code::HEADER_MISMATCH) {
             return Ok(answer);
@@ -252,6 +342,8 @@ pub struct Asked {
     pub asker: Asker,
     /// Headers of the client that mirror something nobody here knows of.
     pub passed_on: HeaderMap,
+    /// What the server has given out itself for this request, a JSON string.
+    pub state: Option<Vec<u8>>,
     /// The tool: what the server offers, as the client's view has it, and where the tool stands in that.
     pub tool: (Arc<Catalogue>, usize),
 }
@@ -267,6 +359,19 @@ struct InFlight {
 pub struct CallSlot {
     upstream: Arc<Upstream>,
     client: ClientId,
+    measure: Measure,
+}
+
+impl CallSlot {
+    /// Notes how the call ends; without that it counts as cancelled.
+    pub fn ended(&mut self, outcome: Outcome) {
+        self.measure.ended(outcome);
+    }
+
+    /// Notes that the call ends without an answer.
+    pub fn failed(&mut self, error: &UpstreamError) {
+        self.measure.failed(error);
+    }
 }
 
 impl Drop for CallSlot {

@@ -1,7 +1,7 @@
 //! The upstreams of a registry, each kept fresh in the background.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -11,7 +11,9 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use super::channel::Channel;
-use super::{Catalogue, Tenant, Upstream, UpstreamError};
+use super::kept::{Keeper, Kept};
+use super::{Catalogue, Common, Offer, Tenant, Upstream, UpstreamError};
+use crate::budget::Budget;
 use crate::log::Log;
 use crate::outbound::Client;
 use crate::policy::{ClientId, Registry, Server, ServerId};
@@ -23,11 +25,6 @@ const FETCHES: usize = 128;
 const LONGEST_NAME: usize = 64;
 /// How many times `list_timeout` a whole catalogue may take in the background.
 const PATIENCE: u32 = 10;
-/// Shortest time between two fetches from a server that is well.
-const LEAST_INTERVAL: Duration = Duration::from_secs(1);
-/// Shortest and longest wait before a server that failed is asked again.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// One upstream for every server of the registry, and a task for each that keeps its catalogue fresh.
 ///
@@ -35,9 +32,10 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 pub struct Pool {
     runtime: Handle,
     http: Client,
-    log: Log,
     fetches: Arc<Semaphore>,
-    epoch: Arc<AtomicU64>,
+    /// Where catalogues outlive the process, if they do.
+    kept: Option<Arc<Kept>>,
+    common: Common,
     upstreams: RwLock<HashMap<ServerId, Arc<Upstream>>>,
     /// The refreshers, by server; only `follow` touches them.
     refreshers: Mutex<HashMap<ServerId, AbortHandle>>,
@@ -50,15 +48,22 @@ impl Pool {
         Self {
             runtime,
             http,
-            log,
             fetches: Arc::new(Semaphore::new(FETCHES)),
-            epoch: Arc::default(),
+            kept: None,
+            common: Common { epoch: Arc::default(), budget: Budget::default(), log },
             upstreams: RwLock::default(),
             refreshers: Mutex::default(),
         }
     }
 
+    /// Has catalogues kept there from now on, and new servers begin with what is.
+    pub fn keep_in(&mut self, keeper: impl Keeper + 'static) {
+        self.kept = Some(Arc::new(Kept::new(Box::new(keeper))));
+    }
+
     /// Makes the pool match a registry: unchanged servers keep their upstream, its sessions and its catalogue.
+    ///
+    /// Reads from the disk what is kept of new servers, and so is not for a thread that serves requests.
     pub fn follow(&self, registry: &Registry) {
         let settings = Arc::new(registry.settings().clone());
         let mut refreshers = self.refreshers();
@@ -88,17 +93,48 @@ impl Pool {
             if new.get(id).is_none_or(|kept| !Arc::ptr_eq(kept, upstream)) {
                 self.end_at(upstream, |_, _| true);
             }
+            if !new.contains_key(id) {
+                self.forget(upstream);
+            }
         }
         *self.upstreams.write().unwrap_or_else(PoisonError::into_inner) = new;
     }
 
     /// Makes an upstream. One that is only reached or named in another way than before begins with the catalogue that
-    /// was known, so that its tools do not vanish, nor their names go to another server, while it is asked again.
+    /// was known, so that its tools do not vanish, nor their names go to another server, while it is asked again; a new
+    /// one with what an earlier process kept of it.
     fn make(&self, server: &Arc<Server>, settings: &Arc<Settings>, before: Option<&Arc<Upstream>>) -> Arc<Upstream> {
-        let same = |u: &&Arc<Upstream>| u.server.endpoint == server.endpoint && u.server.owner == server.owner;
-        let offer = before.filter(same).map(|u| u.offer()).unwrap_or_default();
-        let (epoch, log) = (Arc::clone(&self.epoch), self.log.clone());
-        Arc::new(Upstream::new(Arc::clone(server), Arc::clone(settings), offer, epoch, log))
+        let same = |u: &Upstream| u.server.endpoint == server.endpoint && u.server.owner == server.owner;
+        let on_disk = before.and_then(|u| u.retire());
+        let (offer, on_disk) = match before.filter(|u| same(u)) {
+            Some(known) => (known.offer(), on_disk),
+            None => self.kept_offer(server, settings),
+        };
+        let series = before.map(|u| Arc::clone(u.series())).unwrap_or_default();
+        let (server, settings) = (Arc::clone(server), Arc::clone(settings));
+        Arc::new(Upstream::new(server, settings, offer, on_disk, series, self.common.clone()))
+    }
+
+    /// What answers hold in buffers while they are gathered; the bodies of requests count there too.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.common.budget
+    }
+
+    /// What an earlier process kept of a server.
+    fn kept_offer(&self, server: &Server, settings: &Settings) -> (Offer, Option<Arc<Catalogue>>) {
+        let kept = self.kept.as_ref();
+        let offer = kept.map(|kept| kept.offer(server, &settings.limits, &self.common.log)).unwrap_or_default();
+        let on_disk = offer.known.then(|| Arc::clone(&offer.catalogue));
+        (offer, on_disk)
+    }
+
+    /// Removes what is kept of a server that is gone.
+    fn forget(&self, upstream: &Upstream) {
+        upstream.retire();
+        if let Some(kept) = &self.kept {
+            kept.remove(&upstream.server);
+        }
     }
 
     /// The upstream of a server.
@@ -110,7 +146,7 @@ impl Pool {
     /// How often a catalogue of any server has changed, or was fetched for the first time; a view of an older epoch has to be looked at again.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+        self.common.epoch.load(Ordering::Acquire)
     }
 
     /// Ends what the servers hold for one session of a client, in the background.
@@ -149,23 +185,15 @@ impl Pool {
 
     /// The life of one server's catalogue.
     fn keep_fresh(&self, upstream: Arc<Upstream>) -> impl Future<Output = ()> + Send + use<> {
-        let (http, fetches) = (self.http.clone(), Arc::clone(&self.fetches));
+        let (http, fetches, kept) = (self.http.clone(), Arc::clone(&self.fetches), self.kept.clone());
         async move {
-            let mut retry = FIRST_RETRY;
             loop {
+                upstream.health.due().await;
                 let Ok(turn) = Arc::clone(&fetches).acquire_owned().await else { return };
                 // Made anew each time, for the settings may have changed.
-                let channel = Channel::new(&upstream, &http);
-                if channel.refresh(turn).await {
-                    retry = FIRST_RETRY;
-                    // Whoever asks for a fresh catalogue gets one soon, but not as often as they like.
-                    tokio::time::sleep(LEAST_INTERVAL).await;
-                    let due = channel.settings.refresh.saturating_sub(LEAST_INTERVAL);
-                    let _ = timeout(due, upstream.stale.notified()).await;
-                } else {
-                    // Jitter keeps the gateways of a fleet from asking in step.
-                    tokio::time::sleep(retry.mul_f64(rand::random_range(0.8..1.2))).await;
-                    retry = (retry * 2).min(LAST_RETRY);
+                Channel::new(&upstream, &http).refresh(turn).await;
+                if let Some(kept) = &kept {
+                    upstream.keep(kept).await;
                 }
             }
         }
@@ -181,11 +209,11 @@ impl Drop for Pool {
 }
 
 impl Channel {
-    /// Fetches the catalogue; a failure leaves the last good one in force. True if it was fetched.
+    /// Fetches the catalogue; a failure leaves the last good one in force.
     ///
     /// After `list_timeout` nobody waits for it any more, and `turn` goes to the next server, but a slow server gets
     /// [`PATIENCE`] times as long.
-    async fn refresh(&self, turn: OwnedSemaphorePermit) -> bool {
+    async fn refresh(&self, turn: OwnedSemaphorePermit) {
         let limit = self.settings.list_timeout;
         let mut fetch = std::pin::pin!(self.fetch_catalogue());
         let fetched = match timeout(limit, fetch.as_mut()).await {
@@ -196,39 +224,62 @@ impl Channel {
                 timeout(limit * PATIENCE, fetch).await.unwrap_or(Err(UpstreamError::TooLong(limit * PATIENCE)))
             }
         };
-        let fine = fetched.is_ok();
+        self.upstream.note_fetch(&fetched, self.settings.refresh);
         self.store(fetched);
-        fine
     }
 
     fn store(&self, fetched: Result<Catalogue, UpstreamError>) {
-        let upstream = &self.upstream;
-        let failed_before = upstream.offer.borrow().failure.is_some();
-        match &fetched {
-            Err(error) if !failed_before => upstream.log.warn("server failed", |r| {
-                r.field("server", upstream.id()).field("url", upstream.place()).field("reason", error);
-            }),
-            Ok(_) if failed_before => {
-                upstream.log.info("server recovered", |r| _ = r.field("server", upstream.id()));
-            }
-            Ok(_) | Err(_) => {}
+        self.upstream.series.refreshed(fetched.is_ok());
+        match fetched {
+            Err(error) => self.upstream.failed(&error),
+            Ok(catalogue) => self.upstream.offers(catalogue),
         }
-        upstream.offer.send_modify(|offer| {
-            let mut differs = !std::mem::replace(&mut offer.attempted, true);
-            match fetched {
-                Err(error) => offer.failure = Some(error),
-                Ok(catalogue) => {
-                    offer.failure = None;
-                    offer.known = true;
-                    if *offer.catalogue != catalogue {
-                        report(upstream, &catalogue);
-                        offer.catalogue = Arc::new(catalogue);
-                        differs = true;
-                    }
-                }
+    }
+}
+
+impl Upstream {
+    /// Puts a catalogue in force that was just fetched.
+    fn offers(&self, catalogue: Catalogue) {
+        let mut recovered = false;
+        self.set_offer(|offer| {
+            recovered = offer.failure.take().is_some();
+            offer.known = true;
+            let differs = *offer.catalogue != catalogue;
+            // What is odd about a catalogue that an earlier process kept is told once more.
+            if differs || !offer.attempted {
+                report(self, &catalogue);
             }
             if differs {
-                upstream.epoch.fetch_add(1, Ordering::Release);
+                offer.catalogue = Arc::new(catalogue);
+            }
+            differs
+        });
+        if recovered {
+            self.log.info("server recovered", |r| _ = r.field("server", self.id()));
+        }
+    }
+
+    /// Notes that what is known of the server is stale, and why; says so the first time.
+    pub(super) fn failed(&self, error: &UpstreamError) {
+        let mut failed_before = false;
+        self.set_offer(|offer| {
+            failed_before = offer.failure.replace(error.clone()).is_some();
+            false
+        });
+        if !failed_before {
+            self.log.warn("server failed", |r| {
+                r.field("server", self.id()).field("url", self.place()).field("reason", error);
+            });
+        }
+    }
+
+    /// Changes what is known of the server, which was asked just now; `set` tells whether the catalogue is another one.
+    fn set_offer(&self, set: impl FnOnce(&mut Offer) -> bool) {
+        self.offer.send_modify(|offer| {
+            let differs = set(offer);
+            let first = !std::mem::replace(&mut offer.attempted, true);
+            if differs || first {
+                self.epoch.fetch_add(1, Ordering::Release);
             }
         });
     }

@@ -62,13 +62,6 @@ impl Upstream {
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
     }
 
-    /// Forgets what turned out to be wrong, unless somebody has found out better already.
-    pub(super) fn forget_era(&self, wrong: &Known) {
-        if self.era() == Some(wrong.era()) {
-            self.remember(None);
-        }
-    }
-
     /// Forgets everything, as a server that failed may come back as another.
     pub(super) fn forget(&self) {
         self.remember(None);
@@ -88,6 +81,22 @@ impl Channel {
         if let Some(known) = self.upstream.remembered() {
             return Ok(known);
         }
+        self.ask().await
+    }
+
+    /// The same after an answer that does not fit what is known. Meanwhile the others go on with that.
+    ///
+    /// # Errors
+    /// As [`known`](Self::known).
+    pub(super) async fn known_anew(&self, wrong: Era) -> Result<Known, UpstreamError> {
+        let _turn = self.upstream.probing.lock().await;
+        match self.upstream.remembered() {
+            Some(better) if better.era() != wrong => Ok(better),
+            _ => self.ask().await,
+        }
+    }
+
+    async fn ask(&self) -> Result<Known, UpstreamError> {
         let known = match self.upstream.server.protocol {
             ProtocolPin::Legacy => Known::Legacy,
             ProtocolPin::Auto => self.probe().await?,
@@ -98,6 +107,10 @@ impl Channel {
                 modern @ Known::Modern(_) => modern,
             },
         };
+        if let Known::Modern(_) = known {
+            // Sessions with what was there before mean nothing to it.
+            self.upstream.sessions.clear();
+        }
         self.upstream.remember(Some(known.clone()));
         self.upstream.log.debug("server probed", |r| {
             r.field("server", self.upstream.id()).field("era", known.era());
@@ -134,8 +147,12 @@ impl Channel {
         let (status, elsewhere) = (response.status().as_u16(), elsewhere(place, &response));
         if response.status().is_success() {
             let answer = self.answer(&super::Tenant::Catalogue, dialect, id, response, timer).await;
-            return match answer {
-                Ok(answer) => Ok(Reply { status, message: Some(answer.response().await?), elsewhere: None }),
+            let response = match answer {
+                Ok(answer) => answer.response().await,
+                Err(error) => Err(error),
+            };
+            return match response {
+                Ok(message) => Ok(Reply { status, message: Some(message), elsewhere: None }),
                 // A page for people, perhaps: no server of this era answers so.
                 Err(UpstreamError::NotMcp(_)) => Ok(Reply { status, message: None, elsewhere: None }),
                 Err(error) => Err(error),

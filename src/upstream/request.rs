@@ -53,6 +53,8 @@ pub(super) struct Call<'a> {
     pub(super) name: &'a str,
     /// Who is behind it.
     pub(super) asker: Asker,
+    /// What the server has given out itself for this request, a JSON string.
+    pub(super) state: Option<&'a [u8]>,
     /// Arguments that the tool wants mirrored.
     pub(super) annotations: &'a [Annotation],
     /// Headers of the client that mirror something nobody here knows of.
@@ -83,7 +85,7 @@ impl Request<'_> {
 
 impl Call<'_> {
     fn body(&self, era: Era, id: u64) -> Vec<u8> {
-        rewrite::request(self.envelope, id, self.name, self.asker, era)
+        rewrite::request(self.envelope, id, self.name, self.asker, self.state, era)
     }
 
     /// Mirrors the arguments that are sent, which are the client's byte for byte.

@@ -25,12 +25,18 @@ impl Gather {
         Self { limit, first: Bytes::new(), all: Vec::new() }
     }
 
+    /// Bytes that have come.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.first.len().max(self.all.len())
+    }
+
     /// Adds the next chunk.
     ///
     /// # Errors
     /// [`TooLarge`]; the chunk is not added then.
     pub fn push(&mut self, chunk: Bytes) -> Result<(), TooLarge> {
-        if self.first.len().max(self.all.len()) + chunk.len() > self.limit {
+        if self.held() + chunk.len() > self.limit {
             return Err(TooLarge { limit: self.limit });
         }
         if self.first.is_empty() && self.all.is_empty() {

@@ -170,6 +170,12 @@ pub mod method {
     pub const TOOLS_CALL: &str = "tools/call";
     /// Ends the handshake.
     pub const INITIALIZED: &str = "notifications/initialized";
+    /// What a server asks its client for: something from its user.
+    pub const ELICIT: &str = "elicitation/create";
+    /// What a server asks its client for: something from its model.
+    pub const SAMPLE: &str = "sampling/createMessage";
+    /// What a server asks its client for: where it works.
+    pub const ROOTS: &str = "roots/list";
     /// Calls a request off.
     pub const CANCELLED: &str = "notifications/cancelled";
     /// Tells how far a request got.
@@ -264,6 +270,49 @@ impl ClientCapabilities {
     #[must_use]
     pub fn opens_urls(self) -> bool {
         self.0 & 64 != 0
+    }
+
+    /// These and others.
+    #[must_use]
+    pub fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// What of these is needed and not there, as a modern `ClientCapabilities` object; `None` if all of it is there.
+    #[must_use]
+    pub fn lacks(self, needed: Self) -> Option<String> {
+        let missing = Self(needed.0 & !self.0);
+        (missing != Self::NONE).then(|| missing.to_modern())
+    }
+
+    /// The capability that a server's request needs of a client: its method, and the mode of an elicitation.
+    #[must_use]
+    pub fn needed_for(request: &str, mode: Option<&str>) -> Option<Self> {
+        match (request, mode) {
+            (method::ROOTS, _) => Some(Self(1)),
+            (method::SAMPLE, _) => Some(Self(4)),
+            (method::ELICIT, None | Some("form")) => Some(Self(32)),
+            (method::ELICIT, Some("url")) => Some(Self(64)),
+            _ => None,
+        }
+    }
+
+    /// The capabilities as a modern client declares them.
+    #[must_use]
+    pub fn to_modern(self) -> String {
+        let mut outer: Vec<(&str, Vec<String>)> = Vec::new();
+        for (name, member, flag) in Self::NAMES {
+            if self.0 & flag == 0 || member == "listChanged" {
+                continue;
+            }
+            let inner = (!member.is_empty()).then(|| format!(r#""{member}":{{}}"#));
+            match outer.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, members)) => members.extend(inner),
+                None => outer.push((name, inner.into_iter().collect())),
+            }
+        }
+        let members = outer.into_iter().map(|(name, inner)| format!(r#""{name}":{{{}}}"#, inner.join(",")));
+        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
     }
 
     /// The flags as a number, for sealed values.
@@ -381,6 +430,18 @@ mod tests {
         check(r#"{"elicitation":{}}"#, 32);
         check(r#"{"elicitation":{"form":{}}}"#, 32);
         check(r#"{"elicitation":{"url":{}}}"#, 64);
+        for bits in 0..128 {
+            let flags = ClientCapabilities::from_bits(bits & !2);
+            // Members of what is not there itself are not written.
+            let written = ClientCapabilities::parse(flags.to_modern().as_bytes());
+            let whole = if bits & 24 == 0 || bits & 4 != 0 { flags.bits() } else { flags.bits() | 4 };
+            assert_eq!(written.bits(), whole, "{bits}");
+        }
+        let forms = ClientCapabilities::parse(br#"{"elicitation":{}}"#);
+        assert_eq!(forms.lacks(ClientCapabilities::needed_for(method::ELICIT, None).unwrap()), None);
+        let url = ClientCapabilities::needed_for(method::ELICIT, Some("url")).unwrap();
+        assert_eq!(forms.lacks(url).as_deref(), Some(r#"{"elicitation":{"url":{}}}"#));
+        assert_eq!(ClientCapabilities::needed_for("tools/call", None), None);
         check(r#"{"elicitation":null,"sampling":7,"tasks":{},"experimental":{"x":{}}}"#, 0);
     }
 }

@@ -1,5 +1,6 @@
 //! Bytes ↔ types. Pure: no I/O, no clock, no async, no log. The only place with serde derives.
 
+pub mod canonical;
 pub mod config;
 pub mod endpoint;
 pub mod gather;
@@ -11,5 +12,6 @@ pub mod mcp;
 pub mod rest;
 pub mod rewrite;
 pub mod seal;
+pub mod skim;
 pub mod splice;
 pub mod sse;

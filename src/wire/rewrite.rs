@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use super::json::{JsonType, Member, Span, elements_of, members_of, text_of, type_of, whole_members_of, write_text};
 use super::jsonrpc::{Envelope, Meta, Param};
-use super::mcp::{Era, IDENTITY, LogLevel, MODERN, ProtocolVersion, meta};
+use super::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, ProtocolVersion, meta};
 use super::splice::{Splice, object_of};
 
 /// Keys of a request's `_meta` that are the gateway's to write.
@@ -24,12 +24,21 @@ pub struct Asker {
     pub era: Era,
     /// From which level on it wants log messages.
     pub level: Option<LogLevel>,
+    /// What it can be asked for through the gateway.
+    pub capabilities: ClientCapabilities,
 }
 
-/// A client's request as its server gets it: with the gateway's own `id`, which is the progress token too, and the server's
-/// own name for the tool.
+/// A client's request as its server gets it: with the gateway's own `id`, which is the progress token too, the server's own
+/// name for the tool, and the `state` that the server has given out itself, if there is one, as a JSON string.
 #[must_use]
-pub fn request(envelope: &Envelope, id: u64, own_name: &str, asker: Asker, server: Era) -> Vec<u8> {
+pub fn request(
+    envelope: &Envelope,
+    id: u64,
+    own_name: &str,
+    asker: Asker,
+    state: Option<&[u8]>,
+    server: Era,
+) -> Vec<u8> {
     let id = id.to_string();
     let mut name = Vec::new();
     if envelope.param_text(Param::Name).as_deref() != Some(own_name) {
@@ -37,16 +46,17 @@ pub fn request(envelope: &Envelope, id: u64, own_name: &str, asker: Asker, serve
     }
     let new_meta = request_meta(envelope, &id, asker, server);
     let is_dropped = |key: &str| key == TASK || (server == Era::Legacy && MODERN_MEMBERS.contains(&key));
-    let stays_whole = ![Param::Task, Param::InputResponses, Param::RequestState]
-        .iter()
-        .any(|param| envelope.param_span(*param).is_some());
+    let dropped =
+        [("task", Param::Task), ("inputResponses", Param::InputResponses), ("requestState", Param::RequestState)];
+    let stays_whole = !dropped.iter().any(|(key, param)| envelope.param_span(*param).is_some() && is_dropped(key));
     let splice = Splice::new(envelope.bytes()).replace_if(envelope.id_span(), id.as_bytes());
     if !stays_whole {
-        let params = params_without(envelope, is_dropped, &name, new_meta.as_deref());
+        let params = params_without(envelope, is_dropped, &name, state, new_meta.as_deref());
         return splice.replace_if(envelope.params_span(), &params).build();
     }
     let renamed = envelope.param_span(Param::Name).filter(|_| !name.is_empty());
-    let splice = splice.replace_if(renamed, &name);
+    let restated = envelope.param_span(Param::RequestState).filter(|_| state.is_some());
+    let splice = splice.replace_if(renamed, &name).replace_if(restated, state.unwrap_or_default());
     let Some(new_meta) = new_meta else {
         return splice.replace_if(envelope.meta_span(Meta::ProgressToken), id.as_bytes()).build();
     };
@@ -66,18 +76,21 @@ fn params_without(
     envelope: &Envelope,
     is_dropped: impl Fn(&str) -> bool,
     name: &[u8],
+    state: Option<&[u8]>,
     new_meta: Option<&[u8]>,
 ) -> Vec<u8> {
     let bytes = envelope.bytes();
     let named = |key: &str, value: &[u8]| Cow::Owned([b"\"", key.as_bytes(), b"\":", value].concat());
     let members = envelope.params_span().map(|params| whole_members_of(bytes, params)).unwrap_or_default();
     let added = new_meta.filter(|_| envelope.meta_object_span().is_none()).map(|meta| named("_meta", meta));
-    let kept =
-        members.iter().filter(|member| !is_dropped(&member.key)).map(|member| match (member.key.as_ref(), new_meta) {
-            ("name", _) if !name.is_empty() => named("name", name),
-            ("_meta", Some(meta)) => named("_meta", meta),
+    let kept = members.iter().filter(|member| !is_dropped(&member.key)).map(|member| {
+        match (member.key.as_ref(), new_meta, state) {
+            ("name", ..) if !name.is_empty() => named("name", name),
+            ("_meta", Some(meta), _) => named("_meta", meta),
+            ("requestState", _, Some(state)) => named("requestState", state),
             _ => Cow::Borrowed(member.whole.of(bytes)),
-        });
+        }
+    });
     let parts: Vec<Cow<'_, [u8]>> = added.into_iter().chain(kept).collect();
     object_of(parts.iter().map(AsRef::as_ref))
 }
@@ -89,7 +102,7 @@ fn request_meta(envelope: &Envelope, id: &str, asker: Asker, server: Era) -> Opt
     }
     let mut new = Vec::new();
     if server == Era::Modern {
-        new = modern_meta(asker.level);
+        new = modern_meta(asker.level, asker.capabilities);
     }
     if envelope.meta_span(Meta::ProgressToken).is_some() {
         new.push(format!(r#""progressToken":{id}"#));
@@ -97,13 +110,12 @@ fn request_meta(envelope: &Envelope, id: &str, asker: Asker, server: Era) -> Opt
     Some(meta_of(envelope.bytes(), envelope.meta_object_span(), &REQUEST_KEYS, &new))
 }
 
-/// What a modern request has to say about its sender, as members of `_meta`. No capability is declared, because nothing
-/// that a server asks for can be passed on to a client.
-fn modern_meta(level: Option<LogLevel>) -> Vec<String> {
+/// What a modern request has to say about its sender, as members of `_meta`.
+fn modern_meta(level: Option<LogLevel>, capabilities: ClientCapabilities) -> Vec<String> {
     let mut members = vec![
         format!(r#""{}":"{MODERN}""#, meta::PROTOCOL_VERSION),
         format!(r#""{}":{IDENTITY}"#, meta::CLIENT_INFO),
-        format!(r#""{}":{{}}"#, meta::CLIENT_CAPABILITIES),
+        format!(r#""{}":{}"#, meta::CLIENT_CAPABILITIES, capabilities.to_modern()),
     ];
     members.extend(level.map(|level| format!(r#""{}":"{}""#, meta::LOG_LEVEL, level.as_str())));
     members
@@ -112,7 +124,7 @@ fn modern_meta(level: Option<LogLevel>) -> Vec<String> {
 /// The `_meta` of a modern request that the gateway makes for itself.
 #[must_use]
 pub fn own_meta() -> String {
-    format!("{{{}}}", modern_meta(None).join(","))
+    format!("{{{}}}", modern_meta(None, ClientCapabilities::NONE).join(","))
 }
 
 /// A `_meta` object with some keys left out and new members in front.
@@ -146,9 +158,43 @@ pub fn result_type(response: &Envelope) -> ResultType {
     }
 }
 
-/// The response that carries a tool's result, as a modern client gets it: complete, and with the gateway as the server.
+/// What a modern server asks for before it goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Questions<'a> {
+    /// What the client needs for the answers; `None` if one of the questions is none that a server may ask.
+    pub needed: Option<ClientCapabilities>,
+    /// What the server wants back with the answers, a JSON string.
+    pub state: Option<&'a [u8]>,
+}
+
+/// The questions of a result that is not complete.
 #[must_use]
-pub fn result_for_modern(response: &Envelope, id: &[u8]) -> Vec<u8> {
+pub fn questions(response: &Envelope) -> Questions<'_> {
+    let bytes = response.bytes();
+    let members = response.result_span().map(|result| members_of(bytes, result)).unwrap_or_default();
+    let member = |name: &str| members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value);
+    let asked = member("inputRequests").map(|requests| members_of(bytes, requests)).unwrap_or_default();
+    let mut needed = asked.into_iter().map(|(_, request)| needed_for(bytes, request));
+    let needed = needed.try_fold(ClientCapabilities::NONE, |all, one| Some(all.with(one?)));
+    let state = member("requestState").map(|state| state.of(bytes)).filter(|state| type_of(state) == JsonType::String);
+    Questions { needed, state }
+}
+
+/// What a client needs to answer one question of a server.
+fn needed_for(bytes: &[u8], request: Span) -> Option<ClientCapabilities> {
+    let member = |object: Span, name: &str| {
+        members_of(bytes, object).into_iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
+    };
+    let method = member(request, "method").and_then(|method| text_of(method.of(bytes)))?;
+    let mode = member(request, "params").and_then(|params| member(params, "mode"));
+    let mode = mode.map(|mode| text_of(mode.of(bytes)).unwrap_or_default());
+    ClientCapabilities::needed_for(&method, mode.as_deref())
+}
+
+/// The response that carries a tool's result, as a modern client gets it: complete unless it says otherwise, with the
+/// gateway as the server, and with `state` where the server gave out one of its own.
+#[must_use]
+pub fn result_for_modern(response: &Envelope, id: &[u8], state: Option<&[u8]>) -> Vec<u8> {
     let bytes = response.bytes();
     let splice = Splice::new(bytes).replace_if(response.id_span(), id);
     let Some(result) = response.result_span().filter(|r| type_of(r.of(bytes)) == JsonType::Object) else {
@@ -171,6 +217,8 @@ pub fn result_for_modern(response: &Envelope, id: &[u8]) -> Vec<u8> {
         front.pop();
     }
     let at = Span { start: result.start + 1, end: result.start + 1 };
+    let theirs = members.iter().find(|member| member.key == "requestState").map(|member| member.value);
+    let splice = splice.replace_if(theirs.filter(|_| state.is_some()), state.unwrap_or_default());
     splice.replace(at, &front).replace_if(old_meta, &new_meta).build()
 }
 
@@ -295,8 +343,9 @@ mod tests {
         Envelope::parse(Bytes::copy_from_slice(text.as_bytes()), 64, Sender::Server).unwrap()
     }
 
-    const LEGACY: Asker = Asker { era: Era::Legacy, level: None };
-    const MODERN_CLIENT: Asker = Asker { era: Era::Modern, level: Some(LogLevel::Info) };
+    const NONE: ClientCapabilities = ClientCapabilities::NONE;
+    const LEGACY: Asker = Asker { era: Era::Legacy, level: None, capabilities: NONE };
+    const MODERN_CLIENT: Asker = Asker { era: Era::Modern, level: Some(LogLevel::Info), capabilities: NONE };
 
     /// The parameters of a call as the server gets them.
     #[track_caller]
@@ -304,7 +353,7 @@ mod tests {
         let message = |id: &str, params: &str| {
             format!(r#"{{ "method":"tools/call","id":{id}, "params":{params},"jsonrpc":"2.0"}}"#)
         };
-        let sent = request(&parse(&message("\"x\"", params)), 7, "own", asker, server);
+        let sent = request(&parse(&message("\"x\"", params)), 7, "own", asker, Some(b"\"theirs\""), server);
         assert_eq!(String::from_utf8(sent).unwrap(), message("7", expected), "{params}");
     }
 
@@ -331,7 +380,7 @@ mod tests {
         let params = r#"{"name":"own","arguments":{"a":1.0}}"#;
         let expected = format!(r#"{{"_meta":{{{}}},"name":"own","arguments":{{"a":1.0}}}}"#, about(""));
         check(params, LEGACY, Era::Modern, &expected);
-        let asker = Asker { era: Era::Legacy, level: Some(LogLevel::Debug) };
+        let asker = Asker { level: Some(LogLevel::Debug), ..LEGACY };
         let params = r#"{"name":"own","_meta":{"traceparent":"00","progressToken":"p"}}"#;
         let expected =
             format!(r#"{{"name":"own","_meta":{{{},"progressToken":7,"traceparent":"00"}}}}"#, about("debug"));
@@ -339,7 +388,7 @@ mod tests {
         let told = r#""io.modelcontextprotocol/clientInfo":{"name":"c"},"io.modelcontextprotocol/logLevel":"debug""#;
         let params = format!(r#"{{"_meta":{{{told},"v/x":1}},"name":"gw","inputResponses":{{}},"requestState":"s"}}"#);
         let expected = format!(
-            r#"{{"_meta":{{{},"v/x":1}},"name":"own","inputResponses":{{}},"requestState":"s"}}"#,
+            r#"{{"_meta":{{{},"v/x":1}},"name":"own","inputResponses":{{}},"requestState":"theirs"}}"#,
             about("info")
         );
         check(&params, MODERN_CLIENT, Era::Modern, &expected);
@@ -363,7 +412,7 @@ mod tests {
         let response = parse(&message("7", old));
         let new = match version {
             Some(version) => result_for_legacy(&response, b"\"x\"", version, server),
-            None => result_for_modern(&response, b"\"x\""),
+            None => result_for_modern(&response, b"\"x\"", Some(b"\"ours\"")),
         };
         assert_eq!(String::from_utf8(new).unwrap(), message("\"x\"", expected.unwrap_or(old)), "{old}");
     }
@@ -434,6 +483,27 @@ mod tests {
             r#"{"a":1.0,"_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s"},"x":1},"resultType":"complete"}"#;
         let expected = format!(r#"{{"a":1.0,"_meta":{{{info},"x":1}},"resultType":"complete"}}"#);
         result(theirs, None, Era::Modern, Some(&expected));
+    }
+
+    #[test]
+    fn questions_reach_modern_clients_with_the_state_of_the_gateway() {
+        let info = format!(r#""{}":{IDENTITY}"#, meta::SERVER_INFO);
+        let asks = |state: &str| {
+            let requests =
+                r#""k":{"method":"elicitation/create","params":{"message":"?"}},"l":{"method":"roots/list"}"#;
+            format!(r#"{{"resultType":"input_required","inputRequests":{{{requests}}},"requestState":{state}}}"#)
+        };
+        let expected = asks("\"ours\"").replacen('{', &format!(r#"{{"_meta":{{{info}}},"#), 1);
+        result(&asks("\"theirs\""), None, Era::Modern, Some(&expected));
+        let of = |result: &str| parse(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#));
+        let asked = of(&asks("\"s\""));
+        let needed = ClientCapabilities::parse(br#"{"elicitation":{},"roots":{}}"#);
+        assert_eq!(questions(&asked), Questions { needed: Some(needed), state: Some(b"\"s\"") });
+        let odd = of(r#"{"inputRequests":{"k":{"method":"tools/call"}}}"#);
+        assert_eq!(questions(&odd), Questions { needed: None, state: None });
+        let nothing = of(r#"{"requestState":"later"}"#);
+        let expected = Questions { needed: Some(ClientCapabilities::NONE), state: Some(&b"\"later\""[..]) };
+        assert_eq!(questions(&nothing), expected);
     }
 
     #[test]

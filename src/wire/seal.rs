@@ -140,12 +140,125 @@ impl SessionId {
     }
 }
 
+/// Which list a cursor belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListKind {
+    /// `tools/list`
+    Tools,
+}
+
+/// What the cursor of a list says: after which entry it goes on, and whose list it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Which list.
+    pub list: ListKind,
+    /// First half of the SHA-256 of the client's name.
+    pub principal: [u8; 16],
+    /// SHA-256 of the name of the last entry's server.
+    pub server: [u8; 32],
+    /// The server's own name for the last entry.
+    pub name: String,
+}
+
+impl Cursor {
+    /// Longest cursor that is looked at, in bytes.
+    const MAX_LENGTH: usize = 1024;
+
+    /// Writes the cursor as a text without characters that JSON escapes.
+    #[must_use]
+    pub fn seal(&self, sealer: &Sealer) -> String {
+        let list = [self.list as u8];
+        sealer.seal(&[&list[..], &self.principal, &self.server, self.name.as_bytes()].concat())
+    }
+
+    /// Reads a cursor that a client sent; `None` if it is none of this gateway.
+    #[must_use]
+    pub fn open(sealer: &Sealer, sealed: &str) -> Option<Self> {
+        if sealed.len() > Self::MAX_LENGTH {
+            return None;
+        }
+        let payload = sealer.open(sealed)?;
+        let (list, rest) = payload.split_first()?;
+        let (principal, rest) = rest.split_first_chunk::<16>()?;
+        let (server, name) = rest.split_first_chunk::<32>()?;
+        Some(Self {
+            list: [ListKind::Tools].into_iter().find(|known| *known as u8 == *list)?,
+            principal: *principal,
+            server: *server,
+            name: std::str::from_utf8(name).ok()?.to_owned(),
+        })
+    }
+}
+
+/// What a `requestState` of the gateway says: it stands for that of a server, which takes every client of the gateway for
+/// the same one and so cannot keep them apart itself (protocol.md 4.5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestState {
+    /// First half of the SHA-256 of the client's name, as in [`SessionId::principal`].
+    pub principal: [u8; 16],
+    /// SHA-256 of the server's name.
+    pub server: [u8; 32],
+    /// Digest of the request that the server wants to see again.
+    pub request: [u8; 32],
+    /// When it ends, seconds since the Unix epoch.
+    pub expires: u64,
+    /// The server's own value, a JSON string as it was written.
+    pub original: Vec<u8>,
+}
+
+impl RequestState {
+    /// Longest value that is looked at, in bytes.
+    pub const MAX_LENGTH: usize = 64 * 1024;
+
+    /// Writes the value; `None` if it would be longer than [`MAX_LENGTH`](Self::MAX_LENGTH).
+    #[must_use]
+    pub fn seal(&self, sealer: &Sealer) -> Option<String> {
+        let mut payload = Vec::with_capacity(88 + self.original.len());
+        payload.extend_from_slice(&self.principal);
+        payload.extend_from_slice(&self.server);
+        payload.extend_from_slice(&self.request);
+        payload.extend_from_slice(&self.expires.to_be_bytes());
+        payload.extend_from_slice(&self.original);
+        Some(sealer.seal(&payload)).filter(|sealed| sealed.len() <= Self::MAX_LENGTH)
+    }
+
+    /// Reads a value; `None` if the gateway did not make it.
+    #[must_use]
+    pub fn open(sealer: &Sealer, sealed: &str) -> Option<Self> {
+        if sealed.len() > Self::MAX_LENGTH {
+            return None;
+        }
+        let payload = sealer.open(sealed)?;
+        let (principal, rest) = payload.split_first_chunk::<16>()?;
+        let (server, rest) = rest.split_first_chunk::<32>()?;
+        let (request, rest) = rest.split_first_chunk::<32>()?;
+        let (expires, original) = rest.split_first_chunk::<8>()?;
+        let expires = u64::from_be_bytes(*expires);
+        Some(Self { principal: *principal, server: *server, request: *request, expires, original: original.to_vec() })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn sealer(lines: &[&str], kind: &str) -> Sealer {
         Sealer::new(lines.iter().map(|l| l.as_bytes()), kind)
+    }
+
+    #[test]
+    fn request_states_come_back_as_they_were() {
+        let sealer = sealer(&["secret"], "state");
+        let original = b"\"\\u00e9 x\"".to_vec();
+        let state = RequestState { principal: [1; 16], server: [2; 32], request: [3; 32], expires: 4, original };
+        let sealed = state.seal(&sealer).unwrap();
+        assert_eq!(RequestState::open(&sealer, &sealed), Some(state.clone()));
+        for odd in
+            [format!("{sealed}-TAMPERED"), sealed.replacen(|_: char| true, "", 1), String::new(), "x".repeat(70_000)]
+        {
+            assert_eq!(RequestState::open(&sealer, &odd), None, "{odd}");
+        }
+        assert_eq!(RequestState { original: vec![b'x'; 50_000], ..state }.seal(&sealer), None);
     }
 
     #[test]
@@ -204,5 +317,25 @@ mod tests {
             assert_eq!(SessionId::open(&seal, &sealed), Some(id));
         }
         assert_eq!(SessionId::open(&seal, &seal.seal(b"short")), None);
+    }
+
+    #[test]
+    fn cursors_survive_the_round_trip() {
+        let seal = sealer(&["secret"], "cursor");
+        for name in ["echo", "", "\u{e9}\"\n", &"x".repeat(256)] {
+            let (principal, server) = (SessionId::principal("alice"), [9; 32]);
+            let cursor = Cursor { list: ListKind::Tools, principal, server, name: name.to_owned() };
+            let sealed = cursor.seal(&seal);
+            assert!(sealed.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'), "{sealed}");
+            assert_eq!(sealed, cursor.seal(&seal), "the same cursor is written in the same way");
+            assert_eq!(Cursor::open(&seal, &sealed), Some(cursor));
+        }
+        for payload in
+            [&b""[..], &[0; 48], &[[1].as_slice(), &[0; 49]].concat(), &[[0].as_slice(), &[0xff; 49]].concat()]
+        {
+            assert_eq!(Cursor::open(&seal, &seal.seal(payload)), None, "{payload:?}");
+        }
+        let long = Cursor { list: ListKind::Tools, principal: [0; 16], server: [0; 32], name: "x".repeat(1000) };
+        assert_eq!(Cursor::open(&seal, &long.seal(&seal)), None);
     }
 }

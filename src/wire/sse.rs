@@ -119,6 +119,12 @@ impl Decoder {
         }
     }
 
+    /// Bytes that have come and were not handed out as events.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.size + self.rest.len()
+    }
+
     /// Takes the next chunk of the body.
     ///
     /// What an earlier chunk still holds is read first; to keep it, both are copied into one, so read a chunk out

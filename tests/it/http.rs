@@ -185,7 +185,7 @@ fn a_preflight_is_answered_for_origins_that_are_served() {
     let harness = gateway("");
     let preflight = |origin: &str| {
         let request = format!(
-            "OPTIONS /mcp HTTP/1.1\r\nHost: localhost\r\n{origin}Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization,mcp-session-id,mcp-protocol-version\r\n\r\n"
+            "OPTIONS /mcp HTTP/1.1\r\nHost: localhost\r\n{origin}Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization,mcp-session-id, mcp-param-region,x-other\r\n\r\n"
         );
         answer(&harness, &request)
     };
@@ -193,9 +193,12 @@ fn a_preflight_is_answered_for_origins_that_are_served() {
     assert_eq!((fine.status(), fine.body.as_str()), (204, ""));
     assert_eq!(fine.head.header("access-control-allow-origin"), Some("http://localhost:6274"));
     let headers = fine.head.header("access-control-allow-headers").unwrap().to_ascii_lowercase();
-    for header in ["authorization", "content-type", "mcp-session-id", "mcp-protocol-version"] {
+    for header in
+        ["authorization", "content-type", "mcp-session-id", "mcp-protocol-version", "mcp-name", "mcp-param-region"]
+    {
         assert!(headers.contains(header), "{headers}");
     }
+    assert!(!headers.contains("x-other"), "{headers}");
     for method in ["POST", "DELETE"] {
         assert!(fine.head.header("access-control-allow-methods").unwrap().contains(method));
     }

@@ -3,20 +3,42 @@
 mod repository;
 
 #[cfg(test)]
+mod batch;
+#[cfg(test)]
 mod cancel;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod disturbed;
+#[cfg(test)]
 mod envelope;
 #[cfg(test)]
+mod eras;
+#[cfg(test)]
 mod failing;
+#[cfg(test)]
+mod health;
 #[cfg(test)]
 mod http;
 #[cfg(feature = "tls")]
 #[cfg(test)]
 mod https;
 #[cfg(test)]
+mod kept;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod lossless;
+#[cfg(test)]
+mod matrix;
+#[cfg(test)]
+mod metrics;
+#[cfg(test)]
+mod modern;
+#[cfg(test)]
 mod openapi;
+#[cfg(test)]
+mod paging;
 #[cfg(test)]
 mod property;
 #[cfg(test)]

@@ -74,7 +74,7 @@ fn documented() -> Seen {
 #[test]
 fn every_endpoint_is_documented_and_no_other() {
     let paths: BTreeSet<&str> = document()["paths"].as_object().unwrap().keys().map(String::as_str).collect();
-    let others = ["/mcp", "/healthz", "/readyz", "/openapi.json", "/docs"];
+    let others = ["/mcp", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"];
     let known: BTreeSet<&str> = Endpoint::ALL.iter().map(|(path, _)| *path).chain(others).collect();
     assert_eq!(paths, known);
 }
@@ -127,6 +127,7 @@ fn answers_of_success(v: &mut Visitor<'_>, id: &str, token: &str) {
         v.raw(&format!("GET {path} HTTP/1.1\r\nHost: localhost"), "", 200);
     }
     v.raw("GET /docs HTTP/1.1\r\nHost: localhost", "", 200);
+    v.raw(&format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ALICE}"), "", 200);
 }
 
 fn answers_of_meaning(v: &mut Visitor<'_>) {
@@ -138,6 +139,8 @@ fn answers_of_meaning(v: &mut Visitor<'_>) {
     v.ask(BOB, "POST", "/update_access_control", r#"{"client_id":"bob","server_access":{}}"#, 403);
     v.ask(BOB, "POST", "/refresh_token", "{}", 403);
     v.ask(BOB, "GET", "/status", "", 403);
+    v.ask(BOB, "GET", "/metrics", "", 403);
+    v.ask("", "GET", "/metrics", "", 401);
 }
 
 fn answers_to_strangers(v: &mut Visitor<'_>) {
@@ -172,7 +175,7 @@ fn answers_to_odd_requests(v: &mut Visitor<'_>) {
     let slow =
         format!("POST /refresh_token HTTP/1.1\r\n{alice}\r\nContent-Type: application/json\r\nContent-Length: 9");
     v.raw(&slow, "{", 408);
-    for path in ["/healthz", "/readyz", "/openapi.json", "/docs"] {
+    for path in ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"] {
         v.raw(&format!("POST {path} HTTP/1.1\r\n{alice}\r\nContent-Length: 0"), "", 405);
     }
 }

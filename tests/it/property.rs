@@ -8,31 +8,13 @@ use mcp_x::policy::Registry;
 use mcp_x::wire::config::Secrets;
 
 use super::support::upstream::{Plan, Upstream};
-use super::support::{ALICE, BOB, CHARLIE, Harness, clients};
+use super::support::{ALICE, BOB, CHARLIE, Draw, Harness, clients};
 
 const CONFIGURATIONS: usize = 60;
 const CLIENTS: [(&str, &str); 3] = [("alice", ALICE), ("bob", BOB), ("charlie", CHARLIE)];
 const TOOLS: [&str; 5] = ["get", "get_all", "set", "x_get", "delete"];
 const PREFIXES: [&str; 3] = ["", "x_", "x_get"];
 const PATTERNS: [&str; 9] = ["*", "get", "get*", "?et", "*_*", "x_*", "*e", "delete", "none"];
-
-/// A generator of its own, so that every run is the same.
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound
-    }
-
-    fn one_of<'a>(&mut self, all: &[&'a str]) -> &'a str {
-        all[self.below(all.len())]
-    }
-
-    fn some_of<'a>(&mut self, all: &[&'a str], most: usize) -> Vec<&'a str> {
-        (0..self.below(most + 1)).map(|_| self.one_of(all)).collect()
-    }
-}
 
 /// A server as it is generated: what the rules say about it, in the plainest form.
 struct Server {

@@ -14,9 +14,11 @@ use toml::de::DeTable;
 use source::{Token, root_names, tokens};
 
 /// The modules of the crate and their ranks: each may use only those of a lower one.
-const RANKS: [(&str, u8); 13] = [
+const RANKS: [(&str, u8); 15] = [
+    ("metrics", 0),
     ("shutdown", 0),
     ("time", 0),
+    ("budget", 1),
     ("log", 1),
     ("wire", 1),
     ("policy", 2),

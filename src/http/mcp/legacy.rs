@@ -7,7 +7,7 @@ use hyper::body::Bytes;
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 
-use super::{Exchange, answer_of, begin, version};
+use super::{Exchange, answer_of, begin, cursor, version};
 use crate::gateway::{GatewayError, NoSession, Relay, Request, Session, Speech};
 use crate::http::request::only;
 use crate::http::response::{Body, Refusal, empty, json, result, rpc, rpc_error};
@@ -197,13 +197,11 @@ fn set_level(session: &Session, envelope: &Envelope) -> Result<(), GatewayError>
 
 /// The result of `tools/list`.
 async fn listed(exchange: &Exchange<'_>, session: &Session, envelope: &Envelope) -> Result<Bytes, GatewayError> {
-    // A list is one page, so no cursor was ever given out.
-    if envelope.param(Param::Cursor).is_some_and(|cursor| type_of(cursor) != JsonType::Null) {
-        return Err(GatewayError::InvalidParams("unknown cursor"));
-    }
-    let view = exchange.gateway.view(&exchange.snapshot, exchange.caller.client()).await;
+    let cursor = cursor(envelope);
     let assumed = version(&exchange.headers).unwrap_or(ProtocolVersion::V2025_03_26);
-    Ok(view.list(session.version().unwrap_or(assumed)))
+    let (client, version) = (exchange.caller.client(), session.version().unwrap_or(assumed));
+    let page = exchange.gateway.list_tools(&exchange.snapshot, client, Some(version), cursor.as_deref()).await?;
+    Ok(page.bytes)
 }
 
 /// Serves `tools/list`; the list is not copied.

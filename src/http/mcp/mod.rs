@@ -7,6 +7,7 @@ mod batch;
 mod legacy;
 mod modern;
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,8 @@ use crate::gateway::{Gateway, GatewayError, Outgoing, Relay, Request, Snapshot};
 use crate::outbound::Client;
 use crate::policy::{Caller, ServerId};
 use crate::shutdown::Shutdown;
-use crate::wire::jsonrpc::{Envelope, MessageError, Meta, Sender};
+use crate::wire::json::{JsonType, text_of, type_of};
+use crate::wire::jsonrpc::{Envelope, MessageError, Meta, Param, Sender};
 use crate::wire::mcp::{Era, ProtocolVersion, header, method};
 
 pub(super) use legacy::delete;
@@ -93,6 +95,13 @@ fn version(headers: &HeaderMap) -> Option<ProtocolVersion> {
     only(headers, &header::PROTOCOL_VERSION)
         .and_then(|v| v.to_str().ok())
         .and_then(|v| ProtocolVersion::parse(v.trim()))
+}
+
+/// Where a list is to go on, if it is not to begin. What is no text is no cursor that was ever given out, and neither is an
+/// empty text.
+fn cursor(envelope: &Envelope) -> Option<Cow<'_, str>> {
+    let cursor = envelope.param(Param::Cursor).filter(|cursor| type_of(cursor) != JsonType::Null);
+    cursor.map(|cursor| text_of(cursor).unwrap_or_default())
 }
 
 /// The text of a header that must not be repeated, without the white space around it.

@@ -7,13 +7,13 @@ use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 
-use super::{Exchange, answer_of, only_text};
+use super::{Exchange, answer_of, cursor, only_text};
 use crate::gateway::{GatewayError, Request, Session, Speech};
 use crate::http::response::{Body, empty, result_of, rpc, rpc_error};
 use crate::wire::headers::decode;
-use crate::wire::json::{JsonType, Span, members_of, text_of, type_of, write_text};
+use crate::wire::json::{JsonType, text_of, type_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta, Param, is_id};
-use crate::wire::mcp::{Era, IDENTITY, LogLevel, MODERN, code, header, meta, method};
+use crate::wire::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, code, header, meta, method};
 
 /// Serves a message of the modern era.
 pub(super) async fn post(exchange: Exchange<'_>, kind: Kind, envelope: Envelope) -> Response<Body> {
@@ -170,13 +170,13 @@ async fn list(exchange: Exchange<'_>, id: &[u8], envelope: &Envelope) -> Respons
     if let Err(error) = check_options(envelope) {
         return failed(exchange, id, &error);
     }
-    // A list is one page, so no cursor was ever given out.
-    if envelope.param(Param::Cursor).is_some_and(|cursor| type_of(cursor) != JsonType::Null) {
-        return failed(exchange, id, &GatewayError::InvalidParams("unknown cursor"));
+    let cursor = cursor(envelope);
+    let (snapshot, client) = (&exchange.snapshot, exchange.caller.client());
+    let page = exchange.gateway.list_tools(snapshot, client, None, cursor.as_deref()).await;
+    match page {
+        Ok(page) => result_of(id, vec![format!("{{{},", hints(page.ttl_ms)).into(), page.bytes]),
+        Err(error) => failed(exchange, id, &error),
     }
-    let view = exchange.gateway.view(&exchange.snapshot, exchange.caller.client()).await;
-    let head = format!("{{{},", hints(view.ttl_ms()));
-    result_of(id, vec![head.into(), view.modern_list()])
 }
 
 async fn call(exchange: Exchange<'_>, id: &[u8], envelope: Envelope) -> Response<Body> {
@@ -188,41 +188,24 @@ async fn call(exchange: Exchange<'_>, id: &[u8], envelope: Envelope) -> Response
         return refused(exchange, Some(id), &mismatch("Mcp-Name", "params.name"));
     }
     drop(name);
-    let level = match check_options(&envelope).and_then(|level| check_inputs(&envelope).map(|()| level)) {
+    let level = match check_options(&envelope) {
         Ok(level) => level,
         Err(error) => return failed(exchange, id, &error),
     };
     let mirrored = mirrored(&exchange.headers);
+    let capabilities = ClientCapabilities::parse(envelope.meta(Meta::ClientCapabilities).unwrap_or_default());
     let request = Request {
         id: exchange.access.id.clone(),
         snapshot: exchange.snapshot.clone(),
         caller: exchange.caller.clone(),
         now: exchange.now,
         session: Session::default(),
-        speech: Speech::Modern { level, mirrored },
+        speech: Speech::Modern { level, capabilities, mirrored },
         envelope,
     };
     match super::begin(&mut *exchange.access, exchange.gateway, exchange.http, Era::Modern, request).await {
         Ok(relay) => answer_of(exchange, relay, status_of).await,
         Err(error) => failed(exchange, id, &error),
-    }
-}
-
-/// The answers to a server's questions, and what comes with them, have their shapes.
-fn check_inputs(envelope: &Envelope) -> Result<(), GatewayError> {
-    if envelope.param(Param::RequestState).is_some_and(|state| type_of(state) != JsonType::String) {
-        return Err(GatewayError::InvalidParams("expected a `requestState` that is a string"));
-    }
-    let bytes = envelope.bytes();
-    let is_object = |value: Span| type_of(value.of(bytes)) == JsonType::Object;
-    let fits = |responses: Span| {
-        is_object(responses) && members_of(bytes, responses).into_iter().all(|(_, response)| is_object(response))
-    };
-    match envelope.param_span(Param::InputResponses) {
-        Some(responses) if !fits(responses) => {
-            Err(GatewayError::InvalidParams("expected `inputResponses` to be an object of objects"))
-        }
-        _ => Ok(()),
     }
 }
 

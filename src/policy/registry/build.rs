@@ -108,6 +108,11 @@ impl Builder<'_> {
             let problem = Problem::warning(path, "empty token: nobody can sign in as this client");
             return self.report.add(token.at, problem);
         }
+        // SECURITY: that token opens one page and nothing else.
+        if self.config.settings.metrics_token == Some(digest) {
+            let message = "same token as `gateway.metrics_token`, which opens /metrics and nothing else";
+            return self.report.add(token.at, Problem::error(path, message));
+        }
         match self.registry.tokens.entry(digest) {
             Entry::Vacant(vacant) => {
                 vacant.insert(id.clone());

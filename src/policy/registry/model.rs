@@ -56,6 +56,12 @@ impl ServerKey {
         Self(Sha256::digest(server.as_str()).into())
     }
 
+    /// The key of which these are the bytes, be there such a server or not.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// Its bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::call_message;
 use super::http::{Answer, Connection, Head};
+use super::message::{MODERN, Message};
 use super::schema::check_answer;
 
 /// A client; what it sends is well formed unless the test writes it itself.
@@ -47,6 +48,31 @@ impl Client {
         let mut request = self.request_head("POST", body.len()).into_bytes();
         request.extend_from_slice(body);
         self.connection.send(request);
+    }
+
+    /// Sends a request with the headers that belong to it.
+    pub(crate) fn send_message(&mut self, message: &Message) {
+        let body = message.body();
+        let head = self.request_head("POST", body.len());
+        let headers = message.headers().iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<String>();
+        let (start, end) = head.split_at(head.len() - 2);
+        self.connection.send(format!("{start}{headers}{end}{body}"));
+    }
+
+    /// Sends a request with the headers that belong to it, and reads the answer.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, message: &Message) -> Answer {
+        self.send_message(message);
+        self.connection.answer()
+    }
+
+    /// Gets ready to speak this revision: a legacy one in a session.
+    #[track_caller]
+    pub(crate) fn speaking(mut self, revision: &str) -> Self {
+        if revision != MODERN {
+            self.initialize(revision);
+        }
+        self
     }
 
     #[track_caller]

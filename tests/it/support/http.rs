@@ -209,6 +209,7 @@ impl Connection {
             Some("text/event-stream") => assert!(answer.events().iter().all(|data| is_json(data)), "{answer:?}"),
             Some("image/png" | "text/css; charset=utf-8" | "text/html; charset=utf-8") => {}
             Some("text/javascript; charset=utf-8" | "text/plain; charset=utf-8") => {}
+            Some("text/plain; version=0.0.4; charset=utf-8") => {}
             Some(other) => panic!("content type {other}: {answer:?}"),
             None => assert!(answer.body.is_empty(), "a body without a content type: {answer:?}"),
         }

@@ -5,6 +5,8 @@
 //! | `mod` | [`Harness`]: a gateway on a configuration of the test's, its log, its end |
 //! | `http` | [`Connection`](http::Connection): raw HTTP/1.1, and what is checked of every answer |
 //! | `client` | [`Client`]: an MCP client of the gateway |
+//! | `exposition` | reads metrics, strictly |
+//! | `message` | [`Message`](message::Message): a request of any revision, with its headers |
 //! | `process` | the program as a process of its own |
 //! | `schema` | whether an answer is what `/openapi.json` says |
 //! | `tls` | [`Tls`](tls::Tls): TLS in front of a server |
@@ -13,7 +15,9 @@
 //! Nothing here uses the gateway's own reading and writing: messages are text or `serde_json` values.
 
 pub(crate) mod client;
+pub(crate) mod exposition;
 pub(crate) mod http;
+pub(crate) mod message;
 pub(crate) mod process;
 pub(crate) mod schema;
 #[cfg(feature = "tls")]
@@ -33,6 +37,7 @@ use mcp_x::cli::args::Options;
 use mcp_x::cli::serve::{Running, start};
 use mcp_x::gateway::Gateway;
 use mcp_x::log::{Format, Level, Log};
+use mcp_x_fixture::Fixture;
 
 use self::client::Client;
 use self::http::Connection;
@@ -53,16 +58,34 @@ pub(crate) fn clients() -> String {
     named.map(|(name, token)| format!("[clients.{name}]\nauth_token = \"{token}\"\n")).concat()
 }
 
+/// A server that a gateway can be told of.
+pub(crate) trait Located {
+    /// Its URL.
+    fn located(&self) -> String;
+}
+
+impl Located for Upstream {
+    fn located(&self) -> String {
+        self.url()
+    }
+}
+
+impl Located for Fixture {
+    fn located(&self) -> String {
+        self.url()
+    }
+}
+
 /// The table of a server, with a credential, and with further lines.
-pub(crate) fn server(name: &str, owner: &str, upstream: &Upstream, lines: &str) -> String {
+pub(crate) fn server(name: &str, owner: &str, upstream: &impl Located, lines: &str) -> String {
     let headers = format!("headers = {{ Authorization = \"Bearer {CREDENTIAL}\" }}");
-    let url = upstream.url();
+    let url = upstream.located();
     format!("[mcp_servers.{name}]\nurl = \"{url}\"\nfrom_client = \"{owner}\"\n{headers}\n{lines}\n")
 }
 
 /// A configuration in which alice owns every server named.
-pub(crate) fn owned_by_alice(servers: &[(&str, &Upstream)]) -> String {
-    servers.iter().fold(clients(), |text, (name, upstream)| text + &server(name, "alice", upstream, ""))
+pub(crate) fn owned_by_alice(servers: &[(&str, &impl Located)]) -> String {
+    servers.iter().fold(clients(), |text, (name, upstream)| text + &server(name, "alice", *upstream, ""))
 }
 
 /// A running gateway, stopped and removed when it is dropped.
@@ -78,10 +101,16 @@ impl Harness {
     /// Starts a gateway on a free port of this configuration, with one serving thread.
     #[track_caller]
     pub(crate) fn start(config: &str) -> Self {
+        Self::start_with(config, Format::Text)
+    }
+
+    /// The same, with a log in this format.
+    #[track_caller]
+    pub(crate) fn start_with(config: &str, format: Format) -> Self {
         let folder = Folder::new();
         fs::write(folder.config(), with_short_drain(config)).unwrap();
         let written = Written::default();
-        let log = Log::to(Box::new(written.clone()), Level::Debug, Format::Text);
+        let log = Log::to(Box::new(written.clone()), Level::Debug, format);
         let running = run(&folder, &log);
         Self { running: Some(running), folder, log, written, secrets: Arc::new(secrets(config)) }
     }
@@ -223,8 +252,11 @@ fn with_short_drain(config: &str) -> String {
 
 /// The tokens and credentials in a configuration.
 fn secrets(config: &str) -> Vec<String> {
-    let tokens = config.lines().filter_map(|line| line.strip_prefix("auth_token = \"")?.strip_suffix('"'));
-    let mut secrets: Vec<String> = tokens.map(str::to_owned).collect();
+    let token = |line: &str| {
+        let value = line.strip_prefix("auth_token = \"").or_else(|| line.strip_prefix("metrics_token = \""))?;
+        Some(value.strip_suffix('"')?.to_owned())
+    };
+    let mut secrets: Vec<String> = config.lines().filter_map(token).collect();
     secrets.push(CREDENTIAL.to_owned());
     secrets
 }
@@ -295,6 +327,24 @@ impl Gate {
     pub(crate) fn wait(&self) -> bool {
         let open = self.0.0.lock().unwrap();
         *self.0.1.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap().0
+    }
+}
+
+/// A generator of the tests' own, so that every run is the same.
+pub(crate) struct Draw(pub(crate) u64);
+
+impl Draw {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+
+    pub(crate) fn one_of<'a>(&mut self, all: &[&'a str]) -> &'a str {
+        all[self.below(all.len())]
+    }
+
+    pub(crate) fn some_of<'a>(&mut self, all: &[&'a str], most: usize) -> Vec<&'a str> {
+        (0..self.below(most + 1)).map(|_| self.one_of(all)).collect()
     }
 }
 

@@ -1,0 +1,284 @@
+//! Every client revision with every kind of server, as `fixtures/matrix.toml` says: it tells what is expected of each
+//! cell, and what "works" means. A cell that does better than the file says fails as well.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mcp_x_fixture::{Fixture, Mode, Options};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use toml::de::DeTable;
+
+use super::support::client::Client;
+use super::support::http::Answer;
+use super::support::message::{KEY, MODERN, Message, framed, revisions};
+use super::support::{ALICE, Harness, owned_by_alice, wait_until};
+
+const EXPECTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/matrix.toml");
+const TOOLS: &str = include_str!("../../fixtures/upstream/data/tools.json");
+const KINDS: [(&str, Mode); 3] =
+    [("legacy-stateless", Mode::LegacyStateless), ("legacy-sessions", Mode::LegacySessions), ("modern", Mode::Modern)];
+const CHECKS: [Check; 6] = [
+    ("list", list),
+    ("call", call),
+    ("tool_error", tool_error),
+    ("progress", progress),
+    ("log", log),
+    ("cancel", cancel),
+];
+
+/// What is tried, under its name in the file.
+type Check = (&'static str, fn(&Pair) -> Outcome);
+
+/// `Err` holds the error that the client got, as `CODE MESSAGE`. What is wrong otherwise is a failed assertion.
+type Outcome = Result<(), String>;
+
+/// Outcomes by client revision, kind of server, and what was tried.
+type Table = BTreeMap<(String, String, String), String>;
+
+#[test]
+fn every_client_gets_from_every_server_what_the_matrix_says() {
+    let (expected, found) = (read(), tried());
+    let mut text = String::new();
+    let mut different = 0;
+    for key in expected.keys().chain(found.keys().filter(|key| !expected.contains_key(*key))) {
+        let (client, server, what) = key;
+        let [file, now] = [&expected, &found].map(|table| table.get(key).map_or("not there", String::as_str));
+        text += &format!("{client}  {server:<16}  {what:<10}  {now}\n");
+        if file != now {
+            different += 1;
+            text += &format!("    expected: {file}\n");
+        }
+    }
+    println!("{text}");
+    assert_eq!(different, 0, "cells differ from {EXPECTED}:\n{text}");
+}
+
+fn read() -> Table {
+    let text = std::fs::read_to_string(EXPECTED).unwrap();
+    let file = DeTable::parse(&text).unwrap();
+    let mut table = Table::new();
+    for (client, servers) in file.get_ref() {
+        for (server, cells) in servers.get_ref().as_table().unwrap() {
+            for (what, outcome) in cells.get_ref().as_table().unwrap() {
+                let key = [client, server, what].map(|name| name.get_ref().to_string());
+                table.insert(key.into(), outcome.get_ref().as_str().unwrap().to_owned());
+            }
+        }
+    }
+    table
+}
+
+/// Tries every cell, the kinds of servers side by side.
+fn tried() -> Table {
+    std::thread::scope(|scope| {
+        let rows =
+            |(name, mode)| move || revisions().flat_map(|revision| row(revision, name, mode)).collect::<Vec<_>>();
+        let kinds = KINDS.map(|kind| scope.spawn(rows(kind)));
+        kinds.into_iter().flat_map(|rows| rows.join().unwrap()).collect()
+    })
+}
+
+fn row(revision: &'static str, kind: &'static str, server: Mode) -> Vec<((String, String, String), String)> {
+    let pair = Pair::start(revision, server);
+    let cell = |(what, check): Check| {
+        let outcome = match catch_unwind(AssertUnwindSafe(|| check(&pair))) {
+            Ok(Ok(())) => "works".to_owned(),
+            Ok(Err(error)) => error,
+            Err(panic) => format!("wrong: {}", panic.downcast_ref::<String>().map_or("an assertion", String::as_str)),
+        };
+        ((revision.to_owned(), kind.to_owned(), what.to_owned()), outcome)
+    };
+    CHECKS.map(cell).into()
+}
+
+/// A client's revision and a server, with a gateway between them that lets the client make one call at a time.
+struct Pair {
+    revision: &'static str,
+    server: Mode,
+    fixture: Fixture,
+    harness: Harness,
+}
+
+impl Pair {
+    fn start(revision: &'static str, server: Mode) -> Self {
+        let fixture = Fixture::start(Options::of(server));
+        let config = owned_by_alice(&[("fixture", &fixture)]);
+        let harness = Harness::start(&format!("{config}\n[gateway]\nmax_calls_per_client = 1\n"));
+        Self { revision, server, fixture, harness }
+    }
+
+    fn client(&self) -> Client {
+        self.harness.client(ALICE).speaking(self.revision)
+    }
+
+    fn is_modern(&self) -> bool {
+        self.revision == MODERN
+    }
+
+    fn call(&self, tool: &str, arguments: &str) -> Message {
+        Message::call(self.revision, tool, arguments)
+    }
+
+    /// The tool ran so often since the server started, and no call of anything twice with the same arguments.
+    #[track_caller]
+    fn ran(&self, tool: &str, times: u64) {
+        assert_eq!(self.fixture.counts().executions_of(tool), times, "executions of {tool}");
+    }
+
+    /// Calls a tool; the answer is exactly this result.
+    fn expect(&self, message: &Message, members: &str) -> Outcome {
+        let answer = self.client().ask(message);
+        answered(&answer)?;
+        let result = framed(self.revision, self.server, members);
+        assert_eq!(answer.body, format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#));
+        Ok(())
+    }
+}
+
+/// The result of an answer, whose status must fit it.
+fn answered(answer: &Answer) -> Result<Value, String> {
+    let response: Value = serde_json::from_str(&answer.message()).unwrap();
+    if let Some(error) = response.get("error") {
+        return Err(format!("{} {}", error["code"], error["message"].as_str().unwrap()));
+    }
+    assert_eq!((answer.status(), &response["id"]), (200, &json!(1)), "{answer:?}");
+    Ok(response["result"].clone())
+}
+
+fn list(pair: &Pair) -> Outcome {
+    let answer = pair.client().ask(&Message::of(pair.revision, "tools/list"));
+    let mut result = answered(&answer)?;
+    let tools = result["tools"].take();
+    let described: Vec<Value> = serde_json::from_str(TOOLS).unwrap();
+    let expected: Vec<Value> = described.into_iter().map(|tool| shown(tool, pair)).collect();
+    assert_eq!(tools, Value::from(expected));
+    let schemas: Vec<BTreeMap<String, Box<RawValue>>> = serde_json::from_str(TOOLS).unwrap();
+    for schema in schemas.iter().map(|tool| tool["inputSchema"].get()).filter(|text| !text.contains("x-mcp-header")) {
+        assert!(answer.body.contains(schema), "bytes of a schema changed: {schema}");
+    }
+    let rest = match pair.is_modern() {
+        true => json!({ "resultType": "complete", "ttlMs": result["ttlMs"], "cacheScope": "private", "tools": null,
+            "_meta": { format!("{KEY}serverInfo"): { "name": "mcp-x", "version": env!("CARGO_PKG_VERSION") } } }),
+        false => json!({ "tools": null }),
+    };
+    assert!(!pair.is_modern() || result["ttlMs"].is_u64(), "{result}");
+    assert_eq!(result, rest);
+    Ok(())
+}
+
+/// A tool as the client is shown it.
+fn shown(mut tool: Value, pair: &Pair) -> Value {
+    let members = tool.as_object_mut().unwrap();
+    if pair.revision < "2025-06-18" {
+        members.remove("outputSchema");
+    }
+    if pair.server != Mode::Modern
+        && let Some(properties) = tool.pointer_mut("/inputSchema/properties").and_then(Value::as_object_mut)
+    {
+        // A legacy server does not look for headers.
+        properties.values_mut().for_each(|property| _ = property.as_object_mut().unwrap().remove("x-mcp-header"));
+    }
+    tool
+}
+
+fn call(pair: &Pair) -> Outcome {
+    let arguments = r#"{ "n":9007199254740993,"f":42.0,"z":[1e21,-0],"a":"\u00e9é\ud83d\ude00","":null }"#;
+    let mut members = format!(r#""content":[{{"type":"text","text":{}}}]"#, Value::from(arguments));
+    if pair.revision >= "2025-06-18" {
+        members += &format!(r#","structuredContent":{arguments}"#);
+    }
+    pair.expect(&pair.call("echo", arguments), &members)?;
+    pair.ran("echo", 1);
+    Ok(())
+}
+
+fn tool_error(pair: &Pair) -> Outcome {
+    let members =
+        r#""content":[{"text":"This tool intentionally returns an error for testing","type":"text"}],"isError":true"#;
+    pair.expect(&pair.call("test_error_handling", "{}"), members)?;
+    pair.ran("test_error_handling", 1);
+    Ok(())
+}
+
+/// Makes a call; what was notified before the response.
+fn notified(client: &mut Client, message: &Message) -> Result<Vec<Value>, String> {
+    let answer = client.ask(message);
+    answered(&answer)?;
+    if !answer.head.is_stream() {
+        return Ok(Vec::new());
+    }
+    let mut events: Vec<Value> = answer.events().iter().map(|event| serde_json::from_str(event).unwrap()).collect();
+    assert!(events.pop().is_some_and(|last| last.get("result").is_some()), "the response is not the last");
+    Ok(events)
+}
+
+fn progress(pair: &Pair) -> Outcome {
+    let mut client = pair.client();
+    for (number, token) in [r#""7""#, "7"].into_iter().enumerate() {
+        // Other arguments each time, so that no call looks like the other's repetition.
+        let message = pair.call("test_tool_with_progress", &format!(r#"{{"n":{number}}}"#));
+        let events = notified(&mut client, &message.meta(&format!(r#""progressToken":{token}"#)))?;
+        let token: Value = serde_json::from_str(token).unwrap();
+        let step = |progress: u64, message: &str| {
+            let params = json!({ "progressToken": token, "progress": progress, "total": 100, "message": message });
+            json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params })
+        };
+        assert_eq!(events, [step(0, "started"), step(50, "halfway"), step(100, "completed")]);
+    }
+    pair.ran("test_tool_with_progress", 2);
+    assert_eq!(pair.fixture.counts().most_repeated(), 1);
+    Ok(())
+}
+
+/// Asks for messages of this level and makes a call; the messages that came.
+fn logged(pair: &Pair, client: &mut Client, level: Option<&str>) -> Result<Vec<Value>, String> {
+    let message = pair.call("test_tool_with_logging", &format!(r#"{{"level":"{}"}}"#, level.unwrap_or("unasked")));
+    let Some(level) = level else { return notified(client, &message) };
+    if pair.is_modern() {
+        return notified(client, &message.told("logLevel", &format!("\"{level}\"")));
+    }
+    let answer = client.ask(&Message::of(pair.revision, "logging/setLevel").param(&format!(r#""level":"{level}""#)));
+    assert_eq!(answered(&answer)?, json!({}));
+    notified(client, &message)
+}
+
+fn log(pair: &Pair) -> Outcome {
+    let message = |text: &str| {
+        let params = json!({ "level": "info", "logger": "fixture", "data": text });
+        json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": params })
+    };
+    let texts = ["Tool execution started", "Tool processing data", "Tool execution completed"];
+    let (none, all) = (Vec::new(), texts.map(message).to_vec());
+    let mut client = pair.client();
+    // What a legacy server sends unasked is its own decision.
+    let unasked = if pair.is_modern() || pair.server == Mode::Modern { &none } else { &all };
+    for (level, expected) in [(None, unasked), (Some("error"), &none), (Some("info"), &all), (Some("debug"), &all)] {
+        assert_eq!(logged(pair, &mut client, level)?, *expected, "{level:?}");
+    }
+    assert_eq!(pair.fixture.counts().most_repeated(), 1);
+    Ok(())
+}
+
+fn cancel(pair: &Pair) -> Outcome {
+    let mut client = pair.client();
+    client.send_message(&pair.call("slow", r#"{"ms":600000}"#));
+    wait_until("the call runs", || pair.fixture.counts().executions_of("slow") == 1);
+    if pair.is_modern() {
+        drop(client);
+    } else {
+        let notification = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+        assert_eq!(client.another().post(notification).status(), 202);
+        assert!(client.connection.head().is_stream());
+        assert_eq!(client.connection.event(), None, "a call that was called off is not answered");
+    }
+    wait_until("the server hears of it", || pair.fixture.counts().cancellations == 1);
+    let mut client = pair.client();
+    let again = pair.call("test_simple_text", "{}");
+    wait_until("the slot is free", || answered(&client.ask(&again)).is_ok());
+    let counts = pair.fixture.counts();
+    assert_eq!((counts.cancellations, counts.executions_of("slow"), counts.most_repeated()), (1, 1, 1));
+    let told = if pair.server == Mode::Modern { 0 } else { 1 };
+    assert_eq!(counts.requests_of("notifications/cancelled"), told);
+    Ok(())
+}
