@@ -1,11 +1,13 @@
 #!/bin/sh
 # Real SDK clients and servers, Python and TypeScript, through the gateway: run.sh [path of mcp-x]
 #
-# INTEROP_CACHE (default target/interop) keeps what is installed between runs. Needs Python 3.11 or newer, node and npm.
+# INTEROP_CACHE (default target/interop) keeps what is installed between runs. Needs Python 3.11 or newer, node and npm,
+# and cargo, with which the fixture server is built.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-cache=${INTEROP_CACHE:-$root/target/interop}
+target=${CARGO_TARGET_DIR:-$root/target}
+cache=${INTEROP_CACHE:-$target/interop}
 mkdir -p "$cache"
 
 # fresh LIST FOLDER: whether FOLDER holds what LIST asks for. A finished install leaves a copy of its list there.
@@ -28,4 +30,6 @@ if ! fresh package.json node; then
     cp "$here/package.json" "$cache/node/installed"
 fi
 
-INTEROP_CACHE=$cache exec "$cache/venv/bin/python" -B "$here/run.py" "${1:-$root/target/release/mcp-x}"
+cargo build --quiet --locked --manifest-path "$root/Cargo.toml" --package mcp-x-fixture
+INTEROP_CACHE=$cache exec "$cache/venv/bin/python" -B "$here/run.py" "${1:-$target/release/mcp-x}" \
+    "$target/debug/fixture-upstream"

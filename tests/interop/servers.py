@@ -2,7 +2,7 @@
 
 KIND is <package>-<state>-<answers>, for example `fastmcp-sessions-sse`:
   package  `fastmcp` (the FastMCP package on the SDK 1.x), `fastmcp4` (the one on the SDK 2.x, which speaks the
-           stateless revision too) or `sdk` (the server inside the official SDK 1.x)
+           stateless revision too), `sdk` (the server inside the official SDK 1.x) or `sdk2` (the one inside 2.x)
   state    `sessions` (it issues Mcp-Session-Id) or `stateless`
   answers  `sse` (every answer is an event stream) or `json`
 """
@@ -27,6 +27,8 @@ class Kind(NamedTuple):
 
 KINDS = [Kind(*parts) for parts in itertools.product(("fastmcp", "sdk"), ("sessions", "stateless"), ("sse", "json"))]
 MODERN = Kind("fastmcp4", "sessions", "sse")
+# The packages that run on the SDK 2.x.
+ON_SDK_2 = {"fastmcp4", "sdk2"}
 
 # What every kind offers, in this order.
 TOOLS = ["add", "greet", "fail", "slow", "whoami", "secret_delete"]
@@ -96,7 +98,16 @@ def serve_sdk(port: int, stateless: bool, json: bool) -> None:
     server.run("streamable-http")
 
 
+def serve_sdk2(port: int, stateless: bool, json: bool) -> None:
+    import mcp.server.mcpserver as sdk
+
+    # The traceback of every tool that fails would take a second to print.
+    server = sdk.MCPServer("interop", log_level="CRITICAL")
+    add_tools(server, sdk.Context)
+    server.run("streamable-http", port=port, stateless_http=stateless, json_response=json)
+
+
 if __name__ == "__main__":
     kind = Kind(*sys.argv[1].split("-"))
-    serve = serve_sdk if kind.package == "sdk" else serve_fastmcp
+    serve = {"sdk": serve_sdk, "sdk2": serve_sdk2}.get(kind.package, serve_fastmcp)
     serve(int(sys.argv[2]), kind.state == "stateless", kind.answers == "json")

@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +23,7 @@ import httpx
 from mcp import ClientSession
 from mcp.client.session import LoggingFnT, MessageHandlerFnT
 from mcp.client.streamable_http import streamable_http_client
-from servers import Kind
+from servers import ON_SDK_2, Kind
 
 HERE = Path(__file__).parent
 CACHE = Path(os.environ["INTEROP_CACHE"])
@@ -107,7 +107,7 @@ class Processes:
 
     async def start_server(self, kind: Kind, port: int) -> None:
         """Starts an MCP server."""
-        python = PYTHON_2 if kind.package == "fastmcp4" else sys.executable
+        python = PYTHON_2 if kind.package in ON_SDK_2 else sys.executable
         command = [python, "-B", str(HERE / "servers.py"), str(kind), str(port)]
         await self.start(str(kind), command, f"http://127.0.0.1:{port}/mcp")
 
@@ -185,10 +185,20 @@ EVERYTHING_CALLS: Calls = {
 }
 
 # Clients that run on their own: how each is started, and the members of its job that are its alone.
+PYTHON_1_CLIENT = [sys.executable, "-B", str(HERE / "clients/python1.py")]
+PYTHON_2_CLIENT = [PYTHON_2, "-B", str(HERE / "clients/python2.py")]
+TYPESCRIPT_CLIENT = ["node", str(HERE / "clients/typescript.mjs")]
+MODULES = str(CACHE / "node")
+NEWEST = "2026-07-28"
 CLIENTS: dict[str, tuple[list[str], dict[str, str]]] = {
-    "python-2": ([PYTHON_2, "-B", str(HERE / "clients/python2.py")], {"mode": "auto"}),
-    "python-2-legacy": ([PYTHON_2, "-B", str(HERE / "clients/python2.py")], {"mode": "legacy"}),
-    "typescript": (["node", str(HERE / "clients/typescript.mjs")], {"modules": str(CACHE / "node")}),
+    "python-1": (PYTHON_1_CLIENT, {}),
+    "python-2": (PYTHON_2_CLIENT, {"mode": "auto"}),
+    "python-2-pinned": (PYTHON_2_CLIENT, {"mode": NEWEST}),
+    "python-2-legacy": (PYTHON_2_CLIENT, {"mode": "legacy"}),
+    "typescript": (TYPESCRIPT_CLIENT, {"modules": MODULES}),
+    "typescript-2": (TYPESCRIPT_CLIENT, {"modules": MODULES, "mode": "auto"}),
+    "typescript-2-pinned": (TYPESCRIPT_CLIENT, {"modules": MODULES, "mode": NEWEST}),
+    "typescript-2-legacy": (TYPESCRIPT_CLIENT, {"modules": MODULES, "mode": "legacy"}),
 }
 
 
@@ -196,17 +206,36 @@ CLIENTS: dict[str, tuple[list[str], dict[str, str]]] = {
 class Seen:
     """What such a client saw of one session."""
 
-    version: str
-    tools: list[str]
-    # By tool: `code` and `message` of an error, or `error`, `text`, `progress` and the `times` of that and of the end.
-    calls: dict[str, dict[str, Any]]
-    logged: list[Any]
+    version: str = ""
+    tools: list[str] = field(default_factory=list)
+    # By tool: `code` and `message` of an error, or `error`, `text`, `structured`, `progress` and the `times` of that
+    # and of the end.
+    calls: dict[str, dict[str, Any]] = field(default_factory=dict)
+    logged: list[Any] = field(default_factory=list)
+    # Why there was no session.
+    refused: str | None = None
+
+
+@dataclass
+class Wanted:
+    """One session that such a client is to have: with the tools that begin with `prefix`."""
+
+    token: str | None
+    prefix: str
+    calls: Calls
 
 
 async def run_client(name: str, url: str, token: str | None, calls: Calls, prefix: str = "") -> Seen:
     """Runs one session of client `name`: lists the tools that begin with `prefix`, and makes `calls`."""
+    [seen] = await run_sessions(name, url, [Wanted(token, prefix, calls)])
+    assert seen.refused is None, f"{name} was refused: {seen.refused}"
+    return seen
+
+
+async def run_sessions(name: str, url: str, sessions: list[Wanted]) -> list[Seen]:
+    """Runs sessions of client `name`, one after the other, in one process."""
     command, own = CLIENTS[name]
-    job = {"url": url, "token": token, "calls": calls, "prefix": prefix, **own}
+    job = {"url": url, "sessions": [asdict(wanted) for wanted in sessions], **own}
     process = await asyncio.create_subprocess_exec(
         *command, json.dumps(job), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -217,4 +246,4 @@ async def run_client(name: str, url: str, token: str | None, calls: Calls, prefi
             process.kill()
             await process.wait()
     assert process.returncode == 0, f"{name} ended with {process.returncode}: {errors.decode()}"
-    return Seen(**json.loads(output))
+    return [Seen(**seen) for seen in json.loads(output)]

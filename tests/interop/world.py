@@ -42,6 +42,7 @@ class World:
     report: Report
     processes: Processes
     binary: Path
+    fixture: Path
     config: Path
     gateway: str
     server_ports: dict[Kind, int]

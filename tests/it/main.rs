@@ -20,6 +20,9 @@ mod failing;
 mod health;
 #[cfg(test)]
 mod http;
+#[cfg(feature = "tls")]
+#[cfg(test)]
+mod https;
 #[cfg(test)]
 mod kept;
 #[cfg(test)]

@@ -1,17 +1,44 @@
-// One session of the TypeScript SDK 1.x: typescript.mjs JOB
+// Sessions of the TypeScript SDK: typescript.mjs JOB
 //
-// JOB is a JSON object: `url`, `token` or null, `prefix` of the tools to list and call, `calls`, their arguments by name,
-// and `modules`, the folder that holds node_modules. Prints what it saw as JSON; `support.Seen` names the fields.
+// JOB is a JSON object: `url`, `modules` (the folder that holds node_modules), `mode` (absent for the SDK 1.x, which
+// speaks the legacy era; for the SDK 2.x `auto`, `legacy` or a revision), and `sessions`, each with `token` or null,
+// `prefix` of the tools to list and call, and `calls`, their arguments by name. Prints what it saw as JSON, session by
+// session; `support.Seen` names the fields.
 
 import { createRequire } from "node:module";
 
 const job = JSON.parse(process.argv[2]);
 const require = createRequire(`${job.modules}/`);
-const { Client } = require("@modelcontextprotocol/sdk/client/index.js");
-const { StreamableHTTPClientTransport } = require("@modelcontextprotocol/sdk/client/streamableHttp.js");
-const { LoggingMessageNotificationSchema } = require("@modelcontextprotocol/sdk/types.js");
 
-async function call(name, args) {
+// What a session needs of each SDK: the client, how to hear log messages, and how to call with a listener for progress.
+function one() {
+  const { Client } = require("@modelcontextprotocol/sdk/client/index.js");
+  const { StreamableHTTPClientTransport } = require("@modelcontextprotocol/sdk/client/streamableHttp.js");
+  const { LoggingMessageNotificationSchema } = require("@modelcontextprotocol/sdk/types.js");
+  return {
+    StreamableHTTPClientTransport,
+    client: () => new Client({ name: "interop", version: "1.0.0" }),
+    logs: LoggingMessageNotificationSchema,
+    call: (client, params, options) => client.callTool(params, undefined, options),
+    version: (_, transport) => transport.protocolVersion,
+  };
+}
+
+function two() {
+  const { Client, StreamableHTTPClientTransport } = require("@modelcontextprotocol/client");
+  const mode = ["auto", "legacy"].includes(job.mode) ? job.mode : { pin: job.mode };
+  return {
+    StreamableHTTPClientTransport,
+    client: () => new Client({ name: "interop", version: "1.0.0" }, { versionNegotiation: { mode } }),
+    logs: "notifications/message",
+    call: (client, params, options) => client.callTool(params, options),
+    version: (client) => client.getNegotiatedProtocolVersion(),
+  };
+}
+
+const sdk = job.mode ? two() : one();
+
+async function call(client, name, args) {
   const progress = [];
   const times = [];
   const onprogress = (update) => {
@@ -19,26 +46,41 @@ async function call(name, args) {
     times.push(performance.now() / 1000);
   };
   try {
-    const result = await client.callTool({ name, arguments: args }, undefined, { onprogress });
+    const result = await sdk.call(client, { name, arguments: args }, { onprogress });
     times.push(performance.now() / 1000);
-    return { error: result.isError ?? false, text: result.content[0].text ?? "", progress, times };
+    const text = result.content[0].text ?? "";
+    return { error: result.isError ?? false, text, structured: result.structuredContent ?? null, progress, times };
   } catch (error) {
     return { code: error.code, message: error.message };
   }
 }
 
-const logged = [];
-const client = new Client({ name: "interop", version: "1.0.0" });
-client.setNotificationHandler(LoggingMessageNotificationSchema, ({ params }) => logged.push(params.data));
-const headers = job.token ? { Authorization: `Bearer ${job.token}` } : {};
-const transport = new StreamableHTTPClientTransport(new URL(job.url), { requestInit: { headers } });
-await client.connect(transport);
-await client.ping();
-if (client.getServerCapabilities()?.logging) await client.setLoggingLevel("info");
-const { tools } = await client.listTools();
-const names = tools.map((tool) => tool.name).filter((name) => name.startsWith(job.prefix));
-const calls = {};
-for (const [name, args] of Object.entries(job.calls)) calls[name] = await call(job.prefix + name, args);
-await transport.terminateSession();
-await client.close();
-console.log(JSON.stringify({ version: transport.protocolVersion, tools: names, calls, logged }));
+async function session({ token, prefix, calls }) {
+  const logged = [];
+  const client = sdk.client();
+  client.setNotificationHandler(sdk.logs, ({ params }) => logged.push(params.data));
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const transport = new sdk.StreamableHTTPClientTransport(new URL(job.url), { requestInit: { headers } });
+  try {
+    await client.connect(transport);
+  } catch (error) {
+    return { refused: `${error.message} ${error.code ?? ""}` };
+  }
+  const version = sdk.version(client, transport);
+  if (version !== "2026-07-28") {
+    await client.ping();
+    if (client.getServerCapabilities()?.logging) await client.setLoggingLevel("info");
+  }
+  const { tools } = await client.listTools();
+  const names = tools.map((tool) => tool.name).filter((name) => name.startsWith(prefix));
+  const made = {};
+  for (const [name, args] of Object.entries(calls)) made[name] = await call(client, prefix + name, args);
+  if (version !== "2026-07-28") await transport.terminateSession();
+  await client.close();
+  return { version, tools: names, calls: made, logged };
+}
+
+// One after the other: a busy client would hear progress late.
+const seen = [];
+for (const wanted of job.sessions) seen.push(await session(wanted));
+console.log(JSON.stringify(seen));

@@ -9,6 +9,7 @@
 //! | `message` | [`Message`](message::Message): a request of any revision, with its headers |
 //! | `process` | the program as a process of its own |
 //! | `schema` | whether an answer is what `/openapi.json` says |
+//! | `tls` | [`Tls`](tls::Tls): TLS in front of a server |
 //! | `upstream` | [`Upstream`]: a scripted MCP server |
 //!
 //! Nothing here uses the gateway's own reading and writing: messages are text or `serde_json` values.
@@ -19,6 +20,8 @@ pub(crate) mod http;
 pub(crate) mod message;
 pub(crate) mod process;
 pub(crate) mod schema;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 pub(crate) mod upstream;
 
 use std::fmt::Write as _;

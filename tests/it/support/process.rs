@@ -28,7 +28,13 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn start(folder: &Folder) -> Self {
+        Self::start_in(folder, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub(crate) fn start_in(folder: &Folder, environment: &[(&str, &str)]) -> Self {
         let mut command = program(&["serve", "--listen", "127.0.0.1:0"]);
+        command.envs(environment.iter().copied());
         let mut child = command.current_dir(folder.path()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();

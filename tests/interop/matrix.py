@@ -1,0 +1,228 @@
+"""Every client with every server, in every pair of eras: a gateway of its own in front of one server of each kind.
+
+Each pair lists, calls, fails, reports progress, is denied what was not granted, and is refused with a wrong token. The
+outcome is printed as a table too.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mcp.types import INVALID_PARAMS
+from servers import TOOLS, Kind
+from support import CACHE, CLIENTS, HERE, NEWEST, Calls, Seen, Wanted, equal, free_port, run_sessions
+from world import SERVER_A, World, token, within
+
+# Not granted to anybody.
+SECRET = "secret_delete"
+# Of `reports`, from the first progress to the end; each takes much longer.
+LEAST_SECONDS = 0.04
+LEGACY, MODERN = "legacy", "modern"
+
+
+class Offer(NamedTuple):
+    """What a server offers, in this order; who calls which of it, and what comes of that."""
+
+    tools: list[str]
+    # A tool, its arguments, and: the text of its result, its structured content, the text of its error, its progress.
+    texts: tuple[str, dict[str, Any], str]
+    structures: tuple[str, dict[str, Any], dict[str, Any]]
+    fails: tuple[str, dict[str, Any], str]
+    reports: tuple[str, dict[str, Any], list[float]]
+
+    @property
+    def calls(self) -> Calls:
+        made = {name: arguments for name, arguments, _ in (self.texts, self.structures, self.fails, self.reports)}
+        return {**made, SECRET: {}}
+
+
+def offer(tools: list[str], failure: str = "on purpose") -> Offer:
+    """What servers.py and servers.mjs offer."""
+    return Offer(
+        tools,
+        ("greet", {"name": "\u00e9\u2028\U0001f600"}, "Hello, \u00e9\u2028\U0001f600!"),
+        ("add", {"a": 2, "b": 3}, {"result": 5}),
+        ("fail", {"reason": "on purpose"}, failure),
+        ("slow", {}, [1, 2, 3]),
+    )
+
+
+PYTHON = offer(TOOLS)
+# It keeps to itself what an exception says.
+PYTHON_2 = offer(TOOLS, "Error executing tool fail")
+TYPESCRIPT = offer([tool for tool in TOOLS if tool != "whoami"])
+FIXTURE = Offer(
+    ["test_simple_text", "echo", "test_error_handling", "test_tool_with_progress", SECRET],
+    ("test_simple_text", {}, "This is a simple text response for testing."),
+    ("echo", {"a": [1, {"b": None}]}, {"a": [1, {"b": None}]}),
+    ("test_error_handling", {}, "This tool intentionally returns an error for testing"),
+    ("test_tool_with_progress", {}, [0, 50, 100]),
+)
+
+
+@dataclass
+class Server:
+    """A server as the gateway is told of it."""
+
+    name: str
+    offer: Offer
+    port: int
+    # The era in which the gateway has to find it, and whether it is told so because the server speaks both.
+    era: str
+    pinned: bool = False
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.name}_"
+
+    @property
+    def table(self) -> str:
+        lines = [f"[mcp_servers.{self.name}]", f'url = "http://127.0.0.1:{self.port}/mcp"', 'from_client = "tester"']
+        lines += [f'tool_prefix = "{self.prefix}"', *([f'protocol = "{self.era}"'] if self.pinned else [])]
+        return "\n".join([*lines, f"[allow.{self.name}]", f'dave = {{ tools = ["*"], deny = ["{SECRET}"] }}', ""])
+
+
+async def start_servers(world: World, fixture: Path) -> list[Server]:
+    """Starts one of each that does not run yet."""
+    python_2, typescript, modern, dual, sessions, newest = (free_port() for _ in range(6))
+    await world.processes.start_server(Kind("sdk2", "sessions", "sse"), python_2)
+    for kind, port in (("typescript-sessions", typescript), ("typescript2-modern", modern), ("typescript2-dual", dual)):
+        command = ["node", str(HERE / "servers.mjs"), str(CACHE / "node"), kind, str(port)]
+        await world.processes.start(kind, command, f"http://127.0.0.1:{port}/mcp")
+    for mode, port in (("sessions", sessions), ("modern", newest)):
+        command = [str(fixture), "--mode", mode, "--port", str(port), "--tools", ",".join(FIXTURE.tools)]
+        await world.processes.start(f"fixture-{mode}", command, f"http://127.0.0.1:{port}/mcp")
+    return [
+        Server("python-1", PYTHON, world.server_ports[SERVER_A], LEGACY),
+        Server("python-2", PYTHON_2, python_2, MODERN),
+        Server("python-2-as-legacy", PYTHON_2, python_2, LEGACY, pinned=True),
+        Server("typescript-1", TYPESCRIPT, typescript, LEGACY),
+        Server("typescript-2-modern", TYPESCRIPT, modern, MODERN),
+        Server("typescript-2", TYPESCRIPT, dual, MODERN),
+        Server("typescript-2-as-legacy", TYPESCRIPT, dual, LEGACY, pinned=True),
+        Server("fixture-legacy", FIXTURE, sessions, LEGACY),
+        Server("fixture-modern", FIXTURE, newest, MODERN),
+    ]
+
+
+class Part(NamedTuple):
+    """One thing that a pair has to do."""
+
+    name: str
+    check: Callable[[Seen, Offer], None]
+
+
+def calls(seen: Seen, offer: Offer) -> None:
+    tool, _, text = offer.texts
+    equal((seen.calls[tool].get("error"), seen.calls[tool].get("text")), (False, text))
+
+
+def structures(seen: Seen, offer: Offer) -> None:
+    tool, _, content = offer.structures
+    equal((seen.calls[tool].get("error"), seen.calls[tool].get("structured")), (False, content))
+
+
+def fails(seen: Seen, offer: Offer) -> None:
+    tool, _, text = offer.fails
+    equal((seen.calls[tool].get("error"), text in seen.calls[tool].get("text", "")), (True, True))
+
+
+def reports(seen: Seen, offer: Offer) -> None:
+    tool, _, progress = offer.reports
+    equal((seen.calls[tool].get("error"), seen.calls[tool].get("progress")), (False, progress))
+    times = seen.calls[tool]["times"]
+    assert times[-1] - times[0] > LEAST_SECONDS, f"expected progress before the result, found {times}"
+
+
+def is_denied(seen: Seen, _: Offer) -> None:
+    found = seen.calls[SECRET]
+    equal((found.get("code"), "unknown tool" in found.get("message", "")), (INVALID_PARAMS, True))
+
+
+PARTS = [
+    Part("call", calls),
+    Part("structured", structures),
+    Part("error", fails),
+    Part("progress", reports),
+    Part("denied", is_denied),
+]
+
+
+def check_pair(seen: Seen, version: str, server: Server, eras: tuple[str, str]) -> None:
+    """Checks one session of a client: in which eras it was served, what is listed, and what is called."""
+    equal((seen.refused, seen.version), (None, version))
+    equal(eras, (LEGACY if version != NEWEST else MODERN, server.era))
+    equal(seen.tools, [server.prefix + tool for tool in server.offer.tools if tool != SECRET])
+    wrong = []
+    for part in PARTS:
+        try:
+            part.check(seen, server.offer)
+        except AssertionError as error:
+            wrong.append(f"{part.name}: {error}")
+    assert not wrong, "; ".join(wrong)
+
+
+def eras_of(log: str, server: Server) -> tuple[str, str]:
+    """In which eras the log says that this server was called."""
+    found = set(re.findall(rf" rpc=tools/call .* server={server.name} eras=(\w+)/(\w+) ", log))
+    assert len(found) == 1, f"expected one pair of eras, found {found}"
+    client, upstream = found.pop()
+    return client, upstream
+
+
+def newest_of(client: str) -> str:
+    """The revision on which a client has to agree with the gateway."""
+    return NEWEST if CLIENTS[client][1].get("mode", LEGACY) != LEGACY else "2025-11-25"
+
+
+async def leg(world: World) -> None:
+    """Runs all checks of this module."""
+    servers = await start_servers(world, world.fixture)
+    config = world.processes.folder / "matrix.toml"
+    tokens = [f'[clients.{name}]\nauth_token = "{token(name)}"\n' for name in ("tester", "dave")]
+    config.write_text("".join([*tokens, *(server.table for server in servers)]))
+    port = free_port()
+    state = config.with_suffix(".state")
+    command = [str(world.binary), "--config", str(config), "--state-dir", str(state), "--port", str(port)]
+    await world.processes.start("matrix", command, f"http://127.0.0.1:{port}/healthz")
+    rows = {client: await row(world, client, f"http://127.0.0.1:{port}/mcp", servers) for client in CLIENTS}
+    async with world.report.check("matrix: no token is in the log, and no panic"):
+        log = world.processes.log("matrix")
+        equal([secret for secret in (token("tester"), token("dave"), "panicked") if secret in log], [])
+    world.processes.stop("matrix")
+    print_table(rows, servers)
+
+
+async def row(world: World, client: str, url: str, servers: list[Server]) -> list[str]:
+    """Runs one client against all servers; what came of each."""
+    before = len(world.processes.log("matrix"))
+    wanted = [Wanted(token("dave"), server.prefix, server.offer.calls) for server in servers]
+    seen = await run_sessions(client, url, [*wanted, Wanted("wrong", "", {})])
+    pairs = [f"{client} client × {server.name} server" for server in servers]
+    cells: list[str] = []
+
+    async def written() -> None:
+        assert world.processes.log("matrix")[before:].count(" rpc=tools/call ") >= len(servers) * 5
+
+    await within(5, written)
+    log = world.processes.log("matrix")[before:]
+    for pair, server, found in zip(pairs, servers, seen, strict=False):
+        failed = world.report.failed
+        async with world.report.check(pair):
+            check_pair(found, newest_of(client), server, eras_of(log, server))
+        cells.append("ok" if world.report.failed == failed else "FAIL")
+    async with world.report.check(f"{client} client: a wrong token is refused"):
+        assert seen[-1].refused, f"expected a refusal, found {seen[-1]}"
+        assert " status=401 " in log, "expected a 401 in the log"
+    return cells
+
+
+def print_table(rows: dict[str, list[str]], servers: list[Server]) -> None:
+    """Prints who got along with whom."""
+    print(f"{'client':20}", *(f"({n})".ljust(4) for n, _ in enumerate(servers, 1)), sep="  ")
+    for client, cells in rows.items():
+        print(f"{client:20}", *(cell.ljust(4) for cell in cells), sep="  ")
+    for n, server in enumerate(servers, 1):
+        print(f"({n}) {server.name} server, spoken to in the {server.era} era")
