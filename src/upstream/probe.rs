@@ -125,6 +125,9 @@ impl Channel {
             place = Arc::new(there);
             reply = self.discover(&place).await;
         }
+        if reply.as_ref().is_ok_and(Reply::names_what_it_refuses) {
+            reply = self.discover(&place).await;
+        }
         match reply {
             Ok(reply) => reply.verdict(&place),
             // Some legacy servers hold what they do not know; the handshake will tell.
@@ -181,6 +184,12 @@ struct Reply {
 }
 
 impl Reply {
+    /// Whether the server refuses the revision it was asked in and says in one breath that it speaks it.
+    fn names_what_it_refuses(&self) -> bool {
+        let error = self.message.as_ref().and_then(Envelope::error);
+        error.is_some_and(|e| e.code == code::UNSUPPORTED_VERSION && has_modern(&spoken_instead(&e)))
+    }
+
     fn verdict(&self, place: &Arc<Endpoint>) -> Result<Known, UpstreamError> {
         let modern = |instructions| Known::Modern(Arc::new(Discovered { place: Arc::clone(place), instructions }));
         let Some(message) = &self.message else {
@@ -192,7 +201,7 @@ impl Reply {
         };
         match message.error() {
             Some(error) => match error.code {
-                code::UNSUPPORTED_VERSION => unsupported(&error),
+                code::UNSUPPORTED_VERSION => in_common(&spoken_instead(&error)),
                 // The server understood, and found a fault in how it was asked.
                 code::HEADER_MISMATCH | code::MISSING_CAPABILITY => Ok(modern(None)),
                 _ if matches!(self.status, 401 | 403 | 407 | 421 | 429 | 500..=599) => {
@@ -203,7 +212,7 @@ impl Reply {
             None => {
                 let result = message.result_span().map(|s| s.of(message.bytes())).unwrap_or_default();
                 let Ok(result) = DiscoverResult::parse(result) else { return Ok(Known::Legacy) };
-                if result.supported_versions.iter().any(|version| version == MODERN) {
+                if has_modern(&result.supported_versions) {
                     return Ok(modern(result.instructions.as_deref().map(kept_instructions)));
                 }
                 in_common(&result.supported_versions)
@@ -212,15 +221,22 @@ impl Reply {
     }
 }
 
-/// A server that does not speak the revision it was asked in.
-fn unsupported(error: &ErrorObject) -> Result<Known, UpstreamError> {
-    in_common(&UnsupportedVersion::parse(error.data.as_deref().unwrap_or_default()).supported)
+/// What a server that does not speak the revision it was asked in says that it speaks.
+fn spoken_instead(error: &ErrorObject) -> Vec<String> {
+    UnsupportedVersion::parse(error.data.as_deref().unwrap_or_default()).supported
 }
 
-/// What can be done with a server that speaks these revisions and not the modern one.
+fn has_modern(versions: &[String]) -> bool {
+    versions.iter().any(|version| version == MODERN)
+}
+
+/// What can be done with a server that says it speaks these revisions, and does not speak the modern one.
 fn in_common(versions: &[String]) -> Result<Known, UpstreamError> {
     if versions.iter().any(|version| ProtocolVersion::parse(version).is_some()) {
         return Ok(Known::Legacy);
+    }
+    if has_modern(versions) {
+        return Err(UpstreamError::NotMcp(format!("the server refuses {MODERN}, which it says it speaks")));
     }
     let found: Vec<String> = versions.iter().take(8).map(|version| version.chars().take(40).collect()).collect();
     Err(UpstreamError::NotMcp(format!("no protocol version in common: the server speaks {found:?}")))
