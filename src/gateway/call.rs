@@ -405,7 +405,7 @@ impl Call {
         }
         let bytes = match &self.client {
             Client::Legacy(version, ..) => rewrite::result_for_legacy(response, &self.id, *version, answer.era()),
-            Client::Modern(_) => rewrite::result_for_modern(response, &self.id, None),
+            Client::Modern(_) => rewrite::result_for_modern(response, &self.id, answer.era(), None),
         };
         Outgoing::Response(bytes, None)
     }
@@ -425,8 +425,10 @@ impl Call {
         let state = questions.state.map(|original| client.repeatable.seal(&client.states, original));
         match state {
             Some(None) => self.failure(UpstreamError::TooLarge(RequestState::MAX_LENGTH)),
-            Some(Some(ours)) => Outgoing::Response(rewrite::result_for_modern(response, &self.id, Some(&ours)), None),
-            None => Outgoing::Response(rewrite::result_for_modern(response, &self.id, None), None),
+            Some(Some(ours)) => {
+                Outgoing::Response(rewrite::result_for_modern(response, &self.id, Era::Modern, Some(&ours)), None)
+            }
+            None => Outgoing::Response(rewrite::result_for_modern(response, &self.id, Era::Modern, None), None),
         }
     }
 

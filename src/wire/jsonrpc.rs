@@ -286,6 +286,12 @@ impl Envelope {
         self.params.filter(|p| type_of(p.of(&self.bytes)) == JsonType::Object)
     }
 
+    /// Where `params._meta` stands, whatever it is.
+    #[must_use]
+    pub fn meta_member_span(&self) -> Option<Span> {
+        self.meta
+    }
+
     /// Where `params._meta` stands, if it is an object.
     #[must_use]
     pub fn meta_object_span(&self) -> Option<Span> {

@@ -60,7 +60,7 @@ pub fn request(
     let Some(new_meta) = new_meta else {
         return splice.replace_if(envelope.meta_span(Meta::ProgressToken), id.as_bytes()).build();
     };
-    match (envelope.meta_object_span(), envelope.params_span()) {
+    match (envelope.meta_member_span(), envelope.params_span()) {
         (Some(meta), _) => splice.replace(meta, &new_meta).build(),
         (None, Some(params)) => {
             let at = Span { start: params.start + 1, end: params.start + 1 };
@@ -82,7 +82,7 @@ fn params_without(
     let bytes = envelope.bytes();
     let named = |key: &str, value: &[u8]| Cow::Owned([b"\"", key.as_bytes(), b"\":", value].concat());
     let members = envelope.params_span().map(|params| whole_members_of(bytes, params)).unwrap_or_default();
-    let added = new_meta.filter(|_| envelope.meta_object_span().is_none()).map(|meta| named("_meta", meta));
+    let added = new_meta.filter(|_| envelope.meta_member_span().is_none()).map(|meta| named("_meta", meta));
     let kept = members.iter().filter(|member| !is_dropped(&member.key)).map(|member| {
         match (member.key.as_ref(), new_meta, state) {
             ("name", ..) if !name.is_empty() => named("name", name),
@@ -194,21 +194,22 @@ fn needed_for(bytes: &[u8], request: Span) -> Option<ClientCapabilities> {
 /// The response that carries a tool's result, as a modern client gets it: complete unless it says otherwise, with the
 /// gateway as the server, and with `state` where the server gave out one of its own.
 #[must_use]
-pub fn result_for_modern(response: &Envelope, id: &[u8], state: Option<&[u8]>) -> Vec<u8> {
+pub fn result_for_modern(response: &Envelope, id: &[u8], server: Era, state: Option<&[u8]>) -> Vec<u8> {
+    const COMPLETE: &[u8] = b"\"complete\"";
     let bytes = response.bytes();
     let splice = Splice::new(bytes).replace_if(response.id_span(), id);
     let Some(result) = response.result_span().filter(|r| type_of(r.of(bytes)) == JsonType::Object) else {
         return splice.build();
     };
     let members = whole_members_of(bytes, result);
-    let typed = members.iter().any(|member| member.key == "resultType");
-    let old_meta = members.iter().find(|member| member.key == "_meta").map(|member| member.value);
-    let old_meta = old_meta.filter(|value| type_of(value.of(bytes)) == JsonType::Object);
+    let last = |key: &str| members.iter().rev().find(|member| member.key == key).map(|member| member.value);
+    let (old_type, old_meta) = (last("resultType"), last("_meta"));
     let identity = [format!(r#""{}":{IDENTITY}"#, meta::SERVER_INFO)];
-    let new_meta = meta_of(bytes, old_meta, &[meta::SERVER_INFO], &identity);
+    let readable = old_meta.filter(|value| type_of(value.of(bytes)) == JsonType::Object);
+    let new_meta = meta_of(bytes, readable, &[meta::SERVER_INFO], &identity);
     let mut front = Vec::new();
-    if !typed {
-        front.extend_from_slice(b"\"resultType\":\"complete\",");
+    if old_type.is_none() {
+        front.extend_from_slice(&[b"\"resultType\":", COMPLETE, b","].concat());
     }
     if old_meta.is_none() {
         front.extend_from_slice(&[b"\"_meta\":", new_meta.as_slice(), b","].concat());
@@ -217,8 +218,10 @@ pub fn result_for_modern(response: &Envelope, id: &[u8], state: Option<&[u8]>) -
         front.pop();
     }
     let at = Span { start: result.start + 1, end: result.start + 1 };
-    let theirs = members.iter().find(|member| member.key == "requestState").map(|member| member.value);
-    let splice = splice.replace_if(theirs.filter(|_| state.is_some()), state.unwrap_or_default());
+    // What a legacy server means by the word is its own business.
+    let foreign = old_type.filter(|_| server == Era::Legacy);
+    let theirs = last("requestState").filter(|_| state.is_some());
+    let splice = splice.replace_if(foreign, COMPLETE).replace_if(theirs, state.unwrap_or_default());
     splice.replace(at, &front).replace_if(old_meta, &new_meta).build()
 }
 
@@ -373,6 +376,7 @@ mod tests {
         check(&meta("\"p\""), LEGACY, Era::Legacy, &meta("7"));
         check(r#"{"task":{"ttl":1},"name":"gw","y":2}"#, LEGACY, Era::Legacy, r#"{"name":"own","y":2}"#);
         check(r#"{"name":"own","task":{},"_meta":{}}"#, LEGACY, Era::Legacy, r#"{"name":"own","_meta":{}}"#);
+        check(r#"{"name":"own","_meta":null}"#, LEGACY, Era::Legacy, r#"{"name":"own","_meta":null}"#);
     }
 
     #[test]
@@ -385,6 +389,9 @@ mod tests {
         let expected =
             format!(r#"{{"name":"own","_meta":{{{},"progressToken":7,"traceparent":"00"}}}}"#, about("debug"));
         check(params, asker, Era::Modern, &expected);
+        let expected = format!(r#"{{"_meta":{{{}}},"name":"own"}}"#, about(""));
+        check(r#"{"_meta":null,"name":"gw"}"#, LEGACY, Era::Modern, &expected);
+        check(r#"{"_meta":7,"task":{},"name":"gw"}"#, LEGACY, Era::Modern, &expected);
         let told = r#""io.modelcontextprotocol/clientInfo":{"name":"c"},"io.modelcontextprotocol/logLevel":"debug""#;
         let params = format!(r#"{{"_meta":{{{told},"v/x":1}},"name":"gw","inputResponses":{{}},"requestState":"s"}}"#);
         let expected = format!(
@@ -412,7 +419,7 @@ mod tests {
         let response = parse(&message("7", old));
         let new = match version {
             Some(version) => result_for_legacy(&response, b"\"x\"", version, server),
-            None => result_for_modern(&response, b"\"x\"", Some(b"\"ours\"")),
+            None => result_for_modern(&response, b"\"x\"", server, Some(b"\"ours\"")),
         };
         assert_eq!(String::from_utf8(new).unwrap(), message("\"x\"", expected.unwrap_or(old)), "{old}");
     }
@@ -479,10 +486,27 @@ mod tests {
         result(r#"{"content":[ ]}"#, None, Era::Legacy, Some(&expected));
         let expected = format!(r#"{{"resultType":"complete","_meta":{{{info}}}}}"#);
         result("{}", None, Era::Legacy, Some(&expected));
+        result(
+            r#"{"_meta":null}"#,
+            None,
+            Era::Legacy,
+            Some(&format!(r#"{{"resultType":"complete","_meta":{{{info}}}}}"#)),
+        );
+        let expected = format!(r#"{{"resultType":"complete","_meta":[],"_meta":{{{info},"x":1}}}}"#);
+        result(r#"{"_meta":[],"_meta":{"x":1}}"#, None, Era::Legacy, Some(&expected));
         let theirs =
             r#"{"a":1.0,"_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s"},"x":1},"resultType":"complete"}"#;
         let expected = format!(r#"{{"a":1.0,"_meta":{{{info},"x":1}},"resultType":"complete"}}"#);
         result(theirs, None, Era::Modern, Some(&expected));
+    }
+
+    #[test]
+    fn a_legacy_server_has_no_types_of_results() {
+        let info = format!(r#""{}":{IDENTITY}"#, meta::SERVER_INFO);
+        let expected = format!(r#"{{"_meta":{{{info}}},"resultType":"complete","a":1}}"#);
+        for odd in [r#""input_required""#, r#""complete""#, "7", "null"] {
+            result(&format!(r#"{{"resultType":{odd},"a":1}}"#), None, Era::Legacy, Some(&expected));
+        }
     }
 
     #[test]

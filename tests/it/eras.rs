@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::support::client::Client;
 use super::support::message::{MODERN, Message};
-use super::support::{ALICE, Harness, clients, server, wait_until};
+use super::support::{ALICE, Harness, clients, server, side_by_side, wait_until};
 
 const MODES: [Mode; 3] = [Mode::LegacyStateless, Mode::LegacySessions, Mode::Modern];
 const LEGACY: &str = "2025-11-25";
@@ -102,16 +102,6 @@ fn refusal(status: u16, content_type: &str, body: &str) -> Fault {
     Fault::Refuse { status, body: Some((content_type.to_owned(), body.to_owned())) }
 }
 
-/// Runs `check` on every row at the same time, as most of them have to wait for something.
-fn side_by_side<T: Send>(rows: impl IntoIterator<Item = T>, check: impl Fn(T) + Sync) {
-    std::thread::scope(|scope| {
-        let check = &check;
-        for row in rows {
-            scope.spawn(move || check(row));
-        }
-    });
-}
-
 #[track_caller]
 fn finds(era: &str, what: &str, fixture: Fixture) {
     let world = World::start(fixture);
@@ -188,6 +178,18 @@ fn a_server_that_answers_the_probe_with_anything_else_is_legacy() {
 #[test]
 fn a_server_that_holds_the_probe_is_asked_by_handshake() {
     finds("legacy", "silence", probed(Mode::LegacySessions, Fault::Hang));
+}
+
+#[test]
+fn a_server_that_holds_everything_is_not_remembered_as_legacy() {
+    let fixture = fixture(Mode::Modern);
+    fixture.switches().on(Fault::Hang);
+    let world = World::start(fixture);
+    wait_until("the handshake is tried", || world.requests("initialize") > 0);
+    world.fixture.switches().clear();
+    world.wait_for_tools("it answers again");
+    world.works("it answers again");
+    assert!(world.harness.log().contains("server probed server=fixture era=modern"));
 }
 
 #[test]

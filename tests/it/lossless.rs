@@ -8,7 +8,7 @@ use super::support::client::Client;
 use super::support::message::{MODERN, Message, framed};
 use super::support::{ALICE, Draw, Harness, owned_by_alice};
 
-const ROUNDS: usize = 60;
+const ROUNDS: usize = 40;
 /// Levels of nesting that a message may have, and those that stand around arguments and results.
 const DEPTH: usize = 128;
 const AROUND: usize = 3;

@@ -69,13 +69,12 @@ fn read() -> Table {
     table
 }
 
-/// Tries every cell, the kinds of servers side by side.
+/// Tries every cell, the pairs of a client and a server side by side.
 fn tried() -> Table {
     std::thread::scope(|scope| {
-        let rows =
-            |(name, mode)| move || revisions().flat_map(|revision| row(revision, name, mode)).collect::<Vec<_>>();
-        let kinds = KINDS.map(|kind| scope.spawn(rows(kind)));
-        kinds.into_iter().flat_map(|rows| rows.join().unwrap()).collect()
+        let pairs = KINDS.into_iter().flat_map(|(name, mode)| revisions().map(move |revision| (revision, name, mode)));
+        let rows: Vec<_> = pairs.map(|(revision, name, mode)| scope.spawn(move || row(revision, name, mode))).collect();
+        rows.into_iter().flat_map(|row| row.join().unwrap()).collect()
     })
 }
 

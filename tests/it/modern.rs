@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::support::client::{Client, closed_port, initialize_message};
 use super::support::http::Answer;
 use super::support::message::{KEY, MODERN, Message, identity};
-use super::support::{ALICE, BOB, Harness, clients, owned_by_alice, wait_until};
+use super::support::{ALICE, BOB, Harness, clients, owned_by_alice, side_by_side, wait_until};
 
 fn gateway(server: Mode) -> (Fixture, Harness) {
     let fixture = Fixture::start(Options::of(server));
@@ -556,13 +556,12 @@ fn notifications_are_accepted_and_do_nothing() {
 
 #[test]
 fn a_modern_client_that_leaves_has_cancelled_its_call_and_a_legacy_one_has_not() {
-    for server in [Mode::Modern, Mode::LegacyStateless, Mode::LegacySessions] {
-        for arguments in [r#"{"ms":400}"#, r#"{"ms":400,"steps":100}"#] {
-            for revision in [MODERN, "2025-11-25"] {
-                leave(server, revision, arguments);
-            }
-        }
-    }
+    let servers = [Mode::Modern, Mode::LegacyStateless, Mode::LegacySessions];
+    let rows = servers.into_iter().flat_map(|server| [MODERN, "2025-11-25"].map(|revision| (server, revision)));
+    side_by_side(rows, |(server, revision)| {
+        leave(server, revision, r#"{"ms":400}"#);
+        leave(server, revision, r#"{"ms":400,"steps":100}"#);
+    });
 }
 
 /// A client leaves while its only call runs, which with `steps` has begun to answer.
@@ -606,6 +605,40 @@ fn an_error_that_comes_first_keeps_its_status() {
         let arguments = format!(r#"{{"code":{code},"message":"m","data":{{"a":1.0}}}}"#);
         check(&mut alice, &Message::call(MODERN, "rpc_error", &arguments), expected);
     }
+}
+
+#[test]
+fn what_servers_say_in_the_place_of_meta_and_type_does_not_reach_modern_clients() {
+    for server in [Mode::LegacyStateless, Mode::Modern] {
+        let (_fixture, harness) = gateway(server);
+        let mut alice = harness.client(ALICE);
+        for result in [r#"{"_meta":null}"#, r#"{"_meta":[7]}"#, r#"{"_meta":{"x":1}}"#] {
+            let call = Message::call(MODERN, "echo_result", &format!(r#"{{"result":{result}}}"#));
+            let answer = check(&mut alice, &call, (200, 0));
+            assert_eq!(answer.body.matches("\"_meta\"").count(), 1, "{answer:?}");
+            let found = &answer.json()["result"];
+            assert_eq!(found["_meta"][format!("{KEY}serverInfo")]["name"], "mcp-x", "{answer:?}");
+            assert_eq!(found["resultType"], "complete", "{answer:?}");
+        }
+    }
+    let (_fixture, harness) = gateway(Mode::LegacySessions);
+    let call = Message::call(MODERN, "echo_result", r#"{"result":{"resultType":"input_required","content":[]}}"#);
+    assert_eq!(check(&mut harness.client(ALICE), &call, (200, 0)).json()["result"]["resultType"], "complete");
+}
+
+#[test]
+fn overload_is_an_error_with_status_200_and_stops_neither_discovery_nor_lists() {
+    let fixture = Fixture::start(Options::of(Mode::Modern));
+    let config = owned_by_alice(&[("fixture", &fixture)]);
+    let harness = Harness::start(&format!("{config}\n[gateway]\nmax_calls_per_client = 1\n"));
+    let (mut first, mut second) = (harness.client(ALICE), harness.client(ALICE));
+    first.send_message(&Message::call(MODERN, "slow", r#"{"ms":600000}"#));
+    wait_until("the call runs", || fixture.counts().executions_of("slow") == 1);
+    let answer = check(&mut second, &Message::call(MODERN, "echo", "{}"), (200, -32603));
+    assert!(answer.body.contains("overloaded"), "{answer:?}");
+    check(&mut second, &Message::modern("server/discover"), (200, 0));
+    check(&mut second, &Message::modern("tools/list"), (200, 0));
+    assert_eq!(fixture.counts().executions_of("echo"), 0);
 }
 
 #[test]

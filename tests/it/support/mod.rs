@@ -348,6 +348,16 @@ impl Draw {
     }
 }
 
+/// Runs `check` on every row at the same time, as most of them have to wait for something.
+pub(crate) fn side_by_side<T: Send>(rows: impl IntoIterator<Item = T>, check: impl Fn(T) + Sync) {
+    std::thread::scope(|scope| {
+        let check = &check;
+        for row in rows {
+            scope.spawn(move || check(row));
+        }
+    });
+}
+
 /// Waits until something is the case.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
