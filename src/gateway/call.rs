@@ -21,9 +21,9 @@ use crate::budget::Full;
 use crate::log::{Log, cut};
 use crate::metrics::Held;
 use crate::outbound::Client as Http;
-use crate::policy::{Caller, ServerId};
+use crate::policy::{Caller, Server, ServerId};
 use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Outcome, Tenant, Upstream, UpstreamError};
-use crate::wire::headers::decode;
+use crate::wire::headers::{agrees, decode, find};
 use crate::wire::json::{JsonType, Span, members_of, type_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_id, is_number, result_message};
 use crate::wire::mcp::{ClientCapabilities, Era, LogLevel, ProtocolVersion, code, method};
@@ -104,11 +104,8 @@ impl Gateway {
         self.budget().admit(most).map_err(|Full| GatewayError::Full)?;
         let tool = view.described(entry);
         let (asker, passed_on) = request.asked(&tool)?;
-        let arguments = envelope.param_span(Param::Arguments).map(|span| envelope.bytes().slice(span.range()));
-        let repeatable =
-            Repeatable::new(&client, entry.permit.server(), &name, arguments.unwrap_or_default(), request.now);
-        let state = envelope.param(Param::RequestState).filter(|_| asker.era == Era::Modern);
-        let state = state.map(|state| repeatable.open(&self.keys.states, state)).transpose()?;
+        let answered = request.client(entry.permit.server(), &name, &self.keys.states);
+        let state = answered.opened(envelope)?;
         let client_slot = self.client_slot(&request.snapshot, &client);
         let client_slot = client_slot.ok_or(GatewayError::Overloaded("client"))?;
         let call_slot = entry.upstream.call_slot(&client).ok_or(GatewayError::Overloaded("server"))?;
@@ -116,17 +113,7 @@ impl Gateway {
         let id = Bytes::copy_from_slice(envelope.id().unwrap_or(b"null"));
         let call = Call {
             id: id.clone(),
-            client: match request.speech {
-                Speech::Legacy(version) => {
-                    Client::Legacy(version, request.session.capabilities(), request.session.level())
-                }
-                Speech::Modern { level, capabilities, .. } => Client::Modern(Box::new(Modern {
-                    level,
-                    capabilities,
-                    repeatable,
-                    states: Arc::clone(&self.keys.states),
-                })),
-            },
+            client: answered,
             sent: Sent {
                 upstream: Arc::clone(&upstream),
                 http: http.clone(),
@@ -155,6 +142,21 @@ impl Gateway {
 }
 
 impl Request {
+    /// The client, as far as that decides what it is answered.
+    fn client(&self, server: &Server, tool: &str, states: &Arc<Sealer>) -> Client {
+        match &self.speech {
+            Speech::Legacy(version) => Client::Legacy(*version, self.session.capabilities(), self.session.level()),
+            Speech::Modern { level, capabilities, .. } => {
+                let bytes = self.envelope.bytes();
+                let arguments = self.envelope.param_span(Param::Arguments).map(|span| bytes.slice(span.range()));
+                let arguments = arguments.unwrap_or_default();
+                let repeatable = Repeatable::new(self.caller.client(), server, tool, arguments, self.now);
+                let (level, capabilities, states) = (*level, *capabilities, Arc::clone(states));
+                Client::Modern(Box::new(Modern { level, capabilities, repeatable, states }))
+            }
+        }
+    }
+
     /// Who is behind the request, as its server is told, and the headers that mirror something nobody here knows of. The
     /// others are compared with what they mirror, before the inputs are looked at.
     fn asked(&self, (catalogue, at): &(Arc<Catalogue>, usize)) -> Result<(Asker, HeaderMap), GatewayError> {
@@ -170,16 +172,16 @@ impl Request {
         let arguments = self.envelope.param(Param::Arguments).unwrap_or(b"{}");
         let mut unknown = mirrored.clone();
         let annotations = catalogue.tools.get(*at).map(|tool| tool.annotations.as_slice()).unwrap_or_default();
-        for annotation in annotations {
+        for (annotation, argument) in annotations.iter().zip(find(annotations, arguments)) {
             unknown.remove(&annotation.header);
             let mut values = mirrored.get_all(&annotation.header).iter().map(|value| decode(value.as_bytes()));
-            let agrees = match (values.next(), values.next()) {
-                (None, _) => annotation.agrees(None, arguments),
-                (Some(Some(value)), None) => annotation.agrees(Some(&value), arguments),
+            let fits = match (values.next(), values.next()) {
+                (None, _) => agrees(None, argument),
+                (Some(Some(value)), None) => agrees(Some(&value), argument),
                 // Repeated, or no text.
                 _ => false,
             };
-            if !agrees {
+            if !fits {
                 return Err(GatewayError::HeaderMismatch(annotation.header.clone()));
             }
         }
@@ -211,6 +213,16 @@ enum Client {
     /// The revision it knows, what it can be asked for, and from which level on it wants log messages, if it has said so.
     Legacy(ProtocolVersion, ClientCapabilities, Option<LogLevel>),
     Modern(Box<Modern>),
+}
+
+impl Client {
+    /// The server's own state behind the one that comes with a request.
+    fn opened(&self, envelope: &Envelope) -> Result<Option<Vec<u8>>, GatewayError> {
+        match (self, envelope.param(Param::RequestState)) {
+            (Self::Modern(client), Some(sent)) => client.repeatable.open(&client.states, sent).map(Some),
+            _ => Ok(None),
+        }
+    }
 }
 
 /// What has to be known of a modern client.

@@ -113,10 +113,7 @@ impl Writer {
         };
         report(&self.log, &self.name(), &built.problems);
         self.tell_of_restart(self.gateway.snapshot().registry().settings(), registry.settings());
-        self.log.info("configuration loaded", |r| {
-            r.number("clients", registry.clients().len() as u64).number("servers", registry.servers().len() as u64);
-        });
-        Ok(Some(self.publish(registry, built.problems)))
+        Ok(Some(self.publish("configuration loaded", registry, built.problems)))
     }
 
     /// Keeps the configuration in force, and says once why.
@@ -145,10 +142,13 @@ impl Writer {
         Unavailable::of_text(format!("{} is empty", self.name()))
     }
 
-    fn publish(&self, registry: Registry, problems: Vec<Problem>) -> Arc<Registry> {
+    /// Puts a registry in force, and says so when it is.
+    fn publish(&self, event: &str, registry: Registry, problems: Vec<Problem>) -> Arc<Registry> {
+        let (clients, servers) = (registry.clients().len(), registry.servers().len());
         let before = self.gateway.publish(registry);
         let at = (self.now)();
         self.gateway.set_loaded(|loaded| *loaded = Loaded { at, refused: None, problems });
+        self.log.info(event, |r| _ = r.number("clients", clients as u64).number("servers", servers as u64));
         before
     }
 
@@ -248,12 +248,7 @@ impl Writer {
         if !self.file.replace(lock, text)? {
             return Err(Failure::Changed);
         }
-        self.log.info("configuration changed", |r| {
-            r.number("changes", changes.len() as u64)
-                .number("clients", registry.clients().len() as u64)
-                .number("servers", registry.servers().len() as u64);
-        });
-        Ok(Some(self.publish(registry, built.problems)))
+        Ok(Some(self.publish("configuration changed", registry, built.problems)))
     }
 }
 

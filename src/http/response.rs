@@ -104,7 +104,8 @@ struct Events {
     first: Vec<Vec<u8>>,
     done: bool,
     alive: Pin<Box<Sleep>>,
-    /// Ready when the stream has to end.
+    /// Whether the stream has to end, and what says so.
+    over: bool,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -118,7 +119,12 @@ impl Events {
         for first in std::mem::take(&mut self.first) {
             encode(&mut out, &first);
         }
-        let over = self.cut.as_mut().poll(cx).is_ready();
+        self.over = self.over || self.cut.as_mut().poll(cx).is_ready();
+        let over = self.over;
+        // None of several fills every piece before it is the others' turn.
+        if self.relays.len() > 1 {
+            self.relays.rotate_left(1);
+        }
         self.relays.retain_mut(|relay| {
             while out.len() < GATHERED {
                 let next = if over { Poll::Ready(relay.cut_off(STOPPING)) } else { relay.poll_next(cx) };
@@ -224,7 +230,7 @@ pub fn event_streams(first: Vec<Vec<u8>>, relays: Vec<Relay>, cut: &Shutdown) ->
     let alive = Box::pin(tokio::time::sleep(KEEP_ALIVE_INTERVAL));
     let mut cut = cut.clone();
     let cut = Box::pin(async move { cut.recv().await });
-    let events = Events { relays, first, done: false, alive, cut };
+    let events = Events { relays, first, done: false, alive, over: false, cut };
     let body = Body { content: Content::Events(Box::new(events)), access: None, budget: None };
     let mut response = with_type(StatusCode::OK, "text/event-stream", body);
     let headers = response.headers_mut();

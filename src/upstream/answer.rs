@@ -144,13 +144,13 @@ impl Answer {
         dialect: Dialect,
         id: u64,
         response: Response<Incoming>,
+        (whole, event): (usize, usize),
         timer: Timer,
         holding: Holding,
     ) -> Result<Self, UpstreamError> {
-        let limits = &channel.settings.limits;
         let form = match content_type(&response).as_str() {
-            "application/json" => Form::Json(Gather::new(limits.response_bytes)),
-            "text/event-stream" => Form::Events(Box::new(Decoder::new(limits.event_bytes))),
+            "application/json" => Form::Json(Gather::new(whole)),
+            "text/event-stream" => Form::Events(Box::new(Decoder::new(event))),
             other => {
                 let found = if other.is_empty() { "no content type".into() } else { format!("`{other}`") };
                 return Err(UpstreamError::NotMcp(format!("expected JSON or an event stream, found {found}")));

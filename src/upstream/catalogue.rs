@@ -81,7 +81,11 @@ impl Channel {
     async fn walk_catalogue(&self) -> Result<Catalogue, UpstreamError> {
         let limits = &self.settings.limits;
         let mut walk = Walk { catalogue: Catalogue::default(), names: HashSet::new(), bytes: 0, cursor: None };
-        if let Known::Modern(server) = self.known().await? {
+        let known = match self.upstream.era() {
+            Some(era) if self.upstream.is_doubted() => self.known_anew(era).await?,
+            _ => self.known().await?,
+        };
+        if let Known::Modern(server) = known {
             walk.catalogue.instructions.clone_from(&server.instructions);
         }
         for _ in 0..limits.list_pages {

@@ -67,6 +67,12 @@ impl Channel {
     ) -> Result<Answer, UpstreamError> {
         let known = self.known().await?;
         let answer = self.request_as(&known, tenant, id, request).await;
+        if matches!((&answer, known.era()), (Ok(answer), Era::Legacy) if answer.refusal() == Some(code::INVALID_PARAMS))
+        {
+            // The words of a modern server for a request without `_meta`, and of a tool that has looked at its arguments:
+            // not to be sent twice, but a reason to ask again.
+            self.upstream.doubt();
+        }
         if !is_doubtful(known.era(), &answer) {
             return answer;
         }
@@ -130,6 +136,16 @@ impl Channel {
             Tenant::Client { .. } => self.upstream.server.timeout.unwrap_or(limits.silent_call),
         };
         TimeLimits { silent, whole: limits.whole_call }
+    }
+
+    /// Bytes of an answer, and of one event of it. A page of a list is no larger than a catalogue, all escaped.
+    fn sizes(&self, tenant: &Tenant) -> (usize, usize) {
+        let limits = &self.settings.limits;
+        let most = match tenant {
+            Tenant::Catalogue => limits.catalogue_bytes.saturating_mul(2).saturating_add(ERROR_BYTES),
+            Tenant::Client { .. } => usize::MAX,
+        };
+        (limits.response_bytes.min(most), limits.event_bytes.min(most))
     }
 
     /// Sends a message that opens a session, or that needs no answer.
@@ -214,13 +230,14 @@ impl Channel {
     ) -> Result<Answer, UpstreamError> {
         let status = response.status();
         if status.is_success() {
+            let sizes = self.sizes(tenant);
             // A list is gathered whatever else is held: it is bounded by limits of its own, and everybody waits for it.
             let most = match tenant {
                 Tenant::Catalogue => usize::MAX,
                 Tenant::Client { .. } => self.settings.limits.buffered_bytes,
             };
             let holding = self.upstream.budget.hold(most);
-            return Answer::new(self.clone(), dialect, id, response, timer, holding);
+            return Answer::new(self.clone(), dialect, id, response, sizes, timer, holding);
         }
         let body = timer.limit(collect(response.into_body(), ERROR_BYTES)).await?.unwrap_or_default();
         // Some servers say 400 for a session they do not know. The request may have run all the same: it is not
@@ -285,7 +302,7 @@ fn is_doubtful(era: Era, answer: &Result<Answer, UpstreamError>) -> bool {
     match (answer.as_ref().map(Answer::refusal), era) {
         (Ok(Some(code::UNSUPPORTED_VERSION)), _) => true,
         // A modern server misses what every modern request has.
-        (Ok(Some(code)), Era::Legacy) => matches!(code, code::INVALID_PARAMS | code::HEADER_MISMATCH),
+        (Ok(Some(code)), Era::Legacy) => code == code::HEADER_MISMATCH,
         (Err(UpstreamError::Rpc(_)), Era::Legacy) => true,
         // A legacy one has none of these errors, or no words at all.
         (Ok(Some(code)), Era::Modern) => !matches!(

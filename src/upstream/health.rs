@@ -4,6 +4,7 @@
 //! at once, and that fetch is the probe which closes it. Only connections that cannot be made count: a slow tool, an
 //! error, or a call that ran out of time says nothing about the way to the server. Source: design 9.
 
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,6 +37,7 @@ enum Contact {
 impl Contact {
     fn of<T>(attempt: &Result<T, UpstreamError>) -> Self {
         match attempt {
+            Err(UpstreamError::Unreachable(OutboundError::Connect { kind, .. })) if is_ours(*kind) => Self::Unclear,
             Err(UpstreamError::Unreachable(error)) if error.never_sent() => Self::Failed(error.clone()),
             Err(
                 UpstreamError::Unreachable(_)
@@ -57,6 +59,20 @@ impl Contact {
             ) => Self::Made,
         }
     }
+}
+
+/// Whether a connection failed for want of something on this side, such as file descriptors, which says nothing about the
+/// server.
+fn is_ours(kind: ErrorKind) -> bool {
+    !matches!(
+        kind,
+        ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::TimedOut
+    )
 }
 
 /// What an attempt did to the breaker.

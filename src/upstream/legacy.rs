@@ -5,15 +5,16 @@
 //! single request. Source: MCP 2025-11-25, lifecycle and transports; protocol.md 3.2, 3.3, 4.1.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use hyper::Response;
 use hyper::header::{HeaderMap, HeaderValue, LOCATION};
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
 use super::channel::{Channel, Dialect};
 use super::error::UpstreamError;
+use super::probe::Failed;
 use super::request::{Outbound, Request};
 use crate::log::cut;
 use crate::outbound::Incoming;
@@ -58,11 +59,16 @@ pub(super) struct Session {
     level: Mutex<Option<LogLevel>>,
 }
 
-/// A session, or the place of one that is being opened.
-type Opening = Arc<OnceCell<Arc<Session>>>;
+/// The place of a session.
+#[derive(Default)]
+struct Opening {
+    session: OnceLock<Arc<Session>>,
+    /// Held by whoever opens it, with how that failed last.
+    turn: AsyncMutex<Option<Failed>>,
+}
 
 struct Held {
-    opening: Opening,
+    opening: Arc<Opening>,
     used: Instant,
 }
 
@@ -80,21 +86,21 @@ impl Sessions {
     }
 
     /// The place of the tenant's session; whoever finds it empty makes the handshake, the others wait for it.
-    fn opening(&self, tenant: &Tenant) -> Opening {
+    fn opening(&self, tenant: &Tenant) -> Arc<Opening> {
         let now = Instant::now();
         let mut held = self.held();
         if let Some(held) = held.get_mut(tenant) {
             held.used = now;
             return Arc::clone(&held.opening);
         }
-        let opening = Opening::default();
+        let opening = Arc::<Opening>::default();
         held.insert(tenant.clone(), Held { opening: Arc::clone(&opening), used: now });
         opening
     }
 
     /// The session that serves the tenant now, if there is one.
     pub(super) fn live(&self, tenant: &Tenant) -> Option<Arc<Session>> {
-        self.sessionless().or_else(|| self.held().get(tenant)?.opening.get().cloned())
+        self.sessionless().or_else(|| self.held().get(tenant)?.opening.session.get().cloned())
     }
 
     fn sessionless(&self) -> Option<Arc<Session>> {
@@ -111,7 +117,7 @@ impl Sessions {
             self.set_sessionless(None);
         }
         let mut held = self.held();
-        if held.get(tenant).and_then(|h| h.opening.get()).is_some_and(|live| Arc::ptr_eq(live, dead)) {
+        if held.get(tenant).and_then(|h| h.opening.session.get()).is_some_and(|live| Arc::ptr_eq(live, dead)) {
             held.remove(tenant);
         }
     }
@@ -128,7 +134,7 @@ impl Sessions {
         self.held().retain(|tenant, held| {
             let stays = !ends(tenant, held.used);
             if !stays {
-                taken.extend(held.opening.get().cloned());
+                taken.extend(held.opening.session.get().cloned());
             }
             stays
         });
@@ -137,16 +143,31 @@ impl Sessions {
 }
 
 impl Channel {
-    /// The tenant's session, made now if there is none.
+    /// The tenant's session, made now if there is none. One makes it, the others wait for that.
     ///
     /// # Errors
-    /// What went wrong in the handshake; the next caller tries again.
+    /// What went wrong in the handshake; whoever comes later tries again.
     pub(super) async fn session(&self, tenant: &Tenant) -> Result<Arc<Session>, UpstreamError> {
         if let Some(session) = self.upstream.sessions.sessionless() {
             return Ok(session);
         }
         let opening = self.upstream.sessions.opening(tenant);
-        opening.get_or_try_init(|| self.handshake(tenant)).await.cloned()
+        if let Some(session) = opening.session.get() {
+            return Ok(Arc::clone(session));
+        }
+        let since = Instant::now();
+        let mut last = opening.turn.lock().await;
+        match (opening.session.get(), &*last) {
+            (Some(session), _) => return Ok(Arc::clone(session)),
+            (None, Some(handshake)) if handshake.ended >= since => return Err(handshake.failure.clone()),
+            (None, _) => {}
+        }
+        let made = self.handshake(tenant).await;
+        match &made {
+            Ok(session) => _ = opening.session.set(Arc::clone(session)),
+            Err(failure) => *last = Some(Failed { ended: Instant::now(), failure: failure.clone() }),
+        }
+        made
     }
 
     async fn handshake(&self, tenant: &Tenant) -> Result<Arc<Session>, UpstreamError> {

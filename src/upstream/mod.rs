@@ -32,12 +32,13 @@ mod request;
 mod series;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::time::timeout;
 
 pub use self::answer::{Answer, Message};
 pub use self::catalogue::{Catalogue, Member, Tool};
@@ -51,7 +52,7 @@ use self::channel::{Channel, Dialect};
 use self::health::Health;
 use self::kept::OnDisk;
 use self::legacy::Sessions;
-use self::probe::Known;
+use self::probe::{Failed, Known};
 use self::request::{Call, Request};
 use self::series::Measure;
 use crate::budget::Budget;
@@ -96,8 +97,12 @@ pub struct Upstream {
     place: RwLock<Arc<Endpoint>>,
     /// The server's era, once it has told.
     known: RwLock<Option<Known>>,
-    /// Held by whoever asks for it.
-    probing: AsyncMutex<()>,
+    /// Held by whoever asks for it, with how that failed last.
+    probing: AsyncMutex<Option<Failed>>,
+    /// Whether the era has to be asked for again, in the background.
+    doubted: AtomicBool,
+    /// Whether the era was told from a silence.
+    silent: AtomicBool,
     sessions: Sessions,
     next_id: AtomicU64,
     offer: watch::Sender<Offer>,
@@ -150,6 +155,8 @@ impl Upstream {
             place: RwLock::new(place),
             known: RwLock::default(),
             probing: AsyncMutex::default(),
+            doubted: AtomicBool::default(),
+            silent: AtomicBool::default(),
             sessions: Sessions::default(),
             next_id: AtomicU64::new(1),
             offer: watch::Sender::new(offer),
@@ -204,7 +211,11 @@ impl Upstream {
 
     /// Has the server asked again what it is and what it offers, as it may be another by now.
     pub fn doubt(&self) {
-        self.forget();
+        if self.asking_is_slow() {
+            self.doubted.store(true, Ordering::Relaxed);
+        } else {
+            self.forget();
+        }
         self.refresh_soon();
     }
 
@@ -285,12 +296,19 @@ impl Upstream {
         if answer.refusal() != Some(code::HEADER_MISMATCH) {
             return Ok(answer);
         }
-        // Boxed because it is rare and large.
-        let fresh = Box::pin(channel.fetch_catalogue()).await?;
-        self.refresh_soon();
+        let fresh = self.refreshed().await;
         let tool = fresh.tools.iter().find(|tool| tool.name == permit.name());
         let annotations = tool.map(|tool| tool.annotations.as_slice()).unwrap_or_default();
         channel.request(tenant, id, &Request::Call(&Call { annotations, ..call })).await
+    }
+
+    /// What the server offers, asked for once more; what was known before if that takes longer than a list may.
+    async fn refreshed(&self) -> Arc<Catalogue> {
+        let mut offer = self.offer.subscribe();
+        self.refresh_soon();
+        // The sender lives as long as `self`.
+        let _ = timeout(self.settings().list_timeout, offer.changed()).await;
+        self.offer().catalogue
     }
 
     fn settings(&self) -> Arc<Settings> {

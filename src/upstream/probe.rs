@@ -4,9 +4,11 @@
 //! legacy; what says nothing about the era is not remembered. Source: MCP 2026-07-28, versioning, "Backward
 //! Compatibility"; protocol.md 3.1.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use hyper::body::Bytes;
+use tokio::time::Instant;
 
 use super::Upstream;
 use super::answer::collect;
@@ -28,6 +30,12 @@ const ANSWER_BYTES: usize = 1024 * 1024;
 pub(super) enum Known {
     Legacy,
     Modern(Arc<Discovered>),
+}
+
+/// Something that was done once for all who waited for it, and failed.
+pub(super) struct Failed {
+    pub(super) ended: Instant,
+    pub(super) failure: UpstreamError,
 }
 
 /// What a modern server has said about itself.
@@ -66,6 +74,16 @@ impl Upstream {
     pub(super) fn forget(&self) {
         self.remember(None);
     }
+
+    /// Whether the server holds what it is asked, so that no call should wait for that.
+    pub(super) fn asking_is_slow(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
+    /// Whether the server has to be asked again, which is no longer so then.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubted.swap(false, Ordering::Relaxed)
+    }
 }
 
 impl Channel {
@@ -77,11 +95,13 @@ impl Channel {
         if let Some(known) = self.upstream.remembered() {
             return Ok(known);
         }
-        let _turn = self.upstream.probing.lock().await;
-        if let Some(known) = self.upstream.remembered() {
-            return Ok(known);
+        let since = Instant::now();
+        let mut last = self.upstream.probing.lock().await;
+        match (self.upstream.remembered(), &*last) {
+            (Some(known), _) => Ok(known),
+            (None, Some(probe)) if probe.ended >= since => Err(probe.failure.clone()),
+            (None, _) => self.ask_noting(&mut last).await,
         }
-        self.ask().await
     }
 
     /// The same after an answer that does not fit what is known. Meanwhile the others go on with that.
@@ -89,11 +109,20 @@ impl Channel {
     /// # Errors
     /// As [`known`](Self::known).
     pub(super) async fn known_anew(&self, wrong: Era) -> Result<Known, UpstreamError> {
-        let _turn = self.upstream.probing.lock().await;
-        match self.upstream.remembered() {
-            Some(better) if better.era() != wrong => Ok(better),
-            _ => self.ask().await,
+        let since = Instant::now();
+        let mut last = self.upstream.probing.lock().await;
+        match (self.upstream.remembered(), &*last) {
+            (Some(better), _) if better.era() != wrong => Ok(better),
+            (_, Some(probe)) if probe.ended >= since => Err(probe.failure.clone()),
+            _ => self.ask_noting(&mut last).await,
         }
+    }
+
+    /// Asks, and lets those who have waited for that know how it failed.
+    async fn ask_noting(&self, last: &mut Option<Failed>) -> Result<Known, UpstreamError> {
+        let asked = self.ask().await;
+        *last = asked.as_ref().err().map(|failure| Failed { ended: Instant::now(), failure: failure.clone() });
+        asked
     }
 
     async fn ask(&self) -> Result<Known, UpstreamError> {
@@ -125,6 +154,10 @@ impl Channel {
             place = Arc::new(there);
             reply = self.discover(&place).await;
         }
+        if reply.as_ref().is_ok_and(Reply::names_what_it_refuses) {
+            reply = self.discover(&place).await;
+        }
+        self.upstream.silent.store(matches!(reply, Err(UpstreamError::Silent(_))), Ordering::Relaxed);
         match reply {
             Ok(reply) => reply.verdict(&place),
             // Some legacy servers hold what they do not know; the handshake will tell.
@@ -181,6 +214,12 @@ struct Reply {
 }
 
 impl Reply {
+    /// Whether the server refuses the revision it was asked in and says in one breath that it speaks it.
+    fn names_what_it_refuses(&self) -> bool {
+        let error = self.message.as_ref().and_then(Envelope::error);
+        error.is_some_and(|e| e.code == code::UNSUPPORTED_VERSION && has_modern(&spoken_instead(&e)))
+    }
+
     fn verdict(&self, place: &Arc<Endpoint>) -> Result<Known, UpstreamError> {
         let modern = |instructions| Known::Modern(Arc::new(Discovered { place: Arc::clone(place), instructions }));
         let Some(message) = &self.message else {
@@ -192,7 +231,7 @@ impl Reply {
         };
         match message.error() {
             Some(error) => match error.code {
-                code::UNSUPPORTED_VERSION => unsupported(&error),
+                code::UNSUPPORTED_VERSION => in_common(&spoken_instead(&error)),
                 // The server understood, and found a fault in how it was asked.
                 code::HEADER_MISMATCH | code::MISSING_CAPABILITY => Ok(modern(None)),
                 _ if matches!(self.status, 401 | 403 | 407 | 421 | 429 | 500..=599) => {
@@ -203,7 +242,7 @@ impl Reply {
             None => {
                 let result = message.result_span().map(|s| s.of(message.bytes())).unwrap_or_default();
                 let Ok(result) = DiscoverResult::parse(result) else { return Ok(Known::Legacy) };
-                if result.supported_versions.iter().any(|version| version == MODERN) {
+                if has_modern(&result.supported_versions) {
                     return Ok(modern(result.instructions.as_deref().map(kept_instructions)));
                 }
                 in_common(&result.supported_versions)
@@ -212,15 +251,22 @@ impl Reply {
     }
 }
 
-/// A server that does not speak the revision it was asked in.
-fn unsupported(error: &ErrorObject) -> Result<Known, UpstreamError> {
-    in_common(&UnsupportedVersion::parse(error.data.as_deref().unwrap_or_default()).supported)
+/// What a server that does not speak the revision it was asked in says that it speaks.
+fn spoken_instead(error: &ErrorObject) -> Vec<String> {
+    UnsupportedVersion::parse(error.data.as_deref().unwrap_or_default()).supported
 }
 
-/// What can be done with a server that speaks these revisions and not the modern one.
+fn has_modern(versions: &[String]) -> bool {
+    versions.iter().any(|version| version == MODERN)
+}
+
+/// What can be done with a server that says it speaks these revisions, and does not speak the modern one.
 fn in_common(versions: &[String]) -> Result<Known, UpstreamError> {
     if versions.iter().any(|version| ProtocolVersion::parse(version).is_some()) {
         return Ok(Known::Legacy);
+    }
+    if has_modern(versions) {
+        return Err(UpstreamError::NotMcp(format!("the server refuses {MODERN}, which it says it speaks")));
     }
     let found: Vec<String> = versions.iter().take(8).map(|version| version.chars().take(40).collect()).collect();
     Err(UpstreamError::NotMcp(format!("no protocol version in common: the server speaks {found:?}")))

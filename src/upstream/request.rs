@@ -4,7 +4,7 @@ use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::UpstreamError;
-use crate::wire::headers::{Annotation, encode};
+use crate::wire::headers::{Annotation, encode, find, mirrored};
 use crate::wire::json::write_text;
 use crate::wire::jsonrpc::{Envelope, Param};
 use crate::wire::mcp::{Era, header, method};
@@ -92,12 +92,13 @@ impl Call<'_> {
     fn mirror(&self, headers: &mut HeaderMap) -> Result<(), UpstreamError> {
         headers.extend(self.passed_on.iter().map(|(name, value)| (name.clone(), value.clone())));
         let arguments = self.envelope.param(Param::Arguments).unwrap_or(b"{}");
-        for annotation in self.annotations {
+        for (annotation, argument) in self.annotations.iter().zip(find(self.annotations, arguments)) {
             let unmirrorable = || UpstreamError::Unmirrorable(annotation.header.clone());
             let name = HeaderName::try_from(annotation.header.as_str()).map_err(|_| unmirrorable())?;
             headers.remove(&name);
-            if let Some(value) = annotation.value(arguments).map_err(|_| unmirrorable())? {
-                headers.insert(name, HeaderValue::try_from(encode(&value).as_ref()).map_err(|_| unmirrorable())?);
+            if let Some(value) = mirrored(argument).map_err(|_| unmirrorable())? {
+                let value = HeaderValue::try_from(encode(&value).as_ref()).map_err(|_| unmirrorable())?;
+                headers.try_insert(name, value).map_err(|_| unmirrorable())?;
             }
         }
         Ok(())

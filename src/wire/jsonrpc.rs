@@ -188,11 +188,13 @@ impl Envelope {
             "jsonrpc" => self.version_ok = s.value()?.of(bytes) == b"\"2.0\"",
             "id" => self.id = Some(s.value()?),
             "method" => self.method = Some(s.value()?),
-            "params" if s.peek() == Some(b'{') => {
-                self.param = [None; PARAM_NAMES.len()];
-                self.params = Some(s.object(|s, key| self.param_member(s, &key))?);
+            "params" => {
+                // Should there be two, the last counts, with nothing of the first.
+                (self.param, self.meta, self.in_meta) = ([None; PARAM_NAMES.len()], None, [None; META_NAMES.len()]);
+                let is_object = s.peek() == Some(b'{');
+                let span = if is_object { s.object(|s, key| self.param_member(s, &key)) } else { s.value() };
+                self.params = Some(span?);
             }
-            "params" => self.params = Some(s.value()?),
             "result" => self.result = Some(s.value()?),
             "error" => self.error = Some(s.value()?),
             _ => drop(s.value()?),

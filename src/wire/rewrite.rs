@@ -161,7 +161,8 @@ pub fn result_type(response: &Envelope) -> ResultType {
 /// What a modern server asks for before it goes on.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Questions<'a> {
-    /// What the client needs for the answers; `None` if one of the questions is none that a server may ask.
+    /// What the client needs for the answers; `None` if one of the questions is none that a server may ask, or there is
+    /// neither a question nor a state.
     pub needed: Option<ClientCapabilities>,
     /// What the server wants back with the answers, a JSON string.
     pub state: Option<&'a [u8]>,
@@ -173,10 +174,15 @@ pub fn questions(response: &Envelope) -> Questions<'_> {
     let bytes = response.bytes();
     let members = response.result_span().map(|result| members_of(bytes, result)).unwrap_or_default();
     let member = |name: &str| members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value);
-    let asked = member("inputRequests").map(|requests| members_of(bytes, requests)).unwrap_or_default();
-    let mut needed = asked.into_iter().map(|(_, request)| needed_for(bytes, request));
-    let needed = needed.try_fold(ClientCapabilities::NONE, |all, one| Some(all.with(one?)));
     let state = member("requestState").map(|state| state.of(bytes)).filter(|state| type_of(state) == JsonType::String);
+    let needed = match member("inputRequests") {
+        Some(requests) if type_of(requests.of(bytes)) == JsonType::Object => {
+            let mut needed = members_of(bytes, requests).into_iter().map(|(_, request)| needed_for(bytes, request));
+            needed.try_fold(ClientCapabilities::NONE, |all, one| Some(all.with(one?)))
+        }
+        Some(_) => None,
+        None => state.map(|_| ClientCapabilities::NONE),
+    };
     Questions { needed, state }
 }
 
@@ -218,11 +224,18 @@ pub fn result_for_modern(response: &Envelope, id: &[u8], server: Era, state: Opt
         front.pop();
     }
     let at = Span { start: result.start + 1, end: result.start + 1 };
-    // What a legacy server means by the word is its own business.
-    let foreign = old_type.filter(|_| server == Era::Legacy);
-    let theirs = last("requestState").filter(|_| state.is_some());
-    let splice = splice.replace_if(foreign, COMPLETE).replace_if(theirs, state.unwrap_or_default());
-    splice.replace(at, &front).replace_if(old_meta, &new_meta).build()
+    let mut splice = splice.replace(at, &front);
+    // Each of them, should a member occur twice: nobody knows which of them the client takes.
+    for member in &members {
+        splice = match (member.key.as_ref(), state) {
+            // What a legacy server means by the word is its own business.
+            ("resultType", _) if server == Era::Legacy => splice.replace(member.value, COMPLETE),
+            ("requestState", Some(state)) => splice.replace(member.value, state),
+            ("_meta", _) => splice.replace(member.value, &new_meta),
+            _ => splice,
+        };
+    }
+    splice.build()
 }
 
 /// The response that carries a tool's result, as a client of this legacy revision gets it.
@@ -243,8 +256,10 @@ pub fn result_for_legacy(response: &Envelope, id: &[u8], version: ProtocolVersio
         return splice.build();
     }
     let mut parts: Vec<Cow<'_, [u8]>> = changed.into_iter().flatten().collect();
-    if let Some(text) = lost_structure {
-        add_text_block(&mut parts, text);
+    match (lost_structure, members.iter().rposition(|member| member.key == "content")) {
+        (None, _) => {}
+        (Some(text), None) => parts.push([b"\"content\":[", text_block(text).as_slice(), b"]"].concat().into()),
+        (Some(text), Some(at)) => with_text_block(bytes, members.get(at), &mut parts, text),
     }
     let rebuilt = object_of(parts.iter().map(AsRef::as_ref));
     splice.replace(result, &rebuilt).build()
@@ -271,6 +286,9 @@ fn legacy_member<'a>(
         "content" if version < ProtocolVersion::V2025_06_18 => {
             let blocks = elements_of(bytes, member.value).into_iter().map(|block| legacy_block(bytes, block, version));
             let blocks: Vec<Cow<'_, [u8]>> = blocks.collect();
+            if blocks.iter().all(|block| matches!(block, Cow::Borrowed(_))) {
+                return Some(whole);
+            }
             let blocks: Vec<&[u8]> = blocks.iter().map(AsRef::as_ref).collect();
             Some([b"\"content\":[", blocks.join(&b","[..]).as_slice(), b"]"].concat().into())
         }
@@ -319,20 +337,15 @@ fn lost_structure<'a>(bytes: &'a [u8], members: &[Member<'_>]) -> Option<&'a str
     if blocks.iter().any(is_text) { None } else { std::str::from_utf8(structure).ok() }
 }
 
-/// Puts a block of text in front of the others.
-fn add_text_block(parts: &mut Vec<Cow<'_, [u8]>>, text: &str) {
-    const KEY: &[u8] = b"\"content\"";
-    let block = text_block(text);
-    let content = parts.iter_mut().find(|part| part.starts_with(KEY));
-    match content.and_then(|part| part.iter().position(|&b| b == b'[').map(|at| (part, at + 1))) {
-        Some((part, at)) => {
-            let rest = part.get(at..).unwrap_or_default();
-            let comma: &[u8] = if rest.trim_ascii_start().starts_with(b"]") { b"" } else { b"," };
-            let new = [part.get(..at).unwrap_or_default(), &block, comma, rest].concat();
-            *part = new.into();
-        }
-        None => parts.push([KEY, b":[", &block, b"]"].concat().into()),
-    }
+/// Puts a block of text in front of the others, if these are a list.
+fn with_text_block(bytes: &[u8], content: Option<&Member<'_>>, parts: &mut [Cow<'_, [u8]>], text: &str) {
+    let Some(content) = content.filter(|content| type_of(content.value.of(bytes)) == JsonType::Array) else { return };
+    let whole = content.whole.of(bytes);
+    let Some(part) = parts.iter_mut().find(|part| part.as_ptr() == whole.as_ptr()) else { return };
+    let at = content.value.start - content.whole.start + 1;
+    let (before, rest) = part.split_at_checked(at).unwrap_or_default();
+    let comma: &[u8] = if rest.trim_ascii_start().starts_with(b"]") { b"" } else { b"," };
+    *part = [before, &text_block(text), comma, rest].concat().into();
 }
 
 #[cfg(test)]
@@ -469,6 +482,10 @@ mod tests {
         result(&with_text, version, Era::Modern, Some(&expected));
         result(r#"{"content":[],"structuredContent":[1, "a"]}"#, version, Era::Modern, Some(&expected));
         result(r#"{"structuredContent":[1, "a"]}"#, version, Era::Modern, Some(&expected));
+        let odd = r#"{"content":"a[b","structuredContent":[1, "a"]}"#;
+        result(odd, version, Era::Modern, Some(r#"{"content":"a[b"}"#));
+        let escaped = r#"{"\u0063ontent" : [ ],"structuredContent":[1, "a"]}"#;
+        result(escaped, version, Era::Modern, Some(&format!(r#"{{"\u0063ontent" : [{text} ]}}"#)));
         let image = r#"{"type":"image","data":"AA=="}"#;
         let expected = format!(r#"{{"content":[{text},{image}]}}"#);
         result(
@@ -492,7 +509,7 @@ mod tests {
             Era::Legacy,
             Some(&format!(r#"{{"resultType":"complete","_meta":{{{info}}}}}"#)),
         );
-        let expected = format!(r#"{{"resultType":"complete","_meta":[],"_meta":{{{info},"x":1}}}}"#);
+        let expected = format!(r#"{{"resultType":"complete","_meta":{{{info},"x":1}},"_meta":{{{info},"x":1}}}}"#);
         result(r#"{"_meta":[],"_meta":{"x":1}}"#, None, Era::Legacy, Some(&expected));
         let theirs =
             r#"{"a":1.0,"_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s"},"x":1},"resultType":"complete"}"#;
@@ -525,6 +542,9 @@ mod tests {
         assert_eq!(questions(&asked), Questions { needed: Some(needed), state: Some(b"\"s\"") });
         let odd = of(r#"{"inputRequests":{"k":{"method":"tools/call"}}}"#);
         assert_eq!(questions(&odd), Questions { needed: None, state: None });
+        for nothing in [r#"{"resultType":"input_required"}"#, r#"{"inputRequests":[],"requestState":"s"}"#] {
+            assert_eq!(questions(&of(nothing)).needed, None, "{nothing}");
+        }
         let nothing = of(r#"{"requestState":"later"}"#);
         let expected = Questions { needed: Some(ClientCapabilities::NONE), state: Some(&b"\"later\""[..]) };
         assert_eq!(questions(&nothing), expected);

@@ -236,6 +236,24 @@ fn a_server_without_a_version_in_common_is_down_until_it_has_one() {
 }
 
 #[test]
+fn a_version_that_is_refused_and_named_at_once_is_asked_for_once_more() {
+    let rows = [vec![MODERN.to_owned()], vec![LEGACY.to_owned(), MODERN.to_owned()]];
+    side_by_side(rows, |versions| {
+        let (fixture, what) = (fixture(Mode::Modern), format!("{versions:?}"));
+        fixture.switches().once("server/discover", Fault::UnsupportedVersion(versions));
+        let world = World::start(fixture);
+        assert!(!world.harness.client(ALICE).tools().is_empty(), "{what}");
+        world.works(&what);
+        assert_eq!((world.requests("server/discover"), world.requests("initialize")), (2, 0), "{what}");
+    });
+    let stubborn = fixture(Mode::Modern);
+    stubborn.switches().on(Fault::UnsupportedVersion(vec![MODERN.to_owned()]));
+    let world = World::start(stubborn);
+    assert!(world.harness.client(ALICE).tools().is_empty());
+    world.harness.wait_for_log("the server refuses 2026-07-28, which it says it speaks");
+}
+
+#[test]
 fn a_pin_is_believed_and_nothing_else_is_tried() {
     let rows = [
         ("legacy", Mode::LegacySessions, true),

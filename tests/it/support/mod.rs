@@ -348,12 +348,18 @@ impl Draw {
     }
 }
 
-/// Runs `check` on every row at the same time, as most of them have to wait for something.
+/// Runs `check` on every row, several at the same time, as most of them have to wait for something.
 pub(crate) fn side_by_side<T: Send>(rows: impl IntoIterator<Item = T>, check: impl Fn(T) + Sync) {
+    let rows: Vec<T> = rows.into_iter().collect();
+    let (most, rows) = (rows.len().min(8), Mutex::new(rows.into_iter()));
+    let next = || rows.lock().unwrap().next();
     std::thread::scope(|scope| {
-        let check = &check;
-        for row in rows {
-            scope.spawn(move || check(row));
+        for _ in 0..most {
+            scope.spawn(|| {
+                while let Some(row) = next() {
+                    check(row);
+                }
+            });
         }
     });
 }
