@@ -14,7 +14,7 @@ use super::support::{ALICE, Harness, clients, server, side_by_side, wait_until};
 const MODES: [Mode; 3] = [Mode::LegacyStateless, Mode::LegacySessions, Mode::Modern];
 const LEGACY: &str = "2025-11-25";
 
-/// A server of alice's and a gateway in front of it, which waits for a silent server for a second.
+/// A server of alice's and a gateway in front of it, which does not wait long for a silent server.
 struct World {
     fixture: Fixture,
     harness: Harness,
@@ -30,7 +30,8 @@ impl World {
     /// With further lines for the server and for the gateway.
     fn with(fixture: Fixture, of_server: &str, of_gateway: &str) -> Self {
         let config = clients() + &server("fixture", "alice", &fixture, of_server);
-        let harness = Harness::start(&format!("{config}\n[gateway]\nlist_timeout_seconds = 1\n{of_gateway}\n"));
+        let limits = "list_timeout_seconds = 1\nconnect_seconds = 1\n";
+        let harness = Harness::start(&format!("{config}\n[gateway]\n{limits}{of_gateway}\n"));
         Self { fixture, harness, calls: AtomicUsize::new(0) }
     }
 

@@ -383,17 +383,28 @@ fn mirrored(arguments: &str, headers: &[(&str, &str)]) -> Message {
     })
 }
 
-#[test]
-fn annotated_arguments_and_their_headers_must_agree() {
+/// Arguments, the headers that mirror them, and whether the two agree.
+type Mirroring<'a> = (&'a str, &'a [(&'a str, &'a str)], bool);
+
+/// Calls whose headers agree with their arguments reach the server, and no others.
+#[track_caller]
+fn agree(rows: &[Mirroring<'_>]) {
     let (fixture, harness) = annotated(Mode::Modern);
     let mut alice = harness.client(ALICE);
-    let mut accepted = 0;
-    let u = sentinel("ü");
-    for (arguments, headers, fine) in [
-        ("{}", &[][..], true),
+    for (arguments, headers, fine) in rows {
+        check(&mut alice, &mirrored(arguments, headers), if *fine { (200, 0) } else { (400, -32020) });
+    }
+    assert_eq!(calls(&fixture).len(), rows.iter().filter(|(.., fine)| *fine).count());
+}
+
+#[test]
+fn texts_and_their_headers_must_agree() {
+    let (x, u) = (sentinel("x"), sentinel("ü"));
+    agree(&[
+        ("{}", &[], true),
         (r#"{"text":"x"}"#, &[("Text", "x")], true),
         (r#"{"text":"x"}"#, &[("tEXT", "\t x ")], true),
-        (r#"{"text":"x","n":1}"#, &[("Text", &sentinel("x"))], true),
+        (r#"{"text":"x","n":1}"#, &[("Text", &x)], true),
         (r#"{"text":"x"}"#, &[], false),
         (r#"{"text":"x"}"#, &[("Text", "X")], false),
         (r#"{"text":"x"}"#, &[("Text", "x"), ("Text", "x")], false),
@@ -410,6 +421,12 @@ fn annotated_arguments_and_their_headers_must_agree() {
         (r#"{"text":"Hello"}"#, &[("Text", "=?base64?SGVsbG8?=")], false),
         (r#"{"text":"Hello"}"#, &[("Text", "=?base64?SGVs!!!bG8=?=")], false),
         (r#"{"text":"SGVsbG8=?="}"#, &[("Text", "SGVsbG8=?=")], true),
+    ]);
+}
+
+#[test]
+fn numbers_booleans_and_nested_arguments_must_agree_with_their_headers_too() {
+    agree(&[
         (r#"{"number":42}"#, &[("Number", "42")], true),
         (r#"{"number":42}"#, &[("Number", "42.0")], true),
         (r#"{"number":42.0}"#, &[("Number", "42")], true),
@@ -430,11 +447,7 @@ fn annotated_arguments_and_their_headers_must_agree() {
         (r#"{"inner":{},"deep":"x"}"#, &[], true),
         (r#"{"x-mcp-header":"x"}"#, &[], true),
         (r#"{"other":"x"}"#, &[("Other", "something else")], true),
-    ] {
-        check(&mut alice, &mirrored(arguments, headers), if fine { (200, 0) } else { (400, -32020) });
-        accepted += usize::from(fine);
-    }
-    assert_eq!(calls(&fixture).len(), accepted);
+    ]);
 }
 
 #[test]
