@@ -149,7 +149,7 @@ impl Answer {
         holding: Holding,
     ) -> Result<Self, UpstreamError> {
         let form = match content_type(&response).as_str() {
-            "application/json" => Form::Json(Gather::new(whole)),
+            "application/json" => Form::Json(Gather::expecting(whole, response.body().size_hint().lower())),
             "text/event-stream" => Form::Events(Box::new(Decoder::new(event))),
             other => {
                 let found = if other.is_empty() { "no content type".into() } else { format!("`{other}`") };

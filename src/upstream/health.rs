@@ -18,7 +18,7 @@ use crate::outbound::OutboundError;
 /// Failed connections in a row that open the breaker. One may be chance; it brings the next fetch forward, which tells.
 const OPENS_AT: u32 = 2;
 /// Shortest time between two fetches from a server that is well.
-const LEAST_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest and longest wait before a server that failed is asked again.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);

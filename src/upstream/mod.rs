@@ -49,7 +49,7 @@ pub use self::pool::Pool;
 pub use self::series::{Outcome, Series};
 
 use self::channel::{Channel, Dialect};
-use self::health::Health;
+use self::health::{Health, LEAST_INTERVAL};
 use self::kept::OnDisk;
 use self::legacy::Sessions;
 use self::probe::{Failed, Known};
@@ -302,12 +302,13 @@ impl Upstream {
         channel.request(tenant, id, &Request::Call(&Call { annotations, ..call })).await
     }
 
-    /// What the server offers, asked for once more; what was known before if that takes longer than a list may.
+    /// What the server offers, asked for once more as soon as it may be; what was known before if that takes longer than a
+    /// list may.
     async fn refreshed(&self) -> Arc<Catalogue> {
         let mut offer = self.offer.subscribe();
         self.refresh_soon();
         // The sender lives as long as `self`.
-        let _ = timeout(self.settings().list_timeout, offer.changed()).await;
+        let _ = timeout(LEAST_INTERVAL + self.settings().list_timeout, offer.changed()).await;
         self.offer().catalogue
     }
 

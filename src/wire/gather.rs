@@ -13,6 +13,8 @@ pub struct TooLarge {
 #[derive(Debug)]
 pub struct Gather {
     limit: usize,
+    /// Bytes that were announced.
+    announced: usize,
     first: Bytes,
     /// Everything, once there is a second chunk.
     all: Vec<u8>,
@@ -22,7 +24,15 @@ impl Gather {
     /// Starts an empty body of at most `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, first: Bytes::new(), all: Vec::new() }
+        Self { limit, announced: 0, first: Bytes::new(), all: Vec::new() }
+    }
+
+    /// The same for a body of which so many bytes were announced.
+    #[must_use]
+    pub fn expecting(limit: usize, announced: u64) -> Self {
+        // SECURITY: an announcement is no more than that, and room is made for what somebody only says up to here.
+        const MOST: usize = 1024 * 1024;
+        Self { announced: usize::try_from(announced).unwrap_or(MOST).min(MOST), ..Self::new(limit) }
     }
 
     /// Bytes that have come.
@@ -44,6 +54,7 @@ impl Gather {
             return Ok(());
         }
         if self.all.is_empty() {
+            self.all.reserve_exact(self.announced.max(self.first.len() + chunk.len()).min(self.limit));
             self.all.extend_from_slice(&std::mem::take(&mut self.first));
         }
         self.all.extend_from_slice(&chunk);

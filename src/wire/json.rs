@@ -195,6 +195,12 @@ impl<'a> Scanner<'a> {
         self.bytes.get(self.at).copied()
     }
 
+    /// The offset of what comes next.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
     /// Checks that nothing but white space is left.
     ///
     /// # Errors

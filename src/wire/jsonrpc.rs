@@ -74,6 +74,44 @@ pub enum Meta {
 
 const META_NAMES: [&str; 4] = ["progressToken", meta::PROTOCOL_VERSION, meta::CLIENT_CAPABILITIES, meta::LOG_LEVEL];
 
+/// Members of a server's `result` that the gateway reads, in the order of `RESULT_NAMES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResultMember {
+    /// How a modern result is to be read.
+    Type,
+    /// For how long it will do.
+    Ttl,
+    /// For whom it will do.
+    CacheScope,
+    /// What is said about it.
+    Meta,
+    /// The result of a tool as data.
+    Structured,
+    /// What a modern server wants back with the answers to its questions.
+    RequestState,
+}
+
+impl ResultMember {
+    /// The member's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        RESULT_NAMES.get(self as usize).copied().unwrap_or_default()
+    }
+}
+
+const RESULT_NAMES: [&str; 6] = ["resultType", "ttlMs", "cacheScope", "_meta", "structuredContent", "requestState"];
+
+/// A member of an object, as far as it takes to replace it or to take it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Where the member before it ends, or the object begins.
+    pub before: usize,
+    /// Its value.
+    pub value: Span,
+    /// Whether it is the first of its object.
+    pub first: bool,
+}
+
 /// Why a body is not a message that may be acted on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MessageError {
@@ -147,6 +185,9 @@ pub struct Envelope {
     /// `params._meta`, whatever it is.
     meta: Option<Span>,
     in_meta: [Option<Span>; META_NAMES.len()],
+    in_result: [Option<Found>; RESULT_NAMES.len()],
+    /// Whether one of these occurs twice.
+    result_repeats: bool,
 }
 
 impl Envelope {
@@ -170,6 +211,8 @@ impl Envelope {
             param: [None; PARAM_NAMES.len()],
             meta: None,
             in_meta: [None; META_NAMES.len()],
+            in_result: [None; RESULT_NAMES.len()],
+            result_repeats: false,
         };
         let mut scanner = Scanner::new(&bytes, depth, duplicates)?;
         if scanner.peek() != Some(b'{') {
@@ -195,11 +238,27 @@ impl Envelope {
                 let span = if is_object { s.object(|s, key| self.param_member(s, &key)) } else { s.value() };
                 self.params = Some(span?);
             }
-            "result" => self.result = Some(s.value()?),
+            "result" => {
+                (self.in_result, self.result_repeats) = ([None; RESULT_NAMES.len()], false);
+                let is_object = s.peek() == Some(b'{');
+                self.result = Some(if is_object { self.result_object(s)? } else { s.value()? });
+            }
             "error" => self.error = Some(s.value()?),
             _ => drop(s.value()?),
         }
         Ok(())
+    }
+
+    fn result_object(&mut self, s: &mut Scanner<'_>) -> Result<Span, JsonError> {
+        let (mut before, mut first) = (s.position() + 1, true);
+        s.object(|s, key| {
+            let value = s.value()?;
+            if let Some(slot) = slot(&RESULT_NAMES, &mut self.in_result, &key) {
+                self.result_repeats |= slot.replace(Found { before, value, first }).is_some();
+            }
+            (before, first) = (value.end, false);
+            Ok(())
+        })
     }
 
     fn param_member(&mut self, s: &mut Scanner<'_>, key: &str) -> Result<(), JsonError> {
@@ -300,6 +359,18 @@ impl Envelope {
         self.meta.filter(|m| type_of(m.of(&self.bytes)) == JsonType::Object)
     }
 
+    /// A member of `result`; of several of this name the last.
+    #[must_use]
+    pub fn in_result(&self, member: ResultMember) -> Option<Found> {
+        self.in_result.get(member as usize).copied().flatten()
+    }
+
+    /// Whether one of the members that the gateway reads occurs in `result` more than once.
+    #[must_use]
+    pub fn result_repeats(&self) -> bool {
+        self.result_repeats
+    }
+
     /// Where a member of `params` stands.
     #[must_use]
     pub fn param_span(&self, param: Param) -> Option<Span> {
@@ -354,11 +425,11 @@ impl Envelope {
     }
 }
 
-fn slot<'s, const N: usize>(
+fn slot<'s, T, const N: usize>(
     names: &[&str; N],
-    slots: &'s mut [Option<Span>; N],
+    slots: &'s mut [Option<T>; N],
     key: &str,
-) -> Option<&'s mut Option<Span>> {
+) -> Option<&'s mut Option<T>> {
     names.iter().position(|name| *name == key).and_then(|i| slots.get_mut(i))
 }
 

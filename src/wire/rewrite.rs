@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::json::{JsonType, Member, Span, elements_of, members_of, text_of, type_of, whole_members_of, write_text};
-use super::jsonrpc::{Envelope, Meta, Param};
+use super::jsonrpc::{Envelope, Found, Meta, Param, ResultMember};
 use super::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, ProtocolVersion, meta};
 use super::splice::{Splice, object_of};
 
@@ -148,9 +148,7 @@ pub enum ResultType {
 /// The type of a modern server's result; none means that it is complete.
 #[must_use]
 pub fn result_type(response: &Envelope) -> ResultType {
-    let bytes = response.bytes();
-    let members = response.result_span().map(|result| members_of(bytes, result)).unwrap_or_default();
-    match members.iter().rev().find(|(key, _)| key == "resultType").map(|(_, value)| text_of(value.of(bytes))) {
+    match response.in_result(ResultMember::Type).map(|found| text_of(found.value.of(response.bytes()))) {
         None => ResultType::Complete,
         Some(Some(text)) if text == "complete" => ResultType::Complete,
         Some(Some(text)) if text == "input_required" => ResultType::InputRequired,
@@ -207,9 +205,8 @@ pub fn result_for_modern(response: &Envelope, id: &[u8], server: Era, state: Opt
     let Some(result) = response.result_span().filter(|r| type_of(r.of(bytes)) == JsonType::Object) else {
         return splice.build();
     };
-    let members = whole_members_of(bytes, result);
-    let last = |key: &str| members.iter().rev().find(|member| member.key == key).map(|member| member.value);
-    let (old_type, old_meta) = (last("resultType"), last("_meta"));
+    let last = |member: ResultMember| response.in_result(member).map(|found| found.value);
+    let (old_type, old_meta) = (last(ResultMember::Type), last(ResultMember::Meta));
     let identity = [format!(r#""{}":{IDENTITY}"#, meta::SERVER_INFO)];
     let readable = old_meta.filter(|value| type_of(value.of(bytes)) == JsonType::Object);
     let new_meta = meta_of(bytes, readable, &[meta::SERVER_INFO], &identity);
@@ -220,20 +217,27 @@ pub fn result_for_modern(response: &Envelope, id: &[u8], server: Era, state: Opt
     if old_meta.is_none() {
         front.extend_from_slice(&[b"\"_meta\":", new_meta.as_slice(), b","].concat());
     }
-    if members.is_empty() {
+    if bytes.get(result.start + 1..).is_some_and(|inside| inside.trim_ascii_start().starts_with(b"}")) {
         front.pop();
     }
     let at = Span { start: result.start + 1, end: result.start + 1 };
+    let new_value = |key: &str| match key {
+        // What a legacy server means by the word is its own business.
+        "resultType" if server == Era::Legacy => Some(COMPLETE),
+        "requestState" => state,
+        "_meta" => Some(new_meta.as_slice()),
+        _ => None,
+    };
+    let old: Vec<(Cow<'_, str>, Span)> = if response.result_repeats() {
+        // Each of them: nobody knows which of several the client takes.
+        members_of(bytes, result)
+    } else {
+        let members = [ResultMember::Type, ResultMember::RequestState, ResultMember::Meta];
+        members.into_iter().filter_map(|member| Some((Cow::Borrowed(member.name()), last(member)?))).collect()
+    };
     let mut splice = splice.replace(at, &front);
-    // Each of them, should a member occur twice: nobody knows which of them the client takes.
-    for member in &members {
-        splice = match (member.key.as_ref(), state) {
-            // What a legacy server means by the word is its own business.
-            ("resultType", _) if server == Era::Legacy => splice.replace(member.value, COMPLETE),
-            ("requestState", Some(state)) => splice.replace(member.value, state),
-            ("_meta", _) => splice.replace(member.value, &new_meta),
-            _ => splice,
-        };
+    for (key, value) in old {
+        splice = splice.replace_if(new_value(&key).map(|_| value), new_value(&key).unwrap_or_default());
     }
     splice.build()
 }
@@ -247,6 +251,11 @@ pub fn result_for_legacy(response: &Envelope, id: &[u8], version: ProtocolVersio
     let Some(result) = response.result_span().filter(|r| !as_it_is && type_of(r.of(bytes)) == JsonType::Object) else {
         return splice.build();
     };
+    let structured = response.in_result(ResultMember::Structured);
+    let keeps_structure = structured.is_none_or(|found| type_of(found.value.of(bytes)) == JsonType::Object);
+    if version >= ProtocolVersion::V2025_06_18 && keeps_structure && !response.result_repeats() {
+        return without_modern_members(response, splice);
+    }
     let members = whole_members_of(bytes, result);
     let changed: Vec<Option<Cow<'_, [u8]>>> =
         members.iter().map(|member| legacy_member(bytes, member, version, server)).collect();
@@ -263,6 +272,42 @@ pub fn result_for_legacy(response: &Envelope, id: &[u8], version: ProtocolVersio
     }
     let rebuilt = object_of(parts.iter().map(AsRef::as_ref));
     splice.replace(result, &rebuilt).build()
+}
+
+/// A modern result without what legacy clients do not know; everything else keeps its place and its bytes.
+fn without_modern_members(response: &Envelope, splice: Splice<'_>) -> Vec<u8> {
+    let bytes = response.bytes();
+    let meta = response.in_result(ResultMember::Meta).filter(|meta| type_of(meta.value.of(bytes)) == JsonType::Object);
+    let kept_meta = meta.map(|meta| meta_of(bytes, Some(meta.value), &[meta::SERVER_INFO, meta::SUBSCRIPTION_ID], &[]));
+    let bare = kept_meta.as_ref().is_none_or(|meta| meta == b"{}");
+    let gone =
+        [ResultMember::Type, ResultMember::Ttl, ResultMember::CacheScope].map(|member| response.in_result(member));
+    let mut gone: Vec<Found> = gone.into_iter().flatten().chain(meta.filter(|_| bare)).collect();
+    gone.sort_by_key(|found| found.before);
+    let mut splice =
+        splice.replace_if(meta.filter(|_| !bare).map(|meta| meta.value), kept_meta.as_deref().unwrap_or_default());
+    // Members go with the comma in front of them, or with the one behind while everything in front goes as well.
+    let mut leading_end = None;
+    for found in gone {
+        let leads = found.first || leading_end.is_some_and(|(member, _)| member == found.before);
+        let start = leading_end.filter(|_| leads).map_or(found.before, |(_, end)| end);
+        let end = if leads { after_comma(bytes, found.value.end) } else { found.value.end };
+        if leads {
+            leading_end = Some((found.value.end, end));
+        }
+        splice = splice.replace(Span { start, end }, b"");
+    }
+    splice.build()
+}
+
+/// Where the next member begins, if there is one behind a value that ends here.
+fn after_comma(bytes: &[u8], end: usize) -> usize {
+    let rest = bytes.get(end..).unwrap_or_default();
+    let spaces = |text: &[u8]| text.len() - text.trim_ascii_start().len();
+    match rest.trim_ascii_start().split_first() {
+        Some((b',', behind)) => end + spaces(rest) + 1 + spaces(behind),
+        _ => end,
+    }
 }
 
 /// One member of a result as a legacy client gets it; `None` if it does not.
@@ -471,6 +516,34 @@ mod tests {
         let old = format!(r#"{{"content":[],"_meta":{{{info}}}}}"#);
         result(&old, version, Era::Modern, Some(r#"{"content":[]}"#));
         result(r#"{"content":[],"_meta":{"x":1}}"#, version, Era::Modern, None);
+    }
+
+    #[test]
+    fn whatever_goes_the_rest_of_a_result_stays_in_place() {
+        let info = r#""_meta" : {"io.modelcontextprotocol/serverInfo":{}}"#;
+        let members = [
+            r#""resultType": "complete""#,
+            r#""ttlMs" :1"#,
+            r#""cacheScope":"public""#,
+            info,
+            r#""a":1.0"#,
+            r#""b":[ ]"#,
+        ];
+        for drawn in 0..6_usize.pow(4) {
+            let mut some: Vec<&str> = (0..4).map(|at| members[drawn / 6_usize.pow(at) % 6]).collect();
+            some.sort_unstable();
+            some.dedup();
+            let turn = drawn % some.len();
+            some.rotate_left(turn);
+            let result = format!("{{ {} }}", some.join(" , "));
+            let response = parse(&format!(r#"{{"jsonrpc":"2.0","id":7,"result":{result}}}"#));
+            let new = result_for_legacy(&response, b"7", ProtocolVersion::V2025_11_25, Era::Modern);
+            let new: serde_json::Value = serde_json::from_slice(&new).unwrap_or_else(|e| panic!("{e}: {result}"));
+            let left: Vec<&str> = new["result"].as_object().unwrap().keys().map(String::as_str).collect();
+            let expected: Vec<&str> =
+                ["a", "b"].into_iter().filter(|key| result.contains(&format!("\"{key}\":"))).collect();
+            assert_eq!(left, expected, "{result}");
+        }
     }
 
     #[test]

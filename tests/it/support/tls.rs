@@ -47,7 +47,13 @@ impl Tls {
 
     fn start(&mut self, certificate: &'static [u8]) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let listener = runtime.block_on(TcpListener::bind(self.address)).unwrap();
+        let mut listener = Err(std::io::ErrorKind::AddrInUse.into());
+        // A port that is free for a moment may be lent to an outgoing connection of another test.
+        super::wait_until("the port is free", || {
+            listener = runtime.block_on(TcpListener::bind(self.address));
+            !listener.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+        });
+        let listener = listener.unwrap();
         self.address = listener.local_addr().unwrap();
         let (acceptor, behind) = (acceptor(certificate), self.behind);
         let (sender, stopped) = oneshot::channel();
