@@ -290,7 +290,9 @@ fn without_modern_members(response: &Envelope, splice: Splice<'_>) -> Vec<u8> {
     let mut leading_end = None;
     for found in gone {
         let leads = found.first || leading_end.is_some_and(|(member, _)| member == found.before);
-        let start = leading_end.filter(|_| leads).map_or(found.before, |(_, end)| end);
+        // White space in front of the comma, or of the first member, belongs to what stands before it.
+        let own_start = found.before + spaces(bytes.get(found.before..).unwrap_or_default());
+        let start = leading_end.filter(|_| leads).map_or(own_start, |(_, end)| end);
         let end = if leads { after_comma(bytes, found.value.end) } else { found.value.end };
         if leads {
             leading_end = Some((found.value.end, end));
@@ -300,10 +302,14 @@ fn without_modern_members(response: &Envelope, splice: Splice<'_>) -> Vec<u8> {
     splice.build()
 }
 
+/// White space in front of something.
+fn spaces(text: &[u8]) -> usize {
+    text.len() - text.trim_ascii_start().len()
+}
+
 /// Where the next member begins, if there is one behind a value that ends here.
 fn after_comma(bytes: &[u8], end: usize) -> usize {
     let rest = bytes.get(end..).unwrap_or_default();
-    let spaces = |text: &[u8]| text.len() - text.trim_ascii_start().len();
     match rest.trim_ascii_start().split_first() {
         Some((b',', behind)) => end + spaces(rest) + 1 + spaces(behind),
         _ => end,

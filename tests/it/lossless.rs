@@ -146,10 +146,7 @@ impl Cell {
 
     fn result(&mut self, members: &Members) {
         let arguments = format!(r#"{{ "result": {{{}}} }}"#, members.inside());
-        // What a modern server adds is taken out member by member.
-        let rebuilt = self.revision != MODERN && self.server == Mode::Modern;
-        let inside = if rebuilt { members.0.join(",") } else { members.inside() };
-        self.check("echo_result", &arguments, &inside);
+        self.check("echo_result", &arguments, &members.inside());
     }
 }
 
