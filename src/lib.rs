@@ -35,9 +35,11 @@
 //! 4. [`wire::jsonrpc::Envelope`] reads the message in one pass, without a tree; `http::mcp` decides its era.
 //! 5. [`gateway::View`] knows what the caller sees: it finds the tool's server and the [`policy::Permit`] that
 //!    [`policy::Registry::decide`] gave when the view was made.
-//! 6. [`upstream::Upstream::call`] takes the permit and sends the message with the gateway's own id and progress token
-//!    and the server's own name for the tool, everything else byte for byte ([`wire::splice`]).
-//! 7. [`gateway::Relay`] hands the answer back message by message as it arrives, with the client's id and token.
+//! 6. [`upstream::Upstream::call`] takes the permit and sends the message in the dialect that the server speaks, with the
+//!    gateway's own id and progress token and the server's own name for the tool, everything else byte for byte
+//!    ([`wire::rewrite`], [`wire::splice`]).
+//! 7. [`gateway::Relay`] hands the answer back message by message as it arrives, with the client's id and token, and as
+//!    the client's era has it.
 //!
 //! # One change of the configuration
 //!
@@ -57,7 +59,8 @@
 //! - A way to an upstream without a [`policy::Permit`], but for the fetching of catalogues, which leave only through a view.
 //! - A clock below [`http`], but for timers; `async`, randomness or logging in [`wire`] and [`policy`].
 //! - A JSON tree of a message that passes through.
-//! - Global state, `unsafe` code, or a lock held across an await.
+//! - Global state, `unsafe` code, or a lock held across an await, but for the turn to ask a server for its era or to open
+//!   a session with it, which those who come meanwhile wait for.
 
 pub mod shutdown;
 pub mod time;
