@@ -266,13 +266,6 @@ struct Sent {
     id: u64,
 }
 
-impl Sent {
-    /// Tells the server that nobody waits for the response any more.
-    fn cancel(&self) {
-        self.upstream.cancel(&self.http, &self.tenant, self.id);
-    }
-}
-
 /// How far a call has got.
 enum Progress {
     /// The server has not begun to answer.
@@ -292,7 +285,7 @@ impl Relay {
         let Some((call, progress)) = self.running.as_mut() else { return Poll::Ready(None) };
         if call.cancellable.as_ref().is_some_and(|running| running.poll_cancelled(cx).is_ready()) {
             // A request that was called off gets no response.
-            call.sent.cancel();
+            call.cancel(progress);
             self.running = None;
             return Poll::Ready(None);
         }
@@ -314,7 +307,7 @@ impl Relay {
     fn detach(&mut self) {
         if let (Some((mut call, mut progress)), Ok(runtime)) = (self.running.take(), Handle::try_current()) {
             if let Client::Modern(_) = call.client {
-                return call.sent.cancel();
+                return call.cancel(&progress);
             }
             runtime.spawn(async move {
                 while let Outgoing::Notification(_) = poll_fn(|cx| call.poll_next(&mut progress, cx)).await {}
@@ -330,9 +323,18 @@ impl Drop for Relay {
 }
 
 impl Call {
+    /// Tells the server that nobody waits for the response any more: in the session in which it answers, or else in the one
+    /// in which it was asked, as far as that is known.
+    fn cancel(&self, progress: &Progress) {
+        match progress {
+            Progress::Answering(answer) => answer.cancel(),
+            Progress::Sending(_) => self.sent.upstream.cancel(&self.sent.http, &self.sent.tenant, self.sent.id),
+        }
+    }
+
     fn poll_next(&mut self, progress: &mut Progress, cx: &mut Context<'_>) -> Poll<Outgoing> {
         if let Poll::Ready(over) = self.lease.poll_over(cx) {
-            self.sent.cancel();
+            self.cancel(progress);
             return Poll::Ready(self.withdrawn(over));
         }
         loop {

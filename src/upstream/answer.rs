@@ -232,6 +232,11 @@ impl Answer {
         Poll::Ready(result)
     }
 
+    /// Tells the server, in the background, that nobody waits for the rest of the answer any more.
+    pub fn cancel(&self) {
+        self.channel.cancel(&self.dialect, self.id);
+    }
+
     fn abandon(&mut self, error: &UpstreamError) {
         let gone = matches!(error, UpstreamError::Ended | UpstreamError::Unreachable(_));
         // `initialize` is never cancelled.
