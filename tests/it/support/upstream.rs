@@ -7,10 +7,11 @@ mod exchange;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use mcp_x_fixture::Port;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -104,11 +105,11 @@ impl Plan {
     }
 
     pub(crate) fn start(self) -> Upstream {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let port = Port::reserve(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = TcpListener::bind(port.address()).unwrap();
         let scripts = Mutex::new(Scripts { call: Arc::new(exchange::echo), request: None });
         let shared = Shared { plan: self, scripts, state: Mutex::default(), changed: Condvar::new() };
-        let upstream = Upstream { address, shared: Arc::new(shared), accepting: Mutex::new(None) };
+        let upstream = Upstream { port, shared: Arc::new(shared), accepting: Mutex::new(None) };
         upstream.accept(listener);
         upstream
     }
@@ -162,7 +163,8 @@ impl Shared {
 
 /// A running server; ends when it is dropped.
 pub(crate) struct Upstream {
-    address: SocketAddr,
+    /// Held while it is down, too.
+    port: Port,
     shared: Arc<Shared>,
     accepting: Mutex<Option<JoinHandle<()>>>,
 }
@@ -170,12 +172,12 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// Its URL, with the path `/mcp`.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/mcp", self.address)
+        format!("http://{}/mcp", self.port.address())
     }
 
     /// Its URL without a path.
     pub(crate) fn bare_url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.port.address())
     }
 
     /// Answers calls this way from now on.
@@ -233,7 +235,7 @@ impl Upstream {
         self.shared.changed.notify_all();
         if let Some(thread) = self.accepting.lock().unwrap().take() {
             // Wakes the thread, which sees that the server is down.
-            let _ = TcpStream::connect(self.address);
+            let _ = TcpStream::connect(self.port.address());
             let _ = thread.join();
         }
     }
@@ -241,7 +243,7 @@ impl Upstream {
     /// Listens again where it did before.
     pub(crate) fn start_again(&self) {
         self.shared.state().down = false;
-        self.accept(TcpListener::bind(self.address).unwrap());
+        self.accept(TcpListener::bind(self.port.address()).unwrap());
     }
 
     fn accept(&self, listener: TcpListener) {
