@@ -1,6 +1,5 @@
 //! `mcp-x token`: a new random token, and its SHA-256 for the configuration; with `--client`, a signed one that expires.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -11,6 +10,7 @@ use super::args::Options;
 use super::local::{known_client, load};
 use super::{Failure, print, serve};
 use crate::http::server::wall_clock;
+use crate::wire::hex;
 
 /// Prints a token of 256 random bits and the line that lets it in. Nothing is stored.
 ///
@@ -32,11 +32,7 @@ pub(super) fn run_signed(options: &Options, client: &str, lifetime: Duration) ->
 }
 
 fn introduce(token: &str) -> String {
-    let mut digest = String::with_capacity(64);
-    for byte in Sha256::digest(token) {
-        // A string takes every write.
-        let _ = write!(digest, "{byte:02x}");
-    }
+    let digest = hex::encode(&Sha256::digest(token));
     format!("token, for the client:        {token}\nline, for its [clients] table: auth_token_sha256 = \"{digest}\"\n")
 }
 

@@ -4,14 +4,15 @@
 //! server, named by its key. What is in a file is the business of `upstream`; here it is replaced as a whole or not at all.
 
 use std::collections::HashSet;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
-use super::replace::{Temporary, is_abandoned};
+use super::replace::{Temporary, create, is_abandoned};
 use crate::policy::ServerKey;
+use crate::wire::hex;
 
 const FOLDER: &str = "catalogues";
 
@@ -93,17 +94,12 @@ fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// SECURITY: `create_new` follows no link and takes over no file that somebody has put there.
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-}
-
 fn hex(server: &ServerKey) -> String {
-    server.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(server.as_bytes())
 }
 
 fn is_key(name: &str) -> bool {
-    name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    hex::is_encoded(name, 32)
 }
 
 #[cfg(test)]

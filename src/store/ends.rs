@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest as _, Sha256};
 
 use super::StoreError;
+use crate::wire::hex;
 
 const FOLDER: &str = "token_ends";
 
@@ -55,7 +56,7 @@ impl TokenEnds {
     /// SECURITY: a client's name may hold anything, and is no name for a file.
     fn path(&self, client: &str) -> PathBuf {
         let digest: [u8; 32] = Sha256::digest(client).into();
-        self.0.join(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+        self.0.join(hex::encode(&digest))
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::StoreError;
+use crate::wire::hex;
 
 /// How often the lock is asked for again.
 const LOCK_INTERVAL: Duration = Duration::from_millis(5);
@@ -99,9 +100,7 @@ pub(super) fn replace(lock: &Locked, expected: &str, text: &str) -> Result<(), R
     let target = &lock.target;
     let folder = target.parent().unwrap_or(Path::new("/"));
     let temporary = Temporary(folder.join(format!("{}{:016x}", prefix(target), rand::random::<u64>())));
-    // SECURITY: `create_new` follows no link and takes over no file that somebody has put there.
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary.0);
-    let file = file.map_err(|e| failed("write beside", target, e))?;
+    let file = create(&temporary.0).map_err(|e| failed("write beside", target, e))?;
     let old = writable(target)?;
     let filled = (&file).write_all(text.as_bytes()).and_then(|()| like(&file, &old)).and_then(|()| file.sync_all());
     filled.map_err(|e| failed("write beside", target, e))?;
@@ -118,6 +117,13 @@ pub(super) fn replace(lock: &Locked, expected: &str, text: &str) -> Result<(), R
             .with_hint("the new text is in the file, but may be lost with the power")
     })?;
     Ok(())
+}
+
+/// Creates a file that nobody else may read.
+///
+/// SECURITY: `create_new` follows no link and takes over no file that somebody has put there.
+pub(super) fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// A file that may be written to. The rename would not ask, but an operator who takes that right away means it, and root
@@ -185,7 +191,7 @@ pub(super) fn sweep(target: &Path) {
     for entry in folder.flatten() {
         let name = entry.file_name();
         let suffix = name.to_str().and_then(|name| name.strip_prefix(&prefix));
-        let ours = suffix.is_some_and(|s| s.len() == 16 && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
+        let ours = suffix.is_some_and(|suffix| hex::is_encoded(suffix, 8));
         if ours && is_abandoned(&entry) {
             // Another process may have removed it at the same time.
             let _ = fs::remove_file(entry.path());

@@ -3,15 +3,15 @@
 //! One secret a line, the newest first; further lines still verify. The file is private (0600) and made once, atomically,
 //! so that two gateways started together agree on it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::StoreError;
+use super::replace;
 
 const NAME: &str = "jwt_secret";
 const HINT: &str = "name a folder that the gateway may write to with --state-dir";
@@ -45,8 +45,7 @@ fn create(folder: &Path, path: &Path, fresh: [u8; 32], suffix: u64) -> Result<()
     let failed = |e| StoreError::new("create", path, e).with_hint(HINT);
     fs::create_dir_all(folder).map_err(failed)?;
     let temporary = folder.join(format!(".{NAME}.{suffix:016x}"));
-    // SECURITY: `create_new` follows no link and takes over no file that somebody has put there.
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(failed)?;
+    let file = replace::create(&temporary).map_err(failed)?;
     let linked = fill(file, fresh).and_then(|()| fs::hard_link(&temporary, path));
     // Left behind it would only be clutter.
     let _ = fs::remove_file(&temporary);

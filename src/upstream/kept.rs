@@ -16,6 +16,7 @@ use super::{Catalogue, Offer, Upstream};
 use crate::log::{Log, Record};
 use crate::policy::{Server, ServerId, ServerKey};
 use crate::wire::config::Limits;
+use crate::wire::hex;
 use crate::wire::json::{Duplicates, JsonType, Scanner, Span, elements_of, members_of, text_of, type_of, write_text};
 use crate::wire::mcp::Era;
 use crate::wire::splice::object_of;
@@ -185,7 +186,7 @@ impl OnDisk {
 /// SECURITY: hashed, because the query of a URL may hold a credential.
 fn whose(server: &Server) -> String {
     let place = format!("{}{} {}", server.endpoint.origin(), server.endpoint.target, server.owner);
-    Sha256::digest(place).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&Sha256::digest(place))
 }
 
 /// A catalogue as it is kept: `{"format":1,"server":…,"whose":…,"instructions":…,"tools":[…]}`, each tool as its server

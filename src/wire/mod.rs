@@ -5,6 +5,7 @@ pub mod config;
 pub mod endpoint;
 pub mod gather;
 pub mod headers;
+pub mod hex;
 pub mod json;
 pub mod jsonrpc;
 pub mod jwt;
