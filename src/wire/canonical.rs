@@ -5,10 +5,8 @@
 
 use sha2::{Digest as _, Sha256};
 
+use super::headers::integer;
 use super::json::{Duplicates, JsonError, JsonType, Scanner, text_of, type_of, write_text};
-
-/// Integers that are the same as a float and as an integer: ±(2^53 − 1).
-const SAFE: f64 = 9_007_199_254_740_991.0;
 
 /// Deepest nesting that is put in order; what is deeper has to come as it was written.
 const DEPTH: usize = 256;
@@ -79,10 +77,12 @@ fn plain(value: &[u8]) -> Vec<u8> {
 
 /// `42.0` and `4.2e1` as 42; what a float would not hold exactly stays as it is written.
 fn number(value: &[u8]) -> Vec<u8> {
+    if let Some(integer) = integer(value) {
+        return format!("{integer:.0}").into_bytes();
+    }
     let text = std::str::from_utf8(value).unwrap_or_default();
     let digits = text.trim_start_matches('-').bytes().all(|b| b.is_ascii_digit());
     match text.parse::<f64>() {
-        Ok(number) if number.fract() == 0.0 && number.abs() <= SAFE => format!("{:.0}", number + 0.0).into_bytes(),
         Ok(number) if number.is_finite() && !digits => format!("{number:e}").into_bytes(),
         _ => value.to_vec(),
     }

@@ -5,12 +5,12 @@
 //! in the tool's input schema. Source: MCP 2026-07-28, streamable HTTP, "Request Metadata"; protocol.md 2.5, 2.6.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::json::{JsonType, Member, Span, elements_of, members_of, text_of, type_of, whole_members_of};
+use super::mcp::header::PARAM_PREFIX;
 use super::splice::Splice;
 
 const PREFIX: &str = "=?base64?";
@@ -134,17 +134,19 @@ pub fn agrees(header: Option<&str>, argument: Argument<'_>) -> bool {
     }
 }
 
-fn integer(value: &[u8]) -> Option<f64> {
+/// A number, if it is an integer that a float holds exactly, however it is written.
+pub(super) fn integer(value: &[u8]) -> Option<f64> {
     let number: f64 = std::str::from_utf8(value).ok()?.parse().ok()?;
     // No negative zero: it would be written with its sign.
     (number.fract() == 0.0 && number.abs() <= SAFE).then_some(number + 0.0)
 }
 
-/// Annotations of one tool, keys that lead to an argument, and bytes of these and of a header's name: what is beyond makes
-/// the tool invalid, because a server could make us work for each of them with every call.
+/// Annotations of one tool, and bytes of one's name and of the keys that lead to it: what is beyond makes the tool invalid,
+/// because a server could make us work for each of them with every call.
 const MOST: usize = 64;
-const DEEPEST: usize = 32;
 const LONGEST: usize = 1024;
+/// Deepest nesting of schemas that is looked into; what is deeper is passed over.
+const DEEPEST: usize = 32;
 
 /// The annotations of an input schema, a JSON text.
 ///
@@ -163,8 +165,8 @@ pub fn without_annotations(schema: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let mut splice = Splice::new(schema);
-    for (start, end) in places {
-        splice = splice.replace(Span { start, end }, b"");
+    for place in places {
+        splice = splice.replace(place, b"");
     }
     Some(splice.build())
 }
@@ -193,11 +195,10 @@ const NAMED: [&str; 5] = ["$defs", "definitions", "dependentSchemas", "patternPr
 struct Walk<'a> {
     schema: &'a [u8],
     found: Vec<Annotation>,
-    names: HashSet<String>,
     /// The first rule that is broken.
     wrong: Option<String>,
     /// Where annotations stand, each with the comma that goes with it.
-    places: Vec<(usize, usize)>,
+    places: Vec<Span>,
 }
 
 /// The keys of `properties` that lead to a schema.
@@ -232,7 +233,7 @@ enum Reached<'p> {
 
 impl<'a> Walk<'a> {
     fn over(schema: &'a [u8]) -> Self {
-        let mut walk = Self { schema, found: Vec::new(), names: HashSet::new(), wrong: None, places: Vec::new() };
+        let mut walk = Self { schema, found: Vec::new(), wrong: None, places: Vec::new() };
         walk.subschema(Span { start: 0, end: schema.len() }, Reached::Root, 0);
         walk
     }
@@ -298,10 +299,11 @@ impl<'a> Walk<'a> {
         if self.found.len() == MOST || path.bytes() + name.len() > LONGEST {
             return Err(format!("more than {MOST} of `{KEYWORD}`, or one with more than {LONGEST} bytes of names"));
         }
-        if !self.names.insert(name.clone()) {
+        let header = format!("{PARAM_PREFIX}{name}");
+        if self.found.iter().any(|known| known.header == header) {
             return Err(format!("`{KEYWORD}` twice with the same name"));
         }
-        self.found.push(Annotation { header: format!("mcp-param-{name}"), path: path.keys() });
+        self.found.push(Annotation { header, path: path.keys() });
         Ok(())
     }
 
@@ -318,7 +320,7 @@ impl<'a> Walk<'a> {
             let after = members.get(position + 1).filter(|_| !kept);
             let start = before.map_or(member.whole.start, |before| before.whole.end);
             let end = after.map_or(member.whole.end, |after| after.whole.start);
-            self.places.push((start, end));
+            self.places.push(Span { start, end });
         }
     }
 }

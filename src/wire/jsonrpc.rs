@@ -43,6 +43,14 @@ pub enum Param {
     Task,
 }
 
+impl Param {
+    /// The member's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        PARAM_NAMES.get(self as usize).copied().unwrap_or_default()
+    }
+}
+
 const PARAM_NAMES: [&str; 13] = [
     "name",
     "uri",
@@ -405,6 +413,12 @@ impl Envelope {
     #[must_use]
     pub fn result_span(&self) -> Option<Span> {
         self.result
+    }
+
+    /// The result, as it is written, if the message is one.
+    #[must_use]
+    pub fn result(&self) -> Option<&[u8]> {
+        self.result.map(|s| s.of(&self.bytes))
     }
 
     /// The error object, if the message is one.

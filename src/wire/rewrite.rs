@@ -13,9 +13,8 @@ use super::splice::{Splice, object_of};
 /// Keys of a request's `_meta` that are the gateway's to write.
 const REQUEST_KEYS: [&str; 5] =
     [meta::PROTOCOL_VERSION, meta::CLIENT_INFO, meta::CLIENT_CAPABILITIES, meta::LOG_LEVEL, "progressToken"];
-/// Members of `params` that only modern servers know, and the one that nobody is sent.
-const MODERN_MEMBERS: [&str; 2] = ["inputResponses", "requestState"];
-const TASK: &str = "task";
+/// Keys of a result's `_meta` that legacy clients do not know.
+const RESULT_KEYS: [&str; 2] = [meta::SERVER_INFO, meta::SUBSCRIPTION_ID];
 
 /// Whoever is behind a request, as the server is told.
 #[derive(Clone, Copy, Debug)]
@@ -45,12 +44,14 @@ pub fn request(
         write_text(&mut name, own_name);
     }
     let new_meta = request_meta(envelope, &id, asker, server);
-    let is_dropped = |key: &str| key == TASK || (server == Era::Legacy && MODERN_MEMBERS.contains(&key));
-    let dropped =
-        [("task", Param::Task), ("inputResponses", Param::InputResponses), ("requestState", Param::RequestState)];
-    let stays_whole = !dropped.iter().any(|(key, param)| envelope.param_span(*param).is_some() && is_dropped(key));
+    // Nobody is sent the first, and only modern servers know the others.
+    let dropped: &[Param] = match server {
+        Era::Legacy => &[Param::Task, Param::InputResponses, Param::RequestState],
+        Era::Modern => &[Param::Task],
+    };
     let splice = Splice::new(envelope.bytes()).replace_if(envelope.id_span(), id.as_bytes());
-    if !stays_whole {
+    if dropped.iter().any(|param| envelope.param_span(*param).is_some()) {
+        let is_dropped = |key: &str| dropped.iter().any(|param| param.name() == key);
         let params = params_without(envelope, is_dropped, &name, state, new_meta.as_deref());
         return splice.replace_if(envelope.params_span(), &params).build();
     }
@@ -64,11 +65,21 @@ pub fn request(
         (Some(meta), _) => splice.replace(meta, &new_meta).build(),
         (None, Some(params)) => {
             let at = Span { start: params.start + 1, end: params.start + 1 };
-            let comma = if members_of(envelope.bytes(), params).is_empty() { "" } else { "," };
+            let comma = if is_empty(envelope.bytes(), params) { "" } else { "," };
             splice.replace(at, &[b"\"_meta\":", new_meta.as_slice(), comma.as_bytes()].concat()).build()
         }
         (None, None) => splice.build(),
     }
+}
+
+/// Whether an object that is known to be one has no members.
+fn is_empty(bytes: &[u8], object: Span) -> bool {
+    bytes.get(object.start + 1..).is_some_and(|inside| inside.trim_ascii_start().starts_with(b"}"))
+}
+
+/// The value of a member; of several of this name the last.
+fn last_of(members: &[(Cow<'_, str>, Span)], name: &str) -> Option<Span> {
+    members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value)
 }
 
 /// `params` put together from its members, some of them left out, and with another name and `_meta` where there are such.
@@ -171,9 +182,10 @@ pub struct Questions<'a> {
 pub fn questions(response: &Envelope) -> Questions<'_> {
     let bytes = response.bytes();
     let members = response.result_span().map(|result| members_of(bytes, result)).unwrap_or_default();
-    let member = |name: &str| members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value);
-    let state = member("requestState").map(|state| state.of(bytes)).filter(|state| type_of(state) == JsonType::String);
-    let needed = match member("inputRequests") {
+    let state = last_of(&members, "requestState")
+        .map(|state| state.of(bytes))
+        .filter(|state| type_of(state) == JsonType::String);
+    let needed = match last_of(&members, "inputRequests") {
         Some(requests) if type_of(requests.of(bytes)) == JsonType::Object => {
             let mut needed = members_of(bytes, requests).into_iter().map(|(_, request)| needed_for(bytes, request));
             needed.try_fold(ClientCapabilities::NONE, |all, one| Some(all.with(one?)))
@@ -186,11 +198,9 @@ pub fn questions(response: &Envelope) -> Questions<'_> {
 
 /// What a client needs to answer one question of a server.
 fn needed_for(bytes: &[u8], request: Span) -> Option<ClientCapabilities> {
-    let member = |object: Span, name: &str| {
-        members_of(bytes, object).into_iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
-    };
-    let method = member(request, "method").and_then(|method| text_of(method.of(bytes)))?;
-    let mode = member(request, "params").and_then(|params| member(params, "mode"));
+    let members = members_of(bytes, request);
+    let method = last_of(&members, "method").and_then(|method| text_of(method.of(bytes)))?;
+    let mode = last_of(&members, "params").and_then(|params| last_of(&members_of(bytes, params), "mode"));
     let mode = mode.map(|mode| text_of(mode.of(bytes)).unwrap_or_default());
     ClientCapabilities::needed_for(&method, mode.as_deref())
 }
@@ -217,7 +227,7 @@ pub fn result_for_modern(response: &Envelope, id: &[u8], server: Era, state: Opt
     if old_meta.is_none() {
         front.extend_from_slice(&[b"\"_meta\":", new_meta.as_slice(), b","].concat());
     }
-    if bytes.get(result.start + 1..).is_some_and(|inside| inside.trim_ascii_start().starts_with(b"}")) {
+    if is_empty(bytes, result) {
         front.pop();
     }
     let at = Span { start: result.start + 1, end: result.start + 1 };
@@ -237,7 +247,9 @@ pub fn result_for_modern(response: &Envelope, id: &[u8], server: Era, state: Opt
     };
     let mut splice = splice.replace(at, &front);
     for (key, value) in old {
-        splice = splice.replace_if(new_value(&key).map(|_| value), new_value(&key).unwrap_or_default());
+        if let Some(new) = new_value(&key) {
+            splice = splice.replace(value, new);
+        }
     }
     splice.build()
 }
@@ -278,7 +290,7 @@ pub fn result_for_legacy(response: &Envelope, id: &[u8], version: ProtocolVersio
 fn without_modern_members(response: &Envelope, splice: Splice<'_>) -> Vec<u8> {
     let bytes = response.bytes();
     let meta = response.in_result(ResultMember::Meta).filter(|meta| type_of(meta.value.of(bytes)) == JsonType::Object);
-    let kept_meta = meta.map(|meta| meta_of(bytes, Some(meta.value), &[meta::SERVER_INFO, meta::SUBSCRIPTION_ID], &[]));
+    let kept_meta = meta.map(|meta| meta_of(bytes, Some(meta.value), &RESULT_KEYS, &[]));
     let bare = kept_meta.as_ref().is_none_or(|meta| meta == b"{}");
     let gone =
         [ResultMember::Type, ResultMember::Ttl, ResultMember::CacheScope].map(|member| response.in_result(member));
@@ -327,7 +339,7 @@ fn legacy_member<'a>(
     match member.key.as_ref() {
         "resultType" | "ttlMs" | "cacheScope" if server == Era::Modern => None,
         "_meta" if server == Era::Modern && type_of(value) == JsonType::Object => {
-            let new = meta_of(bytes, Some(member.value), &[meta::SERVER_INFO, meta::SUBSCRIPTION_ID], &[]);
+            let new = meta_of(bytes, Some(member.value), &RESULT_KEYS, &[]);
             (new != b"{}").then(|| [b"\"_meta\":", new.as_slice()].concat().into())
         }
         "structuredContent" => {
@@ -350,10 +362,7 @@ fn legacy_member<'a>(
 /// A block of content as an old client can read it: links and, for the oldest, sound become a text.
 fn legacy_block(bytes: &[u8], block: Span, version: ProtocolVersion) -> Cow<'_, [u8]> {
     let members = members_of(bytes, block);
-    let text = |name: &str| {
-        let value = members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value);
-        value.and_then(|value| text_of(value.of(bytes)))
-    };
+    let text = |name: &str| last_of(&members, name).and_then(|value| text_of(value.of(bytes)));
     let note = match text("type").as_deref() {
         Some("resource_link") => {
             let (uri, name) = (text("uri").unwrap_or_default(), text("name").unwrap_or_default());
@@ -367,7 +376,9 @@ fn legacy_block(bytes: &[u8], block: Span, version: ProtocolVersion) -> Cow<'_, 
     text_block(&note).into()
 }
 
-fn text_block(text: &str) -> Vec<u8> {
+/// A block of content that is a text.
+#[must_use]
+pub fn text_block(text: &str) -> Vec<u8> {
     let mut out = b"{\"type\":\"text\",\"text\":".to_vec();
     write_text(&mut out, text);
     out.push(b'}');

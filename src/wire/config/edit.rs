@@ -212,7 +212,7 @@ impl Editor {
             return if tools.is_empty() {
                 reading.remove_grant(&path, grants, client)
             } else {
-                Ok(reading.set_list(grant.item, tools, list))
+                Ok(reading.set_list(grant.item, tools))
             };
         }
         let path = join(&path, client);
@@ -220,7 +220,7 @@ impl Editor {
         match grant.child(&path, "tools")? {
             _ if tools.is_empty() && !others => reading.remove_grant(&join("allow", server), grants, client),
             Some(entry) if tools.is_empty() => reading.removal(&join(&path, "tools"), entry),
-            Some(entry) => Ok(reading.set_list(entry.item, tools, list)),
+            Some(entry) => Ok(reading.set_list(entry.item, tools)),
             None if tools.is_empty() => Ok(vec![]),
             None => reading.add_entry(&["allow", server, client], grant, "tools", &list(tools)),
         }

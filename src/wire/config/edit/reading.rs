@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use toml_edit::{Document, Item, Key, Table, TableLike, Value};
 
-use super::{EditError, quoted, string};
+use super::{EditError, list, quoted, string};
 use crate::wire::config::problem::join;
 
 /// A part of the text and what comes in its place.
@@ -180,8 +180,7 @@ impl Reading {
         name: &str,
         value: &str,
     ) -> Result<Vec<Splice>, EditError> {
-        let path =
-            &names.iter().skip(1).fold(names.first().copied().unwrap_or_default().to_owned(), |a, b| join(&a, b));
+        let path = &names.iter().fold(String::new(), |path, name| join(&path, name));
         let line = format!("{} = {value}", quoted(name));
         let table = match parent.item {
             Item::Table(table) if has_header(table) => {
@@ -214,8 +213,7 @@ impl Reading {
     fn add_member(&self, path: &str, parent: Entry<'_>, member: &str) -> Result<Vec<Splice>, EditError> {
         let Item::Value(Value::InlineTable(table)) = parent.item else { return Err(odd(path)) };
         let span = parent.span();
-        let last = table.get_values().into_iter().filter_map(|(_, value)| value.span()).map(|span| span.end).max();
-        Ok(vec![match last {
+        Ok(vec![match ends_of(table).max() {
             Some(end) => Splice::insert(end, format!(", {member}")),
             None => Splice::insert(span.start + 1, member.to_owned()),
         }])
@@ -268,8 +266,7 @@ impl Reading {
                 "dotted keys within `{ }` cannot be changed; write a table instead",
             ));
         }
-        let values = table.get_values().into_iter().filter_map(|(_, value)| value.span());
-        let previous = values.map(|span| span.end).filter(|end| *end <= key.start).max();
+        let previous = ends_of(table).filter(|end| *end <= key.start).max();
         Ok(vec![match (self.comma_after(value.end), previous) {
             (Some(end), _) => Splice::remove(self.without_rest(key.start, end)),
             (None, Some(previous)) => Splice::remove(previous..value.end),
@@ -278,13 +275,8 @@ impl Reading {
     }
 
     /// Makes a list of strings say something else. What stays keeps its bytes and its comments, where that can be.
-    pub(super) fn set_list(
-        &self,
-        value: &Item,
-        wanted: &[String],
-        written: impl Fn(&[String]) -> String,
-    ) -> Vec<Splice> {
-        let whole = || vec![Splice::replace(value.span().unwrap_or_default(), written(wanted))];
+    pub(super) fn set_list(&self, value: &Item, wanted: &[String]) -> Vec<Splice> {
+        let whole = || vec![Splice::replace(value.span().unwrap_or_default(), list(wanted))];
         let Some(array) = value.as_array() else { return whole() };
         let old: Option<Vec<(&str, Range<usize>)>> = array.iter().map(|v| Some((v.as_str()?, v.span()?))).collect();
         let Some(old) = old else { return whole() };
@@ -409,6 +401,11 @@ impl Reading {
 
 fn has_header(table: &Table) -> bool {
     !table.is_implicit() && !table.is_dotted()
+}
+
+/// Where the values of a table end.
+fn ends_of(table: &dyn TableLike) -> impl Iterator<Item = usize> {
+    table.get_values().into_iter().filter_map(|(_, value)| value.span()).map(|span| span.end)
 }
 
 fn odd(path: &str) -> EditError {
