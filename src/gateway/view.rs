@@ -53,7 +53,7 @@ pub struct View {
 pub struct Page {
     /// The result, or for modern clients all of it but its first brace.
     pub bytes: Bytes,
-    /// For how long it will do, in milliseconds.
+    /// For how long it will do, in milliseconds; 0 for legacy revisions, which have no place for it.
     pub ttl_ms: u64,
 }
 
@@ -281,7 +281,7 @@ impl Gateway {
         let start = last.map_or(0, |last| view.after(&last));
         Ok(Page {
             bytes: view.page(version, start, &self.keys.cursors),
-            ttl_ms: view.ttl_ms(snapshot.registry().settings().refresh),
+            ttl_ms: version.map_or_else(|| view.ttl_ms(snapshot.registry().settings().refresh), |_| 0),
         })
     }
 

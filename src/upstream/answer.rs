@@ -242,7 +242,7 @@ impl Answer {
         // `initialize` is never cancelled.
         let opening = matches!(&self.dialect, Dialect::Legacy(session) if session.opening);
         if self.body.take().is_some() && !gone && !opening {
-            self.channel.cancel(&self.dialect, self.id);
+            self.cancel();
         }
     }
 

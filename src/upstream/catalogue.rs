@@ -45,10 +45,24 @@ pub struct Catalogue {
     pub tools: Vec<Tool>,
     /// The server's instructions to models, at most 2 KiB.
     pub instructions: Option<Box<str>>,
-    /// For how long a modern server says that its list will do, from when it was fetched.
-    pub ttl: Option<Duration>,
     /// What was left out, in words for the log, the first few; empty if nothing was.
     pub left_out: Vec<String>,
+}
+
+impl Catalogue {
+    /// The arguments that the tool at this position wants mirrored in headers; none if there is no such tool.
+    #[must_use]
+    pub fn annotations(&self, at: usize) -> &[Annotation] {
+        self.tools.get(at).map(|tool| tool.annotations.as_slice()).unwrap_or_default()
+    }
+}
+
+/// A catalogue that was just fetched.
+#[derive(Default)]
+pub(super) struct Fetched {
+    pub(super) catalogue: Catalogue,
+    /// For how long a modern server says that it will do.
+    pub(super) ttl: Option<Duration>,
 }
 
 /// What was left out is told up to this number.
@@ -58,7 +72,7 @@ const LONGEST_NAME: usize = 256;
 
 /// A catalogue while its pages come in.
 struct Walk {
-    catalogue: Catalogue,
+    fetched: Fetched,
     names: HashSet<String>,
     bytes: usize,
     cursor: Option<String>,
@@ -69,7 +83,7 @@ impl Channel {
     ///
     /// # Errors
     /// [`UpstreamError`] of the page that failed; then nothing of what came before is used.
-    pub(super) async fn fetch_catalogue(&self) -> Result<Catalogue, UpstreamError> {
+    pub(super) async fn fetch_catalogue(&self) -> Result<Fetched, UpstreamError> {
         let fetched = self.walk_catalogue().await;
         if fetched.is_err() {
             // A server that failed may come back as another.
@@ -78,26 +92,26 @@ impl Channel {
         fetched
     }
 
-    async fn walk_catalogue(&self) -> Result<Catalogue, UpstreamError> {
+    async fn walk_catalogue(&self) -> Result<Fetched, UpstreamError> {
         let limits = &self.settings.limits;
-        let mut walk = Walk { catalogue: Catalogue::default(), names: HashSet::new(), bytes: 0, cursor: None };
+        let mut walk = Walk { fetched: Fetched::default(), names: HashSet::new(), bytes: 0, cursor: None };
         let known = match self.upstream.era() {
             Some(era) if self.upstream.is_doubted() => self.known_anew(era).await?,
             _ => self.known().await?,
         };
         if let Known::Modern(server) = known {
-            walk.catalogue.instructions.clone_from(&server.instructions);
+            walk.fetched.catalogue.instructions.clone_from(&server.instructions);
         }
         for _ in 0..limits.list_pages {
-            let page = self.page(&mut walk.catalogue.instructions, walk.cursor.as_deref()).await?;
-            let Some((page, era)) = page else { return Ok(walk.catalogue) };
+            let page = self.page(&mut walk.fetched.catalogue.instructions, walk.cursor.as_deref()).await?;
+            let Some((page, era)) = page else { return Ok(walk.fetched) };
             walk.take(&page, era, limits.tools_per_server, limits.catalogue_bytes)?;
             if walk.cursor.is_none() {
-                return Ok(walk.catalogue);
+                return Ok(walk.fetched);
             }
         }
         walk.leave_out(format!("pages beyond {}", limits.list_pages));
-        Ok(walk.catalogue)
+        Ok(walk.fetched)
     }
 
     /// One page of `tools/list` and the era of the server that gave it; `None` if the server has no tools at all.
@@ -142,17 +156,17 @@ impl Walk {
         }
         let tools = tools.ok_or_else(|| UpstreamError::NotMcp("tools/list: expected a list `tools`".into()))?;
         if era == Era::Modern {
-            self.catalogue.ttl = Some(self.catalogue.ttl.map_or(ttl, |shortest| shortest.min(ttl)));
+            self.fetched.ttl = Some(self.fetched.ttl.map_or(ttl, |shortest| shortest.min(ttl)));
         }
         for entry in elements_of(bytes, tools) {
             self.bytes += entry.end - entry.start;
-            if self.catalogue.tools.len() >= most || self.bytes > most_bytes {
+            if self.fetched.catalogue.tools.len() >= most || self.bytes > most_bytes {
                 self.leave_out(format!("tools beyond {most} or {most_bytes} bytes"));
                 self.cursor = None;
                 break;
             }
             match tool(entry.of(bytes), era) {
-                Ok(tool) if self.names.insert(tool.name.clone()) => self.catalogue.tools.push(tool),
+                Ok(tool) if self.names.insert(tool.name.clone()) => self.fetched.catalogue.tools.push(tool),
                 Ok(tool) => self.leave_out(format!("a second `{}`", tool.name)),
                 Err(why) => self.leave_out(why),
             }
@@ -161,8 +175,8 @@ impl Walk {
     }
 
     fn leave_out(&mut self, what: String) {
-        if self.catalogue.left_out.len() < TOLD {
-            self.catalogue.left_out.push(what);
+        if self.fetched.catalogue.left_out.len() < TOLD {
+            self.fetched.catalogue.left_out.push(what);
         }
     }
 }

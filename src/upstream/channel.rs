@@ -16,7 +16,6 @@ use super::request::{Outbound, Request};
 use crate::outbound::{Client, Incoming};
 use crate::wire::config::Settings;
 use crate::wire::endpoint::Endpoint;
-use crate::wire::jsonrpc::{Envelope, Kind, Sender};
 use crate::wire::mcp::{Era, MODERN, code, header, method};
 
 /// Bytes of an error body that are looked at.
@@ -67,16 +66,16 @@ impl Channel {
     ) -> Result<Answer, UpstreamError> {
         let known = self.known().await?;
         let answer = self.request_as(&known, tenant, id, request).await;
-        if matches!((&answer, known.era()), (Ok(answer), Era::Legacy) if answer.refusal() == Some(code::INVALID_PARAMS))
-        {
+        let refusal = answer.as_ref().ok().and_then(Answer::refusal);
+        if known.era() == Era::Legacy && refusal == Some(code::INVALID_PARAMS) {
             // The words of a modern server for a request without `_meta`, and of a tool that has looked at its arguments:
             // not to be sent twice, but a reason to ask again.
             self.upstream.doubt();
         }
-        if !is_doubtful(known.era(), &answer) {
+        if !is_doubtful(known.era(), answer.as_ref().map(|_| refusal)) {
             return answer;
         }
-        let unsupported = matches!(&answer, Ok(answer) if answer.refusal() == Some(code::UNSUPPORTED_VERSION));
+        let unsupported = refusal == Some(code::UNSUPPORTED_VERSION);
         match self.known_anew(known.era()).await {
             // Whatever was refused by a server of the other era, or for its revision, was not executed.
             Ok(now) if unsupported || now.era() != known.era() => self.request_as(&now, tenant, id, request).await,
@@ -148,7 +147,7 @@ impl Channel {
         (limits.response_bytes.min(most), limits.event_bytes.min(most))
     }
 
-    /// Sends a message that opens a session, or that needs no answer.
+    /// Sends a message of the gateway's own, within the time that lists have; it is never cancelled.
     pub(super) async fn post_short(
         &self,
         dialect: &Dialect,
@@ -247,8 +246,7 @@ impl Channel {
         {
             self.upstream.sessions.forget(tenant, session);
         }
-        let envelope = Envelope::parse(body, self.settings.limits.json_depth, Sender::Server).ok();
-        match envelope.filter(|e| e.kind() == Ok(Kind::Error) && e.error().is_some()) {
+        match self.error_message(body).filter(|message| message.error().is_some()) {
             Some(error) => Ok(Answer::settled(self.clone(), dialect, id, error, timer)),
             None => Err(UpstreamError::BadStatus(status.as_u16())),
         }
@@ -297,9 +295,9 @@ impl Channel {
     }
 }
 
-/// Whether an answer is one that a server of this era would hardly give, so that it may be of the other one by now.
-fn is_doubtful(era: Era, answer: &Result<Answer, UpstreamError>) -> bool {
-    match (answer.as_ref().map(Answer::refusal), era) {
+/// Whether an answer, or the code of its refusal, is one that a server of this era would hardly give, so that it may be of the other one by now.
+fn is_doubtful(era: Era, answer: Result<Option<i64>, &UpstreamError>) -> bool {
+    match (answer, era) {
         (Ok(Some(code::UNSUPPORTED_VERSION)), _) => true,
         // A modern server misses what every modern request has.
         (Ok(Some(code)), Era::Legacy) => code == code::HEADER_MISMATCH,

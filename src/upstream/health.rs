@@ -12,7 +12,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Answer, Catalogue, Upstream, UpstreamError};
+use super::catalogue::Fetched;
+use super::{Answer, Upstream, UpstreamError};
 use crate::outbound::OutboundError;
 
 /// Failed connections in a row that open the breaker. One may be chance; it brings the next fetch forward, which tells.
@@ -252,7 +253,7 @@ impl Upstream {
     }
 
     /// Takes note of how a fetch of the catalogue ended.
-    pub(super) fn note_fetch(&self, fetched: &Result<Catalogue, UpstreamError>, refresh: Duration) {
+    pub(super) fn note_fetch(&self, fetched: &Result<Fetched, UpstreamError>, refresh: Duration) {
         let change = self.health.change(|breaker, now| match fetched {
             Ok(_) => breaker.fetched(now, refresh),
             Err(_) => breaker.failed(now, Contact::of(fetched), jitter()),

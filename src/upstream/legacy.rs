@@ -304,8 +304,8 @@ fn agreed(response: &Envelope, id: Option<HeaderValue>, place: Arc<Endpoint>) ->
     if let Some(error) = response.error() {
         return Err(UpstreamError::Rpc(error));
     }
-    let result = response.result_span().map(|s| s.of(response.bytes())).unwrap_or_default();
-    let result = InitializeResult::parse(result).map_err(|e| UpstreamError::NotMcp(format!("initialize: {e}")))?;
+    let result = InitializeResult::parse(response.result().unwrap_or_default());
+    let result = result.map_err(|e| UpstreamError::NotMcp(format!("initialize: {e}")))?;
     let version = ProtocolVersion::parse(&result.protocol_version).ok_or_else(|| {
         let found: String = result.protocol_version.chars().take(40).collect();
         UpstreamError::NotMcp(format!("expected a protocol version up to {}, found `{found}`", ProtocolVersion::LATEST))

@@ -72,6 +72,8 @@ pub struct Offer {
     pub catalogue: Arc<Catalogue>,
     /// Whether a catalogue was ever fetched.
     pub known: bool,
+    /// For how long a modern server says that it will do, from when it was fetched; of an earlier process nobody knows.
+    pub ttl: Option<Duration>,
     /// Whether this process has tried to fetch one.
     pub attempted: bool,
     /// Why the last attempt failed, if it did: the catalogue is stale then.
@@ -199,8 +201,10 @@ impl Upstream {
     /// legacy server cannot, or did not answer when it was last asked.
     #[must_use]
     pub fn lasts(&self) -> Duration {
-        let offer = self.offer();
-        let ttl = offer.catalogue.ttl.filter(|_| offer.failure.is_none());
+        let ttl = {
+            let offer = self.offer.borrow();
+            offer.ttl.filter(|_| offer.failure.is_none())
+        };
         ttl.zip(self.series.age()).map_or(Duration::ZERO, |(ttl, age)| ttl.saturating_sub(age))
     }
 
@@ -289,7 +293,7 @@ impl Upstream {
         asked: &Asked,
     ) -> Result<Answer, UpstreamError> {
         let Asked { envelope, asker, passed_on, state, tool: (catalogue, at) } = asked;
-        let annotations = catalogue.tools.get(*at).map(|tool| tool.annotations.as_slice()).unwrap_or_default();
+        let annotations = catalogue.annotations(*at);
         let (name, state) = (permit.name(), state.as_deref());
         let call = Call { envelope, name, asker: *asker, state, annotations, passed_on };
         let answer = channel.request(tenant, id, &Request::Call(&call)).await?;

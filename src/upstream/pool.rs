@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
+use super::catalogue::Fetched;
 use super::channel::Channel;
 use super::kept::{Keeper, Kept};
 use super::{Catalogue, Common, Offer, Tenant, Upstream, UpstreamError};
@@ -228,22 +229,22 @@ impl Channel {
         self.store(fetched);
     }
 
-    fn store(&self, fetched: Result<Catalogue, UpstreamError>) {
+    fn store(&self, fetched: Result<Fetched, UpstreamError>) {
         self.upstream.series.refreshed(fetched.is_ok());
         match fetched {
             Err(error) => self.upstream.failed(&error),
-            Ok(catalogue) => self.upstream.offers(catalogue),
+            Ok(fetched) => self.upstream.offers(fetched),
         }
     }
 }
 
 impl Upstream {
     /// Puts a catalogue in force that was just fetched.
-    fn offers(&self, catalogue: Catalogue) {
+    fn offers(&self, Fetched { catalogue, ttl }: Fetched) {
         let mut recovered = false;
         self.set_offer(|offer| {
             recovered = offer.failure.take().is_some();
-            offer.known = true;
+            (offer.known, offer.ttl) = (true, ttl);
             let differs = *offer.catalogue != catalogue;
             // What is odd about a catalogue that an earlier process kept is told once more.
             if differs || !offer.attempted {

@@ -22,7 +22,7 @@ use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Sender};
 use crate::wire::mcp::{DiscoverResult, Era, MODERN, ProtocolVersion, UnsupportedVersion, code, method};
 use crate::wire::rewrite;
 
-/// Bytes of an answer that are looked at.
+/// Bytes of an error body that are looked at.
 const ANSWER_BYTES: usize = 1024 * 1024;
 
 /// What is known of a server.
@@ -59,7 +59,7 @@ impl Upstream {
     /// The era of the server, as far as is known now.
     #[must_use]
     pub fn era(&self) -> Option<Era> {
-        self.remembered().map(|known| known.era())
+        self.known.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(Known::era)
     }
 
     fn remembered(&self) -> Option<Known> {
@@ -95,13 +95,7 @@ impl Channel {
         if let Some(known) = self.upstream.remembered() {
             return Ok(known);
         }
-        let since = Instant::now();
-        let mut last = self.upstream.probing.lock().await;
-        match (self.upstream.remembered(), &*last) {
-            (Some(known), _) => Ok(known),
-            (None, Some(probe)) if probe.ended >= since => Err(probe.failure.clone()),
-            (None, _) => self.ask_noting(&mut last).await,
-        }
+        self.ask_unless(|_| true).await
     }
 
     /// The same after an answer that does not fit what is known. Meanwhile the others go on with that.
@@ -109,17 +103,19 @@ impl Channel {
     /// # Errors
     /// As [`known`](Self::known).
     pub(super) async fn known_anew(&self, wrong: Era) -> Result<Known, UpstreamError> {
-        let since = Instant::now();
-        let mut last = self.upstream.probing.lock().await;
-        match (self.upstream.remembered(), &*last) {
-            (Some(better), _) if better.era() != wrong => Ok(better),
-            (_, Some(probe)) if probe.ended >= since => Err(probe.failure.clone()),
-            _ => self.ask_noting(&mut last).await,
-        }
+        self.ask_unless(|known| known.era() != wrong).await
     }
 
-    /// Asks, and lets those who have waited for that know how it failed.
-    async fn ask_noting(&self, last: &mut Option<Failed>) -> Result<Known, UpstreamError> {
+    /// Asks, unless somebody has found out meanwhile what will do, or how asking fails.
+    async fn ask_unless(&self, will_do: impl Fn(&Known) -> bool) -> Result<Known, UpstreamError> {
+        let since = Instant::now();
+        let mut last = self.upstream.probing.lock().await;
+        if let Some(known) = self.upstream.remembered().filter(will_do) {
+            return Ok(known);
+        }
+        if let Some(probe) = last.as_ref().filter(|probe| probe.ended >= since) {
+            return Err(probe.failure.clone());
+        }
         let asked = self.ask().await;
         *last = asked.as_ref().err().map(|failure| Failed { ended: Instant::now(), failure: failure.clone() });
         asked
@@ -198,7 +194,8 @@ impl Channel {
         Ok(Reply { status, message, elsewhere })
     }
 
-    fn error_message(&self, body: Bytes) -> Option<Envelope> {
+    /// The JSON-RPC error that a body is, if it is one.
+    pub(super) fn error_message(&self, body: Bytes) -> Option<Envelope> {
         let envelope = Envelope::parse(body, self.settings.limits.json_depth, Sender::Server).ok()?;
         (envelope.kind() == Ok(Kind::Error)).then_some(envelope)
     }
@@ -240,8 +237,8 @@ impl Reply {
                 _ => Ok(Known::Legacy),
             },
             None => {
-                let result = message.result_span().map(|s| s.of(message.bytes())).unwrap_or_default();
-                let Ok(result) = DiscoverResult::parse(result) else { return Ok(Known::Legacy) };
+                let result = DiscoverResult::parse(message.result().unwrap_or_default());
+                let Ok(result) = result else { return Ok(Known::Legacy) };
                 if has_modern(&result.supported_versions) {
                     return Ok(modern(result.instructions.as_deref().map(kept_instructions)));
                 }

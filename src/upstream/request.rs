@@ -9,6 +9,7 @@ use crate::wire::json::write_text;
 use crate::wire::jsonrpc::{Envelope, Param};
 use crate::wire::mcp::{Era, header, method};
 use crate::wire::rewrite::{self, Asker};
+use crate::wire::splice::object_of;
 
 /// A message on its way: its bytes, and the headers that say the same as parts of them.
 #[derive(Clone, Default)]
@@ -113,8 +114,8 @@ fn tools_list(id: u64, cursor: Option<&str>, meta: Option<&str>) -> Vec<u8> {
         member
     }));
     let mut message =
-        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{}","params":{{"#, method::TOOLS_LIST).into_bytes();
-    message.extend(members.join(&b','));
-    message.extend_from_slice(b"}}");
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{}","params":"#, method::TOOLS_LIST).into_bytes();
+    message.extend(object_of(members.iter().map(Vec::as_slice)));
+    message.push(b'}');
     message
 }

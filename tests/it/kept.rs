@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mcp_x::policy::{ServerId, ServerKey};
+use mcp_x_fixture::{Fixture, Mode, Options};
 
 use super::support::process::{Served, program};
 use super::support::upstream::{Plan, Upstream};
@@ -99,6 +100,23 @@ fn every_change_is_kept_and_an_unchanged_catalogue_is_not_written_again() {
     upstream.stop();
     harness.restart();
     assert_eq!(harness.client(ALICE).tools(), ["changed"]);
+}
+
+/// How long a list will do is not a part of it.
+#[test]
+fn an_unchanged_catalogue_of_a_modern_server_is_not_written_again() {
+    let fixture = Fixture::start(Options::of(Mode::Modern));
+    let config = clients() + &server("a", "alice", &fixture, "") + "\n[gateway]\nrefresh_seconds = 1\n";
+    let mut harness = Harness::start(&config);
+    let state = harness.config_path().parent().unwrap().to_owned();
+    wait_for_file(&state, "a", "\"echo\"");
+    let written = || fs::metadata(file_of(&state, "a")).unwrap().modified().unwrap();
+    let before = written();
+    harness.restart();
+    let asked = fixture.counts().requests_of("tools/list");
+    // What differs is written before the server is asked once more.
+    wait_until("it was asked again and again", || fixture.counts().requests_of("tools/list") >= asked + 3);
+    assert_eq!(written(), before);
 }
 
 /// A server that has no tools is known to have none.
