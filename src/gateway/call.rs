@@ -399,10 +399,11 @@ impl Call {
 
     /// A response as the client gets it (protocol.md 4.6).
     fn response(&mut self, answer: &Answer, response: &Envelope) -> Outgoing {
-        let error = response.error();
-        self.slot.ended(if error.is_some() { Outcome::Error } else { Outcome::Result });
-        match error {
+        self.slot.ended(if response.result().is_some() { Outcome::Result } else { Outcome::Error });
+        match response.error() {
             Some(error) => self.server_error(answer, response, error),
+            // The client would not know which of its requests it is about.
+            None if response.id().is_none() => self.error(&ErrorObject::new(code::INTERNAL_ERROR, "unreadable error")),
             None => self.result(answer, response),
         }
     }

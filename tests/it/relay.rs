@@ -80,6 +80,20 @@ fn a_result_of_many_lines_in_one_event_is_the_same_message() {
 }
 
 #[test]
+fn an_error_that_cannot_be_read_is_an_error_with_the_id_of_the_client() {
+    let upstream = Plan::new("a").start();
+    let harness = gateway(&upstream);
+    let mut alice = harness.client(ALICE);
+    for members in [r#""id":null,"error":{"code":"x"}"#, r#""error":{"message":7}"#, r#""error":{"code":1.5}"#] {
+        let message = format!(r#"{{"jsonrpc":"2.0",{members}}}"#);
+        upstream.on_call(move |exchange| exchange.respond(200, "application/json", &message));
+        let response = alice.call("echo");
+        assert!(response["id"].is_number(), "{members}: {response}");
+        assert_eq!(response["error"]["code"], -32603, "{members}: {response}");
+    }
+}
+
+#[test]
 fn ids_of_every_kind_come_back_as_they_were_written() {
     let upstream = Plan::new("a").start();
     let harness = gateway(&upstream);
