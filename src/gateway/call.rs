@@ -24,7 +24,7 @@ use crate::outbound::Client as Http;
 use crate::policy::{Caller, Server, ServerId};
 use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Outcome, Tenant, Upstream, UpstreamError};
 use crate::wire::headers::{agrees, decode, find};
-use crate::wire::json::{JsonType, Span, members_of, type_of, write_text};
+use crate::wire::json::{JsonType, Span, members_of, type_of};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_id, is_number, result_message};
 use crate::wire::mcp::{ClientCapabilities, Era, LogLevel, ProtocolVersion, code, method};
 use crate::wire::rewrite::{self, Asker, ResultType};
@@ -51,6 +51,17 @@ pub enum Speech {
         /// The headers that mirror arguments.
         mirrored: HeaderMap,
     },
+}
+
+impl Speech {
+    /// The era of the client's request.
+    #[must_use]
+    pub fn era(&self) -> Era {
+        match self {
+            Self::Legacy(_) => Era::Legacy,
+            Self::Modern { .. } => Era::Modern,
+        }
+    }
 }
 
 /// A client's request to call a tool.
@@ -171,7 +182,7 @@ impl Request {
         };
         let arguments = self.envelope.param(Param::Arguments).unwrap_or(b"{}");
         let mut unknown = mirrored.clone();
-        let annotations = catalogue.tools.get(*at).map(|tool| tool.annotations.as_slice()).unwrap_or_default();
+        let annotations = catalogue.annotations(*at);
         for (annotation, argument) in annotations.iter().zip(find(annotations, arguments)) {
             unknown.remove(&annotation.header);
             let mut values = mirrored.get_all(&annotation.header).iter().map(|value| decode(value.as_bytes()));
@@ -437,14 +448,11 @@ impl Call {
             let message = "the tool needs a capability that the client did not declare".to_owned();
             return self.error(&ErrorObject { code: code::MISSING_CAPABILITY, message, data });
         }
-        let state = questions.state.map(|original| client.repeatable.seal(&client.states, original));
-        match state {
-            Some(None) => self.failure(UpstreamError::TooLarge(RequestState::MAX_LENGTH)),
-            Some(Some(ours)) => {
-                Outgoing::Response(rewrite::result_for_modern(response, &self.id, Era::Modern, Some(&ours)), None)
-            }
-            None => Outgoing::Response(rewrite::result_for_modern(response, &self.id, Era::Modern, None), None),
-        }
+        let ours = match questions.state.map(|original| client.repeatable.seal(&client.states, original)) {
+            Some(None) => return self.failure(UpstreamError::TooLarge(RequestState::MAX_LENGTH)),
+            ours => ours.flatten(),
+        };
+        Outgoing::Response(rewrite::result_for_modern(response, &self.id, Era::Modern, ours.as_deref()), None)
     }
 
     /// The response to a call that its server answers with an error.
@@ -492,9 +500,8 @@ impl Call {
     /// An error that the client has no code for, as the result of a tool that failed.
     fn told(&self, error: &ErrorObject) -> Outgoing {
         self.report("server answered with an error of its own", error);
-        let mut result = b"{\"content\":[{\"type\":\"text\",\"text\":".to_vec();
-        write_text(&mut result, cut(&error.message, LONGEST_MESSAGE));
-        result.extend_from_slice(b"}],\"isError\":true}");
+        let text = rewrite::text_block(cut(&error.message, LONGEST_MESSAGE));
+        let result = [b"{\"content\":[", text.as_slice(), b"],\"isError\":true}"].concat();
         Outgoing::Response(result_message(&self.id, &result), None)
     }
 

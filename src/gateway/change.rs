@@ -89,9 +89,14 @@ impl Unavailable {
     }
 
     /// The whole reason; for the operator's eyes.
-    #[must_use]
-    pub fn whole(&self) -> &str {
+    pub(super) fn whole(&self) -> &str {
         &self.whole
+    }
+
+    /// The same, shown as a whole; for the operator's eyes.
+    #[must_use]
+    pub fn in_full(self) -> Self {
+        Self { public: self.whole.clone(), whole: self.whole }
     }
 }
 

@@ -258,6 +258,11 @@ impl Gateway {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether a newer text than the one in force was refused.
+    fn is_refused(&self) -> bool {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).refused.is_some()
+    }
+
     fn set_loaded(&self, set: impl FnOnce(&mut Loaded)) {
         set(&mut self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
     }

@@ -77,7 +77,7 @@ impl Writer {
             }
             if looked.elapsed() >= INTERVAL {
                 looked = Instant::now();
-                let again = self.is_refused() && tried.elapsed() >= RETRY;
+                let again = self.gateway.is_refused() && tried.elapsed() >= RETRY;
                 if again || self.file.looks_changed() {
                     tried = Instant::now();
                     let reloaded = self.file.reload(again);
@@ -87,11 +87,6 @@ impl Writer {
                 retired.retain(|registry| Arc::strong_count(registry) > 1);
             }
         }
-    }
-
-    /// Whether a newer text than the one in force was refused.
-    fn is_refused(&self) -> bool {
-        self.gateway.loaded().refused.is_some()
     }
 
     /// Puts in force what came of reading the file again; what cannot be used is told and the last good one stays.
@@ -218,7 +213,7 @@ impl Writer {
     /// One try: everything that is allowed of the changes is on the disk and in force when this returns.
     fn store(&mut self, jobs: &[Job], retired: &mut Vec<Arc<Registry>>) -> Result<Outcomes, Failure> {
         let lock = self.file.lock()?;
-        let newest = self.file.newest(self.is_refused());
+        let newest = self.file.newest(self.gateway.is_refused());
         retired.extend(self.take(newest).map_err(Failure::File)?);
         let snapshot = self.gateway.snapshot();
         let mut draft = Draft::new(snapshot.registry());
@@ -231,8 +226,8 @@ impl Writer {
 
     /// Stores changes of the text that is in force; returns the registry that was replaced, if anything was changed.
     fn write(&mut self, lock: &Locked, changes: &[Change]) -> Result<Option<Arc<Registry>>, Failure> {
-        let refuse = |reason: String| Failure::Edit(Unavailable::of_text(format!("{}: {reason}", self.name())));
-        let text = config::edit(self.file.text(), changes).map_err(|e| refuse(e.to_string()))?;
+        let text = config::edit(self.file.text(), changes)
+            .map_err(|e| Failure::Edit(Unavailable::of_text(format!("{}: {e}", self.name()))))?;
         if text == self.file.text() {
             return Ok(None);
         }

@@ -196,7 +196,7 @@ async fn change(call: &Call<'_>, caller: &Caller, edit: Edit) -> Result<(), ApiE
 }
 
 fn is_admin(call: &Call<'_>, caller: &Caller) -> bool {
-    call.snapshot.registry().client(caller.client()).is_some_and(|client| client.admin)
+    call.snapshot.registry().is_admin(caller.client())
 }
 
 fn admins_only(call: &Call<'_>, caller: &Caller) -> Result<(), ApiError> {

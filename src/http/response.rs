@@ -98,11 +98,10 @@ impl HttpBody for Body {
 
 /// The messages of calls as an event stream.
 struct Events {
-    /// Those that run.
+    /// Those that run; the stream is over with the last of them.
     relays: Vec<Relay>,
     /// Messages that are there already.
     first: Vec<Vec<u8>>,
-    done: bool,
     alive: Pin<Box<Sleep>>,
     /// Whether the stream has to end, and what says so.
     over: bool,
@@ -112,7 +111,7 @@ struct Events {
 impl Events {
     /// All events that are there, in one piece; waits only if there is none.
     fn poll_next(&mut self, cx: &mut Context<'_>, mut access: Option<&mut Access>) -> Poll<Option<Bytes>> {
-        if self.done {
+        if self.relays.is_empty() {
             return Poll::Ready(None);
         }
         let mut out = Vec::new();
@@ -122,9 +121,7 @@ impl Events {
         self.over = self.over || self.cut.as_mut().poll(cx).is_ready();
         let over = self.over;
         // None of several fills every piece before it is the others' turn.
-        if self.relays.len() > 1 {
-            self.relays.rotate_left(1);
-        }
+        self.relays.rotate_left(1);
         self.relays.retain_mut(|relay| {
             while out.len() < GATHERED {
                 let next = if over { Poll::Ready(relay.cut_off(STOPPING)) } else { relay.poll_next(cx) };
@@ -144,20 +141,20 @@ impl Events {
             }
             true
         });
-        self.done = self.relays.is_empty();
+        let done = self.relays.is_empty();
         if let Some(access) = access {
-            access.complete = self.done;
+            access.complete = done;
         }
-        if out.is_empty() && !self.done {
+        if out.is_empty() && !done {
             if self.alive.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
             out.extend_from_slice(KEEP_ALIVE);
         }
-        if self.done && out.is_empty() {
+        if done && out.is_empty() {
             return Poll::Ready(None);
         }
-        if !self.done {
+        if !done {
             self.alive.as_mut().reset(Instant::now() + KEEP_ALIVE_INTERVAL);
             // Resetting does not wake: the timer has to be asked again for that.
             let _ = self.alive.as_mut().poll(cx);
@@ -230,7 +227,7 @@ pub fn event_streams(first: Vec<Vec<u8>>, relays: Vec<Relay>, cut: &Shutdown) ->
     let alive = Box::pin(tokio::time::sleep(KEEP_ALIVE_INTERVAL));
     let mut cut = cut.clone();
     let cut = Box::pin(async move { cut.recv().await });
-    let events = Events { relays, first, done: false, alive, over: false, cut };
+    let events = Events { relays, first, alive, over: false, cut };
     let body = Body { content: Content::Events(Box::new(events)), access: None, budget: None };
     let mut response = with_type(StatusCode::OK, "text/event-stream", body);
     let headers = response.headers_mut();
@@ -321,7 +318,7 @@ impl Refusal {
         }
     }
 
-    /// Status and text, for every endpoint; `protocol.md` 2.1 and design 7.
+    /// The status, for every endpoint, but that MCP has its own for [`Overloaded`](Self::Overloaded); `protocol.md` 2.1 and design 7.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {

@@ -356,8 +356,7 @@ impl Worker {
         }
         let caller = self.caller(snapshot, headers, now)?;
         access.client = Some(caller.client().clone());
-        let admin = registry.client(caller.client()).is_some_and(|client| client.admin);
-        if admin { Ok(()) } else { Err(Refusal::AdminsOnly) }
+        if registry.is_admin(caller.client()) { Ok(()) } else { Err(Refusal::AdminsOnly) }
     }
 
     /// The body of a request that changes something; whoever only asks sends none that would be looked at.

@@ -215,7 +215,7 @@ impl<'a> Draft<'a> {
 
     fn remove_client(&mut self, by: &ClientId, client: &ClientId) -> Result<(), EditError> {
         self.known(by)?;
-        if by != client && !self.is_admin(by) {
+        if by != client && !self.registry.is_admin(by) {
             return Err(EditError::NotYou);
         }
         match self.is_registered(client) {
@@ -308,7 +308,7 @@ impl<'a> Draft<'a> {
             return Err(EditError::NotOwned { foreign, owned });
         }
         match client {
-            Who::Everyone if !self.is_admin(by) => return Err(EditError::Everyone),
+            Who::Everyone if !self.registry.is_admin(by) => return Err(EditError::Everyone),
             Who::Everyone => {}
             Who::Client(client) => {
                 self.is_registered(client).ok_or_else(|| EditError::NoSuchClient(client.clone()))?;
@@ -360,10 +360,6 @@ impl<'a> Draft<'a> {
     /// SECURITY: a client may have been removed between its request and this moment.
     fn known(&self, by: &ClientId) -> Result<(), EditError> {
         self.is_registered(by).map(drop).ok_or(EditError::Stranger)
-    }
-
-    fn is_admin(&self, client: &ClientId) -> bool {
-        self.registry.client(client).is_some_and(|c| c.admin)
     }
 
     /// The servers a client owns now, in the order of the file.

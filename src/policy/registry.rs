@@ -61,6 +61,12 @@ impl Registry {
         self.client_slot(id).map(|slot| &slot.client)
     }
 
+    /// Whether a client may do what only admins may.
+    #[must_use]
+    pub fn is_admin(&self, id: &ClientId) -> bool {
+        self.client(id).is_some_and(|client| client.admin)
+    }
+
     /// A server by its name.
     #[must_use]
     pub fn server(&self, id: &ServerId) -> Option<&Arc<Server>> {

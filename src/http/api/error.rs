@@ -32,15 +32,13 @@ pub(super) enum ApiError {
     Address(OutboundError),
     /// The change was not made.
     Change(ChangeError),
-    /// The same where the configuration is what is in the way, with the whole reason.
-    Unavailable(String),
 }
 
 impl ApiError {
     /// With everything that an admin may know.
     pub(super) fn in_full(self) -> Self {
         match self {
-            Self::Change(ChangeError::Unavailable(reason)) => Self::Unavailable(reason.whole().to_owned()),
+            Self::Change(ChangeError::Unavailable(reason)) => Self::Change(ChangeError::Unavailable(reason.in_full())),
             other => other,
         }
     }
@@ -51,7 +49,7 @@ impl ApiError {
             Self::Body(BodyError::Shape(_)) | Self::Query(_) | Self::Address(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::AdminsOnly | Self::NotAboutOthers | Self::NotRefreshable => StatusCode::FORBIDDEN,
             Self::Overloaded | Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Change(ChangeError::Unavailable(_)) | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Change(ChangeError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Change(ChangeError::Refused(error)) => match error {
                 EditError::Stranger => StatusCode::UNAUTHORIZED,
                 EditError::NoSuchClient(_) => StatusCode::NOT_FOUND,
@@ -100,7 +98,6 @@ impl fmt::Display for ApiError {
             Self::TooOften(seconds) => write!(f, "Too many registrations from this address, try again in {seconds} s"),
             Self::Address(error) => write!(f, "url: {error}"),
             Self::Change(error) => error.fmt(f),
-            Self::Unavailable(reason) => write!(f, "The configuration cannot be changed now: {reason}"),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{Exchange, is_modern, legacy, refused};
 use crate::gateway::Session;
 use crate::http::response::{Body, empty, event_streams, json, rpc};
 use crate::wire::json::{Span, elements_of};
-use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta, Sender};
+use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Sender, result_message};
 use crate::wire::mcp::{ProtocolVersion, code, header, method};
 
 /// Messages in one body.
@@ -40,6 +40,7 @@ pub(super) async fn post(mut exchange: Exchange<'_>, body: &Bytes) -> Response<B
         match kind {
             Kind::Request => match legacy::serve(&mut exchange, &session, message).await {
                 legacy::Served::Response(response, _) => responses.push(response),
+                legacy::Served::List(id, list) => responses.push(result_message(&id, &list)),
                 legacy::Served::Call(relay) => relays.push(relay),
             },
             Kind::Notification => legacy::notified(&session, &message),
@@ -70,8 +71,7 @@ fn read(exchange: &Exchange<'_>, session: &Session, body: &Bytes) -> Result<(Vec
     let mut messages = Vec::with_capacity(elements.len());
     for element in elements {
         let message = Envelope::parse(body.slice(element.range()), depth, Sender::Client).map_err(|e| e.to_string())?;
-        let modern = message.meta_span(Meta::ProtocolVersion).or(message.meta_span(Meta::ClientCapabilities)).is_some();
-        if modern || is_modern(&exchange.headers, &message) {
+        if is_modern(&exchange.headers, &message) {
             return Err("expected no message of another era in a batch".to_owned());
         }
         if message.method().as_deref() == Some(method::INITIALIZE) {

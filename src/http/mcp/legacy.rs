@@ -7,13 +7,13 @@ use hyper::body::Bytes;
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 
-use super::{Exchange, answer_of, begin, cursor, version};
-use crate::gateway::{GatewayError, NoSession, Relay, Request, Session, Speech};
+use super::{Exchange, answer_of, begin, cursor, no_such_method, version, with_instructions};
+use crate::gateway::{GatewayError, NoSession, Relay, Session, Speech};
 use crate::http::request::only;
 use crate::http::response::{Body, Refusal, empty, json, result, rpc, rpc_error};
-use crate::wire::json::{JsonType, Span, members_of, text_of, type_of, write_text};
+use crate::wire::json::{JsonType, Span, members_of, text_of, type_of};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Param, result_message};
-use crate::wire::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, ProtocolVersion, code, header, method};
+use crate::wire::mcp::{ClientCapabilities, IDENTITY, LogLevel, MODERN, ProtocolVersion, code, header, method};
 
 /// Serves a message of the legacy era.
 pub(super) async fn post(mut exchange: Exchange<'_>, kind: Kind, envelope: Envelope) -> Response<Body> {
@@ -30,15 +30,13 @@ pub(super) async fn post(mut exchange: Exchange<'_>, kind: Kind, envelope: Envel
             exchange.access.code = Some(code::INVALID_REQUEST);
             session_required(envelope.id())
         }
-        Kind::Request if envelope.method().as_deref() == Some(method::TOOLS_LIST) => {
-            list(exchange, &session, &envelope).await
-        }
         Kind::Request => match serve(&mut exchange, &session, envelope).await {
             Served::Call(relay) => answer_of(exchange, relay, |_| StatusCode::OK).await,
             Served::Response(response, code) => {
                 exchange.access.code = code;
                 json(StatusCode::OK, response)
             }
+            Served::List(id, list) => result(&id, list),
         },
         Kind::Notification => {
             notified(&session, &envelope);
@@ -114,17 +112,9 @@ fn initialize(exchange: Exchange<'_>, envelope: &Envelope) -> Response<Body> {
         return failed(exchange, id, &GatewayError::InvalidParams(expected));
     };
     let agreed = asked.unwrap_or(ProtocolVersion::LATEST);
-    let instructions = exchange.gateway.instructions(&exchange.snapshot, exchange.caller.client());
-    let mut text = format!(
-        r#"{{"protocolVersion":"{agreed}","capabilities":{{"tools":{{}},"logging":{{}}}},"serverInfo":{IDENTITY}"#
-    )
-    .into_bytes();
-    if let Some(instructions) = instructions {
-        text.extend_from_slice(b",\"instructions\":");
-        write_text(&mut text, &instructions);
-    }
-    text.push(b'}');
-    let mut answer = result(id, text.into());
+    let offered = r#"{"tools":{},"logging":{}}"#;
+    let text = format!(r#"{{"protocolVersion":"{agreed}","capabilities":{offered},"serverInfo":{IDENTITY}"#);
+    let mut answer = result(id, with_instructions(&exchange, text));
     let session = exchange.gateway.open_session(exchange.caller.client(), agreed, capabilities, exchange.now);
     if let Ok(value) = HeaderValue::try_from(session) {
         answer.headers_mut().insert(header::SESSION_ID, value);
@@ -147,6 +137,8 @@ fn read_initialize(envelope: &Envelope) -> Option<(Option<ProtocolVersion>, Clie
 pub(super) enum Served {
     /// Its response, and the code of its error, if it is one.
     Response(Vec<u8>, Option<i64>),
+    /// The request's id, and the list that is its result, which is not copied.
+    List(Bytes, Bytes),
     /// A call that runs.
     Call(Relay),
 }
@@ -171,17 +163,14 @@ pub(super) async fn serve(exchange: &mut Exchange<'_>, session: &Session, envelo
             Err(error) => failed(&error),
         },
         Some(method::TOOLS_LIST) => match listed(exchange, session, &envelope).await {
-            Ok(list) => Served::Response(result_message(&id, &list), None),
+            Ok(list) => Served::List(id, list),
             Err(error) => failed(&error),
         },
         Some(method::TOOLS_CALL) => match call(exchange, session, envelope).await {
             Ok(relay) => Served::Call(relay),
             Err(error) => failed(&error),
         },
-        other => {
-            let name: String = other.unwrap_or_default().chars().take(64).collect();
-            Served::failed(&id, &ErrorObject::new(code::METHOD_NOT_FOUND, format!("method not found: `{name}`")))
-        }
+        other => Served::failed(&id, &no_such_method(other)),
     }
 }
 
@@ -204,32 +193,12 @@ async fn listed(exchange: &Exchange<'_>, session: &Session, envelope: &Envelope)
     Ok(page.bytes)
 }
 
-/// Serves `tools/list`; the list is not copied.
-async fn list(exchange: Exchange<'_>, session: &Session, envelope: &Envelope) -> Response<Body> {
-    let id = envelope.id().unwrap_or_default();
-    if !envelope.params_fit() {
-        return failed(exchange, id, &GatewayError::InvalidParams("expected `params` to be an object"));
-    }
-    match listed(&exchange, session, envelope).await {
-        Ok(list) => result(id, list),
-        Err(error) => failed(exchange, id, &error),
-    }
-}
-
 async fn call(exchange: &mut Exchange<'_>, session: &Session, envelope: Envelope) -> Result<Relay, GatewayError> {
     exchange.access.tool = envelope.param_text(Param::Name).map(|n| n.chars().take(128).collect());
     // Whoever has named no revision gets results as they are.
     let assumed = version(&exchange.headers).unwrap_or(ProtocolVersion::LATEST);
-    let request = Request {
-        id: exchange.access.id.clone(),
-        snapshot: exchange.snapshot.clone(),
-        caller: exchange.caller.clone(),
-        now: exchange.now,
-        session: session.clone(),
-        speech: Speech::Legacy(session.version().unwrap_or(assumed)),
-        envelope,
-    };
-    begin(&mut *exchange.access, exchange.gateway, exchange.http, Era::Legacy, request).await
+    let speech = Speech::Legacy(session.version().unwrap_or(assumed));
+    begin(exchange, session.clone(), speech, envelope).await
 }
 
 fn failed(exchange: Exchange<'_>, id: &[u8], error: &GatewayError) -> Response<Body> {

@@ -19,13 +19,13 @@ use hyper::{Response, StatusCode};
 use super::access::Access;
 use super::request::only;
 use super::response::{Body, STOPPING, event_stream, json, not_a_message};
-use crate::gateway::{Gateway, GatewayError, Outgoing, Relay, Request, Snapshot};
+use crate::gateway::{Gateway, GatewayError, Outgoing, Relay, Request, Session, Snapshot, Speech};
 use crate::outbound::Client;
 use crate::policy::{Caller, ServerId};
 use crate::shutdown::Shutdown;
-use crate::wire::json::{JsonType, text_of, type_of};
-use crate::wire::jsonrpc::{Envelope, MessageError, Meta, Param, Sender};
-use crate::wire::mcp::{Era, ProtocolVersion, header, method};
+use crate::wire::json::{JsonType, text_of, type_of, write_text};
+use crate::wire::jsonrpc::{Envelope, ErrorObject, MessageError, Meta, Param, Sender};
+use crate::wire::mcp::{Era, ProtocolVersion, code, header, method};
 
 pub(super) use legacy::delete;
 
@@ -92,9 +92,7 @@ fn is_modern(headers: &HeaderMap, envelope: &Envelope) -> bool {
 
 /// The legacy revision that the version header names.
 fn version(headers: &HeaderMap) -> Option<ProtocolVersion> {
-    only(headers, &header::PROTOCOL_VERSION)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| ProtocolVersion::parse(v.trim()))
+    only_text(headers, &header::PROTOCOL_VERSION).and_then(ProtocolVersion::parse)
 }
 
 /// Where a list is to go on, if it is not to begin. What is no text is no cursor that was ever given out, and neither is an
@@ -109,20 +107,47 @@ fn only_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     only(headers, name).and_then(|value| value.to_str().ok()).map(str::trim)
 }
 
+/// The error for a method that is not served.
+fn no_such_method(name: Option<&str>) -> ErrorObject {
+    let name: String = name.unwrap_or_default().chars().take(64).collect();
+    ErrorObject::new(code::METHOD_NOT_FOUND, format!("method not found: `{name}`"))
+}
+
+/// Ends an object that is open with the gateway's instructions for the caller, if there are any.
+fn with_instructions(exchange: &Exchange<'_>, open: String) -> Bytes {
+    let mut text = open.into_bytes();
+    if let Some(instructions) = exchange.gateway.instructions(&exchange.snapshot, exchange.caller.client()) {
+        text.extend_from_slice(b",\"instructions\":");
+        write_text(&mut text, &instructions);
+    }
+    text.push(b'}');
+    text.into()
+}
+
 /// Starts to call a tool, and notes in the record where the call goes.
 async fn begin(
-    access: &mut Access,
-    gateway: &Arc<Gateway>,
-    http: &Client,
-    era: Era,
-    request: Request,
+    exchange: &mut Exchange<'_>,
+    session: Session,
+    speech: Speech,
+    envelope: Envelope,
 ) -> Result<Relay, GatewayError> {
+    let era = speech.era();
+    let request = Request {
+        id: exchange.access.id.clone(),
+        snapshot: exchange.snapshot.clone(),
+        caller: exchange.caller.clone(),
+        now: exchange.now,
+        session,
+        speech,
+        envelope,
+    };
+    let access = &mut *exchange.access;
     let (server, eras) = (&mut access.server, &mut access.eras);
     let found = |found: &ServerId, theirs: Option<Era>| {
         *server = Some(found.clone());
         *eras = theirs.map(|theirs| (era, theirs));
     };
-    let relay = gateway.call(http, request, found).await;
+    let relay = exchange.gateway.call(exchange.http, request, found).await;
     if let Err(GatewayError::UnknownTool(_)) = relay {
         access.denied();
     }

@@ -7,13 +7,13 @@ use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 
-use super::{Exchange, answer_of, cursor, only_text};
-use crate::gateway::{GatewayError, Request, Session, Speech};
-use crate::http::response::{Body, empty, result_of, rpc, rpc_error};
+use super::{Exchange, answer_of, begin, cursor, no_such_method, only_text, with_instructions};
+use crate::gateway::{GatewayError, Session, Speech};
+use crate::http::response::{Body, empty, result, result_of, rpc, rpc_error};
 use crate::wire::headers::decode;
 use crate::wire::json::{JsonType, text_of, type_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta, Param, is_id};
-use crate::wire::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, code, header, meta, method};
+use crate::wire::mcp::{ClientCapabilities, IDENTITY, LogLevel, MODERN, code, header, meta, method};
 
 /// Serves a message of the modern era.
 pub(super) async fn post(exchange: Exchange<'_>, kind: Kind, envelope: Envelope) -> Response<Body> {
@@ -45,8 +45,7 @@ async fn request(exchange: Exchange<'_>, envelope: Envelope) -> Response<Body> {
     let id = Bytes::copy_from_slice(envelope.id().unwrap_or_default());
     if let Err(missing) = check_meta(&envelope) {
         let error = ErrorObject::new(code::INVALID_PARAMS, format!("invalid params: {missing}"));
-        exchange.access.code = Some(error.code);
-        return rpc(StatusCode::BAD_REQUEST, Some(&id), &error);
+        return super::refused(exchange.access, rpc(StatusCode::BAD_REQUEST, Some(&id), &error), error.code);
     }
     if let Err(error) =
         check_version(&exchange.headers, &envelope).and_then(|()| check_method(&exchange.headers, &envelope))
@@ -57,14 +56,7 @@ async fn request(exchange: Exchange<'_>, envelope: Envelope) -> Response<Body> {
         Some(method::DISCOVER) => discover(exchange, &id, &envelope),
         Some(method::TOOLS_LIST) => list(exchange, &id, &envelope).await,
         Some(method::TOOLS_CALL) => call(exchange, &id, envelope).await,
-        other => {
-            let name: String = other.unwrap_or_default().chars().take(64).collect();
-            refused(
-                exchange,
-                Some(&id),
-                &ErrorObject::new(code::METHOD_NOT_FOUND, format!("method not found: `{name}`")),
-            )
-        }
+        other => refused(exchange, Some(&id), &no_such_method(other)),
     }
 }
 
@@ -154,16 +146,9 @@ fn discover(exchange: Exchange<'_>, id: &[u8], envelope: &Envelope) -> Response<
     if let Err(error) = check_options(envelope) {
         return failed(exchange, id, &error);
     }
-    let mut text =
-        format!(r#"{{{},"supportedVersions":["{MODERN}"],"capabilities":{{"tools":{{}},"logging":{{}}}}"#, hints(0))
-            .into_bytes();
-    let instructions = exchange.gateway.instructions(&exchange.snapshot, exchange.caller.client());
-    if let Some(instructions) = instructions {
-        text.extend_from_slice(b",\"instructions\":");
-        write_text(&mut text, &instructions);
-    }
-    text.push(b'}');
-    result_of(id, vec![text.into()])
+    let offered = r#"{"tools":{},"logging":{}}"#;
+    let text = format!(r#"{{{},"supportedVersions":["{MODERN}"],"capabilities":{offered}"#, hints(0));
+    result(id, with_instructions(&exchange, text))
 }
 
 async fn list(exchange: Exchange<'_>, id: &[u8], envelope: &Envelope) -> Response<Body> {
@@ -179,7 +164,7 @@ async fn list(exchange: Exchange<'_>, id: &[u8], envelope: &Envelope) -> Respons
     }
 }
 
-async fn call(exchange: Exchange<'_>, id: &[u8], envelope: Envelope) -> Response<Body> {
+async fn call(mut exchange: Exchange<'_>, id: &[u8], envelope: Envelope) -> Response<Body> {
     let Some(name) = envelope.param_text(Param::Name) else {
         return failed(exchange, id, &GatewayError::InvalidParams("expected a string `name`"));
     };
@@ -194,16 +179,8 @@ async fn call(exchange: Exchange<'_>, id: &[u8], envelope: Envelope) -> Response
     };
     let mirrored = mirrored(&exchange.headers);
     let capabilities = ClientCapabilities::parse(envelope.meta(Meta::ClientCapabilities).unwrap_or_default());
-    let request = Request {
-        id: exchange.access.id.clone(),
-        snapshot: exchange.snapshot.clone(),
-        caller: exchange.caller.clone(),
-        now: exchange.now,
-        session: Session::default(),
-        speech: Speech::Modern { level, capabilities, mirrored },
-        envelope,
-    };
-    match super::begin(&mut *exchange.access, exchange.gateway, exchange.http, Era::Modern, request).await {
+    let speech = Speech::Modern { level, capabilities, mirrored };
+    match begin(&mut exchange, Session::default(), speech, envelope).await {
         Ok(relay) => answer_of(exchange, relay, status_of).await,
         Err(error) => failed(exchange, id, &error),
     }
