@@ -216,7 +216,8 @@ mod tests {
     async fn the_next_address_is_tried_when_one_refuses() {
         let server = Server::start(|_| ());
         let good = SocketAddr::from((Ipv4Addr::LOCALHOST, server.endpoint.port));
-        let (one, other) = (refusing(), refusing());
+        let held = [refusing(), refusing()];
+        let [one, other] = held.each_ref().map(|port| port.address());
         let reached = |result: Result<(TcpStream, SocketAddr), _>| result.map(|(_, address)| address);
         let deadline = Instant::now() + SOON;
         assert_eq!(reached(dial("h", &[one, good, other], deadline).await), Ok(good));

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
@@ -10,6 +10,7 @@ use std::thread;
 use http_body_util::BodyExt;
 use hyper::body::Body;
 use hyper::{Method, StatusCode};
+use mcp_x_fixture::Port;
 use tokio::time::{Instant, advance, pause, resume, sleep, timeout};
 
 use super::*;
@@ -571,14 +572,15 @@ async fn an_answer_before_the_end_of_the_request_keeps_nobody_waiting() {
     eventually(|| client.pool.ready() == 2).await;
 }
 
-/// A loopback port on which nobody listens.
-pub(super) fn refusing() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// A loopback port on which nobody listens as long as it is held.
+pub(super) fn refusing() -> Port {
+    Port::reserve(([127, 0, 0, 1], 0).into()).unwrap()
 }
 
 #[tokio::test]
 async fn a_refused_connection_is_told_apart_and_never_sent() {
-    let address = refusing();
+    let port = refusing();
+    let address = port.address();
     let endpoint = Endpoint::parse(&format!("http://{address}/")).unwrap();
     let error = ask(&client(), &endpoint).await.unwrap_err();
     assert_eq!(error, OutboundError::Connect { address, kind: ErrorKind::ConnectionRefused });

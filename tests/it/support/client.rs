@@ -1,7 +1,9 @@
 //! An MCP client of the gateway: a token, perhaps a session, and one connection that is kept.
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 
+use mcp_x_fixture::Port;
 use serde_json::Value;
 
 use super::call_message;
@@ -202,5 +204,6 @@ pub(crate) fn initialize_message(version: &str) -> String {
 
 /// Where nobody listens.
 pub(crate) fn closed_port() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap()
+    static HELD: LazyLock<Port> = LazyLock::new(|| Port::reserve(([127, 0, 0, 1], 0).into()).unwrap());
+    HELD.address()
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use mcp_x_fixture::Port;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
@@ -22,21 +23,23 @@ const KEY: &[u8] = include_bytes!("../../../fixtures/tls/server.key.der");
 
 /// A listener that speaks TLS and passes what is said on; ends, with its connections, when it is dropped.
 pub(crate) struct Tls {
-    address: SocketAddr,
+    /// Held while the certificate is changed, too.
+    port: Port,
     behind: SocketAddr,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Tls {
     pub(crate) fn in_front_of(behind: SocketAddr, certificate: &'static [u8]) -> Self {
-        let mut tls = Self { address: SocketAddr::from(([127, 0, 0, 1], 0)), behind, running: None };
+        let port = Port::reserve(([127, 0, 0, 1], 0).into()).unwrap();
+        let mut tls = Self { port, behind, running: None };
         tls.start(certificate);
         tls
     }
 
     /// The port to which a URL has to lead.
     pub(crate) fn port(&self) -> u16 {
-        self.address.port()
+        self.port.address().port()
     }
 
     /// Closes every connection and comes back with another certificate.
@@ -47,14 +50,7 @@ impl Tls {
 
     fn start(&mut self, certificate: &'static [u8]) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut listener = Err(std::io::ErrorKind::AddrInUse.into());
-        // A port that is free for a moment may be lent to an outgoing connection of another test.
-        super::wait_until("the port is free", || {
-            listener = runtime.block_on(TcpListener::bind(self.address));
-            !listener.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
-        });
-        let listener = listener.unwrap();
-        self.address = listener.local_addr().unwrap();
+        let listener = runtime.block_on(TcpListener::bind(self.port.address())).unwrap();
         let (acceptor, behind) = (acceptor(certificate), self.behind);
         let (sender, stopped) = oneshot::channel();
         // The runtime is dropped with its tasks, which closes the connections.
