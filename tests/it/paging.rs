@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::support::client::Client;
 use super::support::upstream::{Plan, Upstream};
-use super::support::{ALICE, BOB, Harness, call_message, clients, numbered, owned_by_alice, wait_until};
+use super::support::{ALICE, BOB, Draw, Harness, call_message, clients, numbered, owned_by_alice, wait_until};
 
 /// Asks for the page that a cursor stands for, the first without one.
 fn ask(client: &mut Client, cursor: &Value) -> Value {
@@ -191,16 +191,6 @@ fn a_list_whose_last_entry_is_gone_goes_on_where_that_one_stood() {
         alice.post(call_message("1", &any, "{}"));
         wait_until("the new list", || pages(&mut alice, Value::Null).concat().concat() == tools);
         assert_eq!(pages(&mut alice, cursor.clone()).concat().concat(), rest, "{tools}");
-    }
-}
-
-/// A generator of its own, so that every run is the same.
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound
     }
 }
 
