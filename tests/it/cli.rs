@@ -9,7 +9,7 @@ use serde_json::json;
 use super::support::client::closed_port;
 use super::support::process::{Served, program};
 use super::support::upstream::Plan;
-use super::support::{Folder, Gate, call_message, clients, owned_by_alice, wait_until};
+use super::support::{Folder, call_message, clients, owned_by_alice, wait_until};
 
 /// Runs the program to its end: exit code, stdout, stderr.
 fn run(command: &mut Command) -> (i32, String, String) {
@@ -112,13 +112,9 @@ fn a_taken_port_ends_with_1_and_a_hint() {
 #[test]
 fn sigterm_answers_what_is_in_flight_and_ends_with_0() {
     for signal in ["TERM", "INT"] {
-        let (folder, upstream, gate) = (Folder::new(), Plan::new("a").start(), Gate::default());
+        let (folder, upstream) = (Folder::new(), Plan::new("a").start());
         fs::write(folder.config(), owned_by_alice(&[("server_a", &upstream)])).unwrap();
-        let waited = gate.clone();
-        upstream.on_call(move |exchange| {
-            waited.wait();
-            exchange.echo();
-        });
+        let gate = upstream.wait_at_gate();
         let mut served = Served::start(&folder);
         let mut idle = served.client();
         assert_eq!(idle.tools(), ["echo"]);

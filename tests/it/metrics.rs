@@ -54,17 +54,6 @@ fn large_call(id: &str, bytes: usize) -> String {
     call_message(id, "echo", &format!(r#"{{"text":"{}","deep":[{{"id":"not this"}}]}}"#, "x".repeat(bytes)))
 }
 
-/// Has calls wait for the gate.
-fn wait_at(upstream: &Upstream) -> Gate {
-    let gate = Gate::default();
-    let waited = gate.clone();
-    upstream.on_call(move |exchange| {
-        waited.wait();
-        exchange.echo();
-    });
-    gate
-}
-
 #[test]
 fn metrics_are_for_admins_and_for_the_holder_of_their_token() {
     let upstream = Plan::new("a").start();
@@ -275,7 +264,7 @@ fn every_way_to_fail_is_counted_and_holds_nothing() {
 fn a_call_in_flight_is_counted_until_it_ends_even_if_its_client_has_left() {
     let upstream = Plan::new("a").start();
     let harness = Harness::start(&config(&upstream, ""));
-    let gate = wait_at(&upstream);
+    let gate = upstream.wait_at_gate();
     let mut alice = harness.client(ALICE);
     alice.initialize("2025-11-25");
     let (body, mut left) = (large_call("1", 30_000), alice.another());
@@ -306,7 +295,7 @@ fn a_call_that_is_called_off_and_one_whose_grant_is_gone_hold_nothing() {
     let upstream = Plan::new("a").start();
     let granted = format!("[allow.server_a]\nbob = [\"*\"]\n{}", config(&upstream, ""));
     let harness = Harness::start(&granted);
-    let gate = wait_at(&upstream);
+    let gate = upstream.wait_at_gate();
     let (mut alice, mut bob) = (harness.client(ALICE), harness.client(BOB));
     alice.initialize("2025-11-25");
     alice.send(call_message("7", "echo", "{}"));
@@ -356,7 +345,7 @@ fn streams_and_connections_are_counted_until_they_end() {
 fn a_call_that_there_is_no_room_for_is_refused_and_everything_else_goes_on() {
     let upstream = Plan::new("a").start();
     let harness = Harness::start(&config(&upstream, "max_buffered_bytes = 100000"));
-    let gate = wait_at(&upstream);
+    let gate = upstream.wait_at_gate();
     let mut first = harness.client(ALICE);
     first.send(large_call("1", 90_000));
     upstream.wait_for("the first call", |s| s.of("tools/call").len() == 1);
@@ -444,7 +433,7 @@ fn an_answer_that_its_client_does_not_take_is_held_until_the_client_goes() {
 fn too_many_calls_are_counted_by_the_limit_that_they_met() {
     let upstream = Plan::new("a").start();
     let harness = Harness::start(&config(&upstream, "max_calls_per_client = 2\nmax_calls_per_server = 2"));
-    let gate = wait_at(&upstream);
+    let gate = upstream.wait_at_gate();
     let mut first = harness.client(ALICE);
     first.send(call_message("1", "echo", "{}"));
     upstream.wait_for("the first call", |s| s.of("tools/call").len() == 1);
@@ -454,7 +443,7 @@ fn too_many_calls_are_counted_by_the_limit_that_they_met() {
     first.connection.answer();
     harness.replace_config(&config(&upstream, "max_calls_per_client = 1"));
     wait_for(&harness, "mcp_x_config_generation", 1.0);
-    let gate = wait_at(&upstream);
+    let gate = upstream.wait_at_gate();
     first.send(call_message("1", "echo", "{}"));
     upstream.wait_for("the second call", |s| s.of("tools/call").len() == 2);
     assert_eq!(harness.client(ALICE).error("echo").0, -32603);

@@ -11,7 +11,7 @@ use super::support::client::{Client, closed_port};
 use super::support::http::Answer;
 use super::support::schema::{check_answer, document};
 use super::support::upstream::Plan;
-use super::support::{ALICE, BOB, Gate, Harness, call_message, clients, server};
+use super::support::{ALICE, BOB, Harness, call_message, clients, server};
 
 /// Statuses that are the same for every route and are brought about for one of them: 403 of a `Host`, 408 and 501, which
 /// end the connection, 413, and 503 of a configuration that cannot be changed.
@@ -212,12 +212,7 @@ fn busy_client(v: &mut Visitor<'_>, upstream: &super::support::upstream::Upstrea
     let busy = v.harness.config().replace("[gateway]\n", "[gateway]\nmax_calls_per_client = 1\n");
     v.harness.overwrite_config(&busy);
     v.harness.wait_for_log("configuration loaded");
-    let gate = Gate::default();
-    let waited = gate.clone();
-    upstream.on_call(move |exchange| {
-        waited.wait();
-        exchange.echo();
-    });
+    let gate = upstream.wait_at_gate();
     let mut alice: Client = v.harness.client(ALICE);
     alice.send(call_message("1", "echo", "{}"));
     upstream.wait_for("the call", |s| s.of("tools/call").len() == 1);

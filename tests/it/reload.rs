@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::support::upstream::{Plan, Upstream};
-use super::support::{ALICE, BOB, CHARLIE, Gate, Harness, call_message, clients, server, wait_until};
+use super::support::{ALICE, BOB, CHARLIE, Harness, call_message, clients, server, wait_until};
 
 /// How long an edit may take to be in force, and a little for a busy machine.
 const SOON: Duration = Duration::from_millis(2500);
@@ -166,12 +166,7 @@ fn a_server_that_moves_is_called_at_its_new_place() {
 fn a_call_in_flight_during_a_reload_finishes() {
     let (upstream, other) = (Plan::new("a").start(), Plan::new("b").tools(&["other"]).start());
     let harness = Harness::start(&config(&upstream, "\"*\""));
-    let gate = Gate::default();
-    let waited = gate.clone();
-    upstream.on_call(move |exchange| {
-        waited.wait();
-        exchange.echo();
-    });
+    let gate = upstream.wait_at_gate();
     let (mut alice, mut charlie) = (harness.client(ALICE), harness.client(CHARLIE));
     alice.send(call_message("1", "echo", "{}"));
     upstream.wait_for("the call", |s| s.of("tools/call").len() == 1);

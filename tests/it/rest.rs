@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::support::client::{Client, closed_port};
 use super::support::upstream::Plan;
-use super::support::{ALICE, BOB, CHARLIE, Gate, Harness, call_message, clients, owned_by_alice, server, wait_until};
+use super::support::{ALICE, BOB, CHARLIE, Harness, call_message, clients, owned_by_alice, server, wait_until};
 
 /// The three clients, the first of whom is an admin.
 fn with_admin() -> String {
@@ -309,12 +309,7 @@ fn a_removed_client_is_refused_at_once_and_its_calls_end() {
     let harness = Harness::start(&open(&owned_by_alice(&[("s", &upstream)])));
     let (id, mut client) = register(&harness);
     harness.client(ALICE).done("/update_access_control", &grant(&id, json!({ "s": "*" })));
-    let gate = Gate::default();
-    let waited = gate.clone();
-    upstream.on_call(move |exchange| {
-        waited.wait();
-        exchange.echo();
-    });
+    let gate = upstream.wait_at_gate();
     let mut waiting = client.another();
     assert_eq!(waiting.tools(), ["echo"]);
     waiting.send(call_message("1", "echo", "{}"));
@@ -334,12 +329,7 @@ fn a_grant_that_is_taken_away_ends_the_calls_made_with_it_and_no_others() {
     let harness = Harness::start(&owned_by_alice(&[("s", &upstream)]));
     let mut alice = harness.client(ALICE);
     alice.done("/update_access_control", &grant("bob", json!({ "s": ["one", "two"] })));
-    let gate = Gate::default();
-    let waited = gate.clone();
-    upstream.on_call(move |exchange| {
-        waited.wait();
-        exchange.echo();
-    });
+    let gate = upstream.wait_at_gate();
     let (mut first, mut second) = (harness.client(BOB), harness.client(BOB));
     first.send(call_message("1", "one", "{}"));
     second.send(call_message("2", "two", "{}"));
@@ -355,12 +345,7 @@ fn a_grant_that_is_taken_away_ends_the_calls_made_with_it_and_no_others() {
 fn a_call_ends_when_its_token_expires() {
     let upstream = Plan::new("a").start();
     let harness = Harness::start(&owned_by_alice(&[("s", &upstream)]));
-    let gate = Gate::default();
-    let waited = gate.clone();
-    upstream.on_call(move |exchange| {
-        waited.wait();
-        exchange.echo();
-    });
+    let gate = upstream.wait_at_gate();
     let mut alice = harness.client(&token(&harness, "alice", 3598, 3600));
     assert_eq!(alice.tools(), ["echo"]);
     alice.send(call_message("1", "echo", "{}"));
@@ -578,12 +563,7 @@ fn more_requests_than_a_client_may_make_are_refused() {
     let (slow, fast) = (Plan::new("a").start(), Plan::new("b").tools(&["fast"]).start());
     let config = owned_by_alice(&[("s", &slow), ("t", &fast)]);
     let harness = Harness::start(&format!("{config}[gateway]\nmax_calls_per_client = 1\n"));
-    let gate = Gate::default();
-    let waited = gate.clone();
-    slow.on_call(move |exchange| {
-        waited.wait();
-        exchange.echo();
-    });
+    let gate = slow.wait_at_gate();
     let mut alice = harness.client(ALICE);
     alice.send(call_message("1", "echo", "{}"));
     slow.wait_for("the call", |s| s.of("tools/call").len() == 1);

@@ -15,7 +15,7 @@ use mcp_x_fixture::Port;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::PATIENCE;
+use super::{Gate, PATIENCE};
 pub(crate) use exchange::Exchange;
 
 /// A request as it arrived.
@@ -183,6 +183,17 @@ impl Upstream {
     /// Answers calls this way from now on.
     pub(crate) fn on_call(&self, script: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static) {
         self.shared.scripts.lock().unwrap().call = Arc::new(script);
+    }
+
+    /// Has calls wait for a gate from now on, and then echoes them.
+    pub(crate) fn wait_at_gate(&self) -> Gate {
+        let gate = Gate::default();
+        let waited = gate.clone();
+        self.on_call(move |exchange| {
+            waited.wait();
+            exchange.echo();
+        });
+        gate
     }
 
     /// Answers everything this way from now on.
