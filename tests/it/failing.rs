@@ -4,32 +4,24 @@
 use std::time::{Duration, Instant};
 
 use super::support::client::closed_port;
-use super::support::upstream::{Exchange, Plan, Upstream};
-use super::support::{ALICE, BOB, Harness, call_message, clients, owned_by_alice, server, wait_until};
+use super::support::upstream::{Exchange, Plan};
+use super::support::{
+    ALICE, BOB, Harness, Pair, UNREACHABLE, call_message, clients, owned_by_alice, server, wait_until,
+};
 
 const LOST: &str = "connection to the server of tool `echo` was lost; the call may have been executed";
 const NOT_MCP: &str = "server of tool `echo` answered with something that is not MCP";
-const UNREACHABLE: &str = "server of tool `echo` is not reachable";
 
 /// A way to fail, how it is called, and what the client reads.
 type Row = (&'static str, fn(&mut Exchange<'_>), &'static str);
 
-/// A server that fails calls, and one that does not, both alice's; calls may be silent for a second.
-struct Pair {
-    bad: Upstream,
-    good: Upstream,
-    harness: Harness,
+/// Behind a gateway where calls may be silent for a second.
+#[track_caller]
+fn pair(limits: &str) -> Pair {
+    Pair::start(&format!("[gateway]\nsilent_call_seconds = 1\n{limits}"))
 }
 
 impl Pair {
-    fn start(limits: &str) -> Self {
-        let (bad, good) = (Plan::new("bad").start(), Plan::new("good").tools(&["fine"]).start());
-        let config = owned_by_alice(&[("server_bad", &bad), ("server_good", &good)]);
-        let harness = Harness::start(&format!("{config}\n[gateway]\nsilent_call_seconds = 1\n{limits}"));
-        assert_eq!(harness.client(ALICE).tools(), ["echo", "fine"]);
-        Self { bad, good, harness }
-    }
-
     /// Fails a call this way; the client reads this, the other server is unharmed, and so is this one afterwards.
     #[track_caller]
     fn check(&self, (what, script, expected): Row) {
@@ -47,7 +39,7 @@ impl Pair {
 
 #[test]
 fn what_is_not_an_answer_is_a_clear_error() {
-    let pair = Pair::start("");
+    let pair = pair("");
     let rows: [Row; 14] = [
         ("HTML", |e| e.respond(200, "text/html", "<html>Welcome to nginx!</html>"), NOT_MCP),
         ("no content type", |e| e.raw("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"), NOT_MCP),
@@ -85,7 +77,7 @@ fn events_of_garbage(exchange: &mut Exchange<'_>) {
 
 #[test]
 fn an_answer_that_breaks_off_is_a_lost_connection_and_is_not_repeated() {
-    let pair = Pair::start("");
+    let pair = pair("");
     let rows: [Row; 6] = [
         ("closed at once", |e| e.close(), LOST),
         ("within the head", |e| broken(e, "HTTP/1.1 200 OK\r\ncontent-ty"), LOST),
@@ -128,7 +120,7 @@ fn wrong_id_stream(exchange: &mut Exchange<'_>) {
 
 #[test]
 fn bytes_that_are_no_http_are_a_clear_error() {
-    let pair = Pair::start("");
+    let pair = pair("");
     pair.bad.on_call(|exchange| broken(exchange, "\u{0}\u{1}SSH-2.0-OpenSSH_9.6\r\n\r\n"));
     let (code, text) = pair.harness.client(ALICE).error("echo");
     assert_eq!(code, -32603);
@@ -138,7 +130,7 @@ fn bytes_that_are_no_http_are_a_clear_error() {
 
 #[test]
 fn an_answer_that_is_too_large_is_cut_off() {
-    let pair = Pair::start("max_response_bytes = 2048\nmax_event_bytes = 1024\n");
+    let pair = pair("max_response_bytes = 2048\nmax_event_bytes = 1024\n");
     const JSON: &str = "answer of tool `echo` is larger than 2048 bytes";
     const EVENT: &str = "answer of tool `echo` is larger than 1024 bytes";
     let rows: [Row; 4] = [
@@ -198,7 +190,7 @@ fn a_silent_call_ends_and_is_cancelled_at_the_server() {
 /// A call that this server answers with silence.
 #[track_caller]
 fn check_silence(script: fn(&mut Exchange<'_>)) {
-    let pair = Pair::start("");
+    let pair = pair("");
     pair.bad.on_call(script);
     let begun = Instant::now();
     let error = pair.harness.client(ALICE).error("echo");
@@ -211,7 +203,7 @@ fn check_silence(script: fn(&mut Exchange<'_>)) {
 
 #[test]
 fn a_call_that_reports_progress_is_not_silent() {
-    let pair = Pair::start("");
+    let pair = pair("");
     pair.bad.on_call(|exchange| {
         exchange.begin_events();
         for _ in 0..6 {
@@ -226,7 +218,7 @@ fn a_call_that_reports_progress_is_not_silent() {
 
 #[test]
 fn a_whole_call_has_a_limit_too() {
-    let pair = Pair::start("whole_call_seconds = 2\n");
+    let pair = pair("whole_call_seconds = 2\n");
     pair.bad.on_call(|exchange| {
         exchange.begin_events();
         while exchange.is_open() {
@@ -242,7 +234,7 @@ fn a_whole_call_has_a_limit_too() {
 /// The head of the answer is out already, so the error is an event.
 #[test]
 fn a_stream_that_breaks_off_after_it_began_ends_with_an_error() {
-    let pair = Pair::start("");
+    let pair = pair("");
     const MESSAGE: &str = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#;
     pair.bad.on_call(|exchange| {
         exchange.begin_events();
@@ -256,7 +248,7 @@ fn a_stream_that_breaks_off_after_it_began_ends_with_an_error() {
 
 #[test]
 fn nothing_of_what_a_failing_server_says_reaches_the_client() {
-    let pair = Pair::start("");
+    let pair = pair("");
     pair.bad.on_call(|e| e.respond(500, "text/plain", "panic at 10.0.0.7: password=hunter2"));
     let answer = pair.harness.client(ALICE).post(call_message("1", "echo", "{}"));
     for secret in ["hunter2", "10.0.0.7", "server_bad", "127.0.0.1"] {
@@ -385,7 +377,7 @@ fn entries_that_are_no_tools_are_left_out_and_the_rest_stays() {
 
 #[test]
 fn too_many_calls_at_once_are_refused_and_the_rest_goes_on() {
-    let pair = Pair::start("max_calls_per_client = 2\n");
+    let pair = pair("max_calls_per_client = 2\n");
     pair.bad.on_call(|exchange| exchange.hang());
     let mut waiting: Vec<_> = (0..2).map(|_| pair.harness.client(ALICE)).collect();
     for client in &mut waiting {

@@ -6,28 +6,12 @@ use std::net::TcpListener;
 use serde_json::Value;
 
 use super::support::client::{Client, closed_port};
-use super::support::upstream::{Plan, Upstream};
-use super::support::{ALICE, Harness, call_message, clients, owned_by_alice, wait_until};
+use super::support::upstream::Plan;
+use super::support::{ALICE, Harness, Pair, UNREACHABLE, call_message, clients, owned_by_alice, wait_until};
 
-const UNREACHABLE: &str = "server of tool `echo` is not reachable";
 const OPEN: &str = "WARN breaker open server=server_bad reason=\"breaker open, next probe in ";
 
-/// A server that comes and goes, and one that stays, both alice's.
-struct Pair {
-    bad: Upstream,
-    good: Upstream,
-    harness: Harness,
-}
-
 impl Pair {
-    fn start(lines: &str) -> Self {
-        let (bad, good) = (Plan::new("bad").start(), Plan::new("good").tools(&["fine"]).start());
-        let config = owned_by_alice(&[("server_bad", &bad), ("server_good", &good)]);
-        let harness = Harness::start(&(config + lines));
-        assert_eq!(harness.client(ALICE).tools(), ["echo", "fine"]);
-        Self { bad, good, harness }
-    }
-
     /// How many calls ended like this.
     fn failed(&self, reason: &str) -> usize {
         let log = self.harness.log();

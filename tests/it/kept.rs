@@ -11,9 +11,7 @@ use mcp_x_fixture::{Fixture, Mode, Options};
 
 use super::support::process::{Served, program};
 use super::support::upstream::{Plan, Upstream};
-use super::support::{ALICE, Folder, Harness, clients, owned_by_alice, server, wait_until};
-
-const UNREACHABLE: &str = "server of tool `echo` is not reachable";
+use super::support::{ALICE, Folder, Harness, UNREACHABLE, clients, owned_by_alice, server, wait_until};
 
 /// The file of a server's catalogue in a state folder.
 fn file_of(state: &Path, server: &str) -> PathBuf {

@@ -41,7 +41,7 @@ use mcp_x_fixture::Fixture;
 
 use self::client::Client;
 use self::http::Connection;
-use self::upstream::Upstream;
+use self::upstream::{Plan, Upstream};
 
 /// How long anything is waited for that should happen soon.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
@@ -51,6 +51,9 @@ pub(crate) const BOB: &str = "bob-secret-77a9";
 pub(crate) const CHARLIE: &str = "charlie-secret-e5d2";
 /// Sent to every server of [`server`], and never to a client.
 pub(crate) const CREDENTIAL: &str = "upstream-secret-b83f";
+
+/// What a client reads whose call of `echo` finds nobody there.
+pub(crate) const UNREACHABLE: &str = "server of tool `echo` is not reachable";
 
 /// The three clients.
 pub(crate) fn clients() -> String {
@@ -237,6 +240,25 @@ fn run(folder: &Folder, log: &Log) -> Running {
         ..Options::default()
     };
     start(&options, log).unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+/// A server that is to fail, with the tool `echo`, and one that is not, with `fine`, both alice's.
+pub(crate) struct Pair {
+    pub(crate) bad: Upstream,
+    pub(crate) good: Upstream,
+    pub(crate) harness: Harness,
+}
+
+impl Pair {
+    /// Starts both, and a gateway with further lines that has seen their tools.
+    #[track_caller]
+    pub(crate) fn start(lines: &str) -> Self {
+        let (bad, good) = (Plan::new("bad").start(), Plan::new("good").tools(&["fine"]).start());
+        let config = owned_by_alice(&[("server_bad", &bad), ("server_good", &good)]);
+        let harness = Harness::start(&(config + lines));
+        assert_eq!(harness.client(ALICE).tools(), ["echo", "fine"]);
+        Self { bad, good, harness }
+    }
 }
 
 /// Calls left hanging by a test must not keep it from ending.
