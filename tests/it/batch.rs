@@ -130,7 +130,7 @@ fn calls_of_a_batch_run_side_by_side_and_are_answered_on_one_stream() {
     let unknown = call_message("4", "nothing", "{}");
     let answer = world.client().post(batch(&[&slow("2", 250), PING, &slow("\"3\"", 150), NOTE, &unknown]));
     assert!(answer.head.is_stream());
-    let events: Vec<Value> = answer.events().iter().map(|event| serde_json::from_str(event).unwrap()).collect();
+    let events = answer.messages();
     let ids: Vec<&Value> = events.iter().filter_map(|event| event.get("id")).collect();
     assert_eq!(ids, [&json!(1), &json!(4), &json!("3"), &json!(2)], "the quicker one first, and each once");
     for id in [json!(2), json!("3")] {

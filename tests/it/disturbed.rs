@@ -36,8 +36,7 @@ fn gateway<'a>(servers: impl IntoIterator<Item = &'a (String, Fixture)>) -> Harn
 
 /// Calls a tool with this argument; the response.
 fn call(client: &mut Client, revision: &str, tool: &str, key: &str) -> Value {
-    let answer = client.ask(&Message::call(revision, tool, &format!(r#"{{"key":"{key}"}}"#)));
-    serde_json::from_str(&answer.message()).unwrap()
+    client.ask(&Message::call(revision, tool, &format!(r#"{{"key":"{key}"}}"#))).response()
 }
 
 /// What ran, by tool and arguments, on servers that forget it when they are restarted.
@@ -202,7 +201,7 @@ fn a_call_that_runs_when_its_server_is_killed_is_lost_and_not_repeated() {
             alice.send_message(&Message::call(revision, "slow", r#"{"ms":600000}"#));
             wait_until("the call runs", || fixture.counts().executions_of("slow") == 1);
             fixture.restart().unwrap();
-            let response: Value = serde_json::from_str(&alice.connection.answer().message()).unwrap();
+            let response = alice.connection.answer().response();
             assert_eq!(response["error"]["code"], -32603, "{response}");
             let text = "connection to the server of tool `slow` was lost; the call may have been executed";
             assert_eq!(response["error"]["message"], text, "{name} for {revision}");

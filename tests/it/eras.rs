@@ -38,8 +38,7 @@ impl World {
     /// Calls a tool with an argument that no other call has; the response.
     fn call_as(&self, client: &mut Client, revision: &str, tool: &str) -> Value {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        let answer = client.ask(&Message::call(revision, tool, &format!(r#"{{"n":{number}}}"#)));
-        serde_json::from_str(&answer.message()).unwrap()
+        client.ask(&Message::call(revision, tool, &format!(r#"{{"n":{number}}}"#))).response()
     }
 
     /// The same in the legacy era, without a session.

@@ -137,7 +137,7 @@ impl Pair {
 
 /// The result of an answer, whose status must fit it.
 fn answered(answer: &Answer) -> Result<Value, String> {
-    let response: Value = serde_json::from_str(&answer.message()).unwrap();
+    let response = answer.response();
     if let Some(error) = response.get("error") {
         return Err(format!("{} {}", error["code"], error["message"].as_str().unwrap()));
     }
@@ -207,7 +207,7 @@ fn notified(client: &mut Client, message: &Message) -> Result<Vec<Value>, String
     if !answer.head.is_stream() {
         return Ok(Vec::new());
     }
-    let mut events: Vec<Value> = answer.events().iter().map(|event| serde_json::from_str(event).unwrap()).collect();
+    let mut events = answer.messages();
     assert!(events.pop().is_some_and(|last| last.get("result").is_some()), "the response is not the last");
     Ok(events)
 }

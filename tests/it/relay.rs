@@ -74,8 +74,7 @@ fn a_result_of_many_lines_in_one_event_is_the_same_message() {
         exchange.end_events();
     });
     let answer = harness.client(ALICE).post(call_message("1", "echo", "{}"));
-    let response: Value = serde_json::from_str(&answer.message()).unwrap();
-    assert_eq!(response["id"], 1);
+    assert_eq!(answer.response()["id"], 1);
     assert!(answer.message().contains("1e21"), "{answer:?}");
 }
 

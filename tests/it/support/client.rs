@@ -175,7 +175,7 @@ impl Client {
     pub(crate) fn call(&mut self, tool: &str) -> Value {
         let answer = self.post(call_message("1", tool, "{}"));
         assert_eq!(answer.status(), 200, "{answer:?}");
-        serde_json::from_str(&answer.message()).unwrap()
+        answer.response()
     }
 
     /// Calls a tool and returns the text of its result.

@@ -76,7 +76,24 @@ impl Answer {
     /// The body as JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+        self.parsed(&self.body)
+    }
+
+    /// The JSON-RPC message that answers the request, as JSON.
+    #[track_caller]
+    pub(crate) fn response(&self) -> Value {
+        self.parsed(&self.message())
+    }
+
+    /// The messages of a stream, as JSON.
+    #[track_caller]
+    pub(crate) fn messages(&self) -> Vec<Value> {
+        self.events().iter().map(|event| self.parsed(event)).collect()
+    }
+
+    #[track_caller]
+    fn parsed(&self, text: &str) -> Value {
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// The code of the JSON-RPC error.
