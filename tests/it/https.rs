@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::support::client::Client;
 use super::support::process::Served;
 use super::support::tls::{CA, EXPIRED, GOOD, STRANGER, Tls};
-use super::support::{ALICE, BOB, Folder, call_message, clients, wait_until};
+use super::support::{ALICE, BOB, Folder, call_message, wait_until, with_admin};
 
 /// What the server has to be sent: one value from the environment, one from a file.
 const FROM_ENVIRONMENT: &str = "environment-secret-5d1c";
@@ -35,7 +35,7 @@ impl Place {
             r#"{{ Authorization = "Bearer ${{env:TEST_CREDENTIAL}}", X-Key = "${{file:{}}}" }}"#,
             key.display()
         );
-        let mut config = clients().replacen("[clients.alice]\n", "[clients.alice]\nadmin = true\n", 1);
+        let mut config = with_admin();
         for (name, url) in servers {
             config += &format!("[mcp_servers.{name}]\nurl = \"{url}\"\nfrom_client = \"alice\"\nheaders = {headers}\n");
             config += &format!("[allow.{name}]\nbob = [\"*\"]\n");

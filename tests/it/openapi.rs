@@ -11,7 +11,7 @@ use super::support::client::{Client, closed_port};
 use super::support::http::Answer;
 use super::support::schema::{check_answer, document};
 use super::support::upstream::Plan;
-use super::support::{ALICE, BOB, Harness, call_message, clients, server};
+use super::support::{ALICE, BOB, Harness, call_message, clients, server, with_admin};
 
 /// Statuses that are the same for every route and are brought about for one of them: 403 of a `Host`, 408 and 501, which
 /// end the connection, 413, and 503 of a configuration that cannot be changed.
@@ -83,9 +83,7 @@ fn every_endpoint_is_documented_and_no_other() {
 fn every_documented_answer_is_given() {
     let upstream = Plan::new("a").start();
     let gateway = "[gateway]\nmax_registrations_per_minute = 3\nmax_body_bytes = 1024\nbody_seconds = 1\n";
-    let config = clients().replacen("auth_token", "admin = true\nauth_token", 1)
-        + &server("s", "alice", &upstream, "")
-        + gateway;
+    let config = with_admin() + &server("s", "alice", &upstream, "") + gateway;
     let harness = Harness::start(&config);
     let mut visitor = Visitor { harness: &harness, seen: Seen::new() };
     let v = &mut visitor;

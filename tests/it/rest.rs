@@ -9,12 +9,9 @@ use serde_json::{Value, json};
 
 use super::support::client::{Client, closed_port};
 use super::support::upstream::Plan;
-use super::support::{ALICE, BOB, CHARLIE, Harness, call_message, clients, owned_by_alice, server, wait_until};
-
-/// The three clients, the first of whom is an admin.
-fn with_admin() -> String {
-    clients().replacen("auth_token", "admin = true\nauth_token", 1)
-}
+use super::support::{
+    ALICE, BOB, CHARLIE, Harness, call_message, clients, owned_by_alice, server, wait_until, with_admin,
+};
 
 /// A configuration in which self-registered clients may bring the servers of these tests, which live at loopback.
 fn open(config: &str) -> String {

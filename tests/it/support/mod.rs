@@ -61,6 +61,11 @@ pub(crate) fn clients() -> String {
     named.map(|(name, token)| format!("[clients.{name}]\nauth_token = \"{token}\"\n")).concat()
 }
 
+/// The three clients, the first of whom is an admin.
+pub(crate) fn with_admin() -> String {
+    clients().replacen("auth_token", "admin = true\nauth_token", 1)
+}
+
 /// A server that a gateway can be told of.
 pub(crate) trait Located {
     /// Its URL.
