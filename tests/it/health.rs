@@ -3,9 +3,7 @@
 
 use std::net::TcpListener;
 
-use serde_json::Value;
-
-use super::support::client::{Client, closed_port};
+use super::support::client::closed_port;
 use super::support::upstream::Plan;
 use super::support::{ALICE, Harness, Pair, UNREACHABLE, call_message, clients, owned_by_alice, wait_until};
 
@@ -17,14 +15,6 @@ impl Pair {
         let log = self.harness.log();
         log.lines().filter(|line| line.contains("WARN call failed") && line.contains(reason)).count()
     }
-}
-
-/// The word that `get_tools` has for a server.
-#[track_caller]
-fn state_of(client: &mut Client, server: &str) -> Value {
-    let seen = client.get("/get_tools");
-    let servers = seen["servers"].as_array().unwrap();
-    servers.iter().find(|s| s["server"] == server).unwrap_or_else(|| panic!("no {server}: {seen}"))["state"].clone()
 }
 
 #[test]
@@ -67,16 +57,14 @@ fn a_server_that_is_back_is_found_by_the_probe_and_not_before() {
 fn lists_show_the_last_known_tools_of_a_dead_server_and_get_tools_how_it_is() {
     let pair = Pair::start("");
     let mut alice = pair.harness.client(ALICE);
-    assert_eq!(state_of(&mut alice, "server_bad"), "ok");
+    assert_eq!(alice.told_of("server_bad")["state"], "ok");
     pair.bad.stop();
     wait_until("the breaker is open", || alice.error("echo").1 == UNREACHABLE && pair.harness.log().contains(OPEN));
     assert_eq!(alice.tools(), ["echo", "fine"]);
-    assert_eq!(
-        (state_of(&mut alice, "server_bad"), state_of(&mut alice, "server_good")),
-        ("stale".into(), "ok".into())
-    );
+    assert_eq!(alice.told_of("server_bad")["state"], "stale");
+    assert_eq!(alice.told_of("server_good")["state"], "ok");
     pair.bad.start_again();
-    wait_until("it is well again", || state_of(&mut alice, "server_bad") == "ok");
+    wait_until("it is well again", || alice.told_of("server_bad")["state"] == "ok");
 }
 
 #[test]
@@ -86,7 +74,7 @@ fn a_server_that_never_answered_is_down() {
     let harness = Harness::start(&(owned_by_alice(&[("server_good", &good)]) + &down));
     let mut alice = harness.client(ALICE);
     assert_eq!(alice.text("echo"), "good:echo");
-    assert_eq!(state_of(&mut alice, "down"), "down");
+    assert_eq!(alice.told_of("down")["state"], "down");
 }
 
 #[test]

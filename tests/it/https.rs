@@ -63,9 +63,7 @@ fn https(host: &str, tls: &Tls) -> String {
 fn told(client: &mut Client, server: &str) -> Value {
     let mut found = Value::Null;
     wait_until("the server was asked", || {
-        let tools = client.get("/get_tools");
-        let servers = tools["servers"].as_array().unwrap().iter();
-        found = servers.clone().find(|s| s["server"] == server).unwrap().clone();
+        found = client.told_of(server);
         found["state"] != "starting"
     });
     found

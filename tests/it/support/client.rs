@@ -124,6 +124,14 @@ impl Client {
         answer.json()
     }
 
+    /// What `/get_tools` tells of a server.
+    #[track_caller]
+    pub(crate) fn told_of(&mut self, server: &str) -> Value {
+        let seen = self.get("/get_tools");
+        let servers = seen["servers"].as_array().unwrap();
+        servers.iter().find(|s| s["server"] == server).unwrap_or_else(|| panic!("no {server}: {seen}")).clone()
+    }
+
     /// Has a REST endpoint do something that must succeed.
     #[track_caller]
     pub(crate) fn done(&mut self, path: &str, body: &Value) -> Value {
