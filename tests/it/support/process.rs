@@ -47,7 +47,7 @@ impl Served {
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client::new(Connection::open(self.address, Arc::default()), ALICE)
+        self.client_of(ALICE)
     }
 
     /// A client with this token.
