@@ -59,9 +59,14 @@ class World:
     def server_url(self, kind: Kind) -> str:
         return f"http://127.0.0.1:{self.server_ports[kind]}/mcp"
 
+    def shown(self, process: str, clients: list[str]) -> list[str]:
+        """What must not be in the log of a gateway, and is: a token of these clients, a panic."""
+        log = self.processes.log(process)
+        return [secret for secret in [*map(token, clients), "panicked"] if secret in log]
+
     def config_text(self, *grants_at_a: str) -> str:
         """The configuration, with these grants at server_a beside bob's."""
-        lines = [f'[clients.{name}]\nauth_token = "{token(name)}"' for name in PRINCIPALS]
+        lines = [*map(client_table, PRINCIPALS)]
         lines += [
             server_table("server_a", self.server_url(SERVER_A), "alice", ""),
             server_table("server_b", self.server_url(SERVER_B), "bob", "b_"),
@@ -72,6 +77,10 @@ class World:
         lines += ["[allow.server_b]", 'charlie = { tools = ["*"], deny = ["secret_*"] }']
         lines += ["[gateway]", "allow_private_upstreams = true", ""]
         return "\n".join(lines)
+
+
+def client_table(name: str) -> str:
+    return f'[clients.{name}]\nauth_token = "{token(name)}"'
 
 
 def server_table(name: str, url: str, owner: str, prefix: str) -> str:
