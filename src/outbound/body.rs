@@ -21,7 +21,8 @@ const IDLE: Duration = Duration::from_secs(4);
 /// The body of an answer, as it arrives.
 ///
 /// Read to its end, it leaves its connection to the next request; dropped before, it closes it. (An answer that has
-/// arrived whole but was not looked at leaves its connection, too.)
+/// arrived whole but was not looked at leaves its connection, too; one that came before the end of its request does
+/// not.)
 pub struct Incoming {
     body: body::Incoming,
     /// The connection, until the end of the body or its first error.

@@ -97,9 +97,10 @@ impl Pool {
 
     /// Keeps a connection whose answer has ended, to be used within the time `idle`.
     ///
-    /// A closed one is dropped; one whose request is still being written (the server answered early) may wait here.
+    /// One that is not ready is dropped: it is closed, or the server answered before it had the whole request, and a
+    /// client should not go on with that (RFC 9112 9.5). hyper may also leave such a connection unready for ever.
     pub(super) fn put(self: &Arc<Self>, link: Link, idle: Duration) {
-        if link.sender.is_closed() {
+        if !link.sender.is_ready() {
             return;
         }
         let until = Instant::now() + idle;
