@@ -15,6 +15,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use hyper::body::Bytes;
+
 use crate::time::Timestamp;
 
 /// How long the writer lets records gather after it was woken.
@@ -254,20 +256,22 @@ impl Record {
     fn new(format: Format, level: Level, event: &str) -> Self {
         let mut out = Vec::with_capacity(USUAL);
         let (time, level) = (Timestamp(wall_clock()), level.as_str());
-        let _ = match format {
-            Format::Text => write!(out, "{time} {level} {event}"),
-            Format::Json => write!(out, "{{\"time\":\"{time}\",\"level\":\"{level}\",\"event\":\"{event}\""),
+        let [before, after, between, end] = match format {
+            Format::Text => ["", " ", " ", ""],
+            Format::Json => ["{\"time\":\"", "\",\"level\":\"", "\",\"event\":\"", "\""],
         };
+        out.extend_from_slice(before.as_bytes());
+        time.write_to(&mut out);
+        for part in [after, level, between, event, end] {
+            out.extend_from_slice(part.as_bytes());
+        }
         Self { out, format }
     }
 
     /// Adds a field, `name=value` or `"name":"value"`. In text a value that is empty, holds a space or `=`, or had
     /// something escaped is quoted, which makes it the same string as in JSON.
     pub fn field(&mut self, name: &str, value: impl fmt::Display) -> &mut Self {
-        let _ = match self.format {
-            Format::Text => write!(self.out, " {name}="),
-            Format::Json => write!(self.out, ",\"{name}\":"),
-        };
+        self.name(name);
         let start = self.out.len();
         // The error says that the value was cut.
         let _ = write!(Escaped { out: &mut self.out, left: MAX_VALUE }, "{value}");
@@ -282,22 +286,49 @@ impl Record {
         self
     }
 
+    /// The same as [`field`](Self::field) for a text; most need neither quotes nor escapes, and are copied as they are.
+    pub fn text(&mut self, name: &str, value: &str) -> &mut Self {
+        let is_bare = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'=');
+        if value.is_empty() || value.len() > MAX_VALUE || !value.bytes().all(is_bare) {
+            return self.field(name, value);
+        }
+        self.name(name);
+        let quote: &[u8] = if self.format == Format::Json { b"\"" } else { b"" };
+        for part in [quote, value.as_bytes(), quote] {
+            self.out.extend_from_slice(part);
+        }
+        self
+    }
+
     /// Adds a number, unquoted in both formats.
     pub fn number(&mut self, name: &str, value: impl Into<i128>) -> &mut Self {
-        self.unquoted(name, format_args!("{}", value.into()))
-    }
-
-    /// Adds a time in milliseconds, with one decimal, unquoted in both formats.
-    pub fn millis(&mut self, name: &str, value: Duration) -> &mut Self {
-        self.unquoted(name, format_args!("{:.1}", value.as_secs_f64() * 1e3))
-    }
-
-    fn unquoted(&mut self, name: &str, value: fmt::Arguments<'_>) -> &mut Self {
-        let _ = match self.format {
-            Format::Text => write!(self.out, " {name}={value}"),
-            Format::Json => write!(self.out, ",\"{name}\":{value}"),
-        };
+        self.name(name);
+        let value = value.into();
+        match u64::try_from(value) {
+            Ok(value) => write_decimal(&mut self.out, value),
+            Err(_) => self.out.extend_from_slice(value.to_string().as_bytes()),
+        }
         self
+    }
+
+    /// Adds a time in milliseconds, rounded to one decimal, unquoted in both formats.
+    pub fn millis(&mut self, name: &str, value: Duration) -> &mut Self {
+        self.name(name);
+        let tenths = (value.as_nanos() + 50_000) / 100_000;
+        write_decimal(&mut self.out, u64::try_from(tenths / 10).unwrap_or(u64::MAX));
+        self.out.extend_from_slice(&[b'.', b'0' + (tenths % 10) as u8]);
+        self
+    }
+
+    /// Writes what comes before a value.
+    fn name(&mut self, name: &str) {
+        let (before, after): (&[u8], &[u8]) = match self.format {
+            Format::Text => (b" ", b"="),
+            Format::Json => (b",\"", b"\":"),
+        };
+        for part in [before, name.as_bytes(), after] {
+            self.out.extend_from_slice(part);
+        }
     }
 
     /// Ends the record and its line.
@@ -308,6 +339,20 @@ impl Record {
         });
         self.out
     }
+}
+
+/// Appends a number in decimal digits.
+fn write_decimal(out: &mut Vec<u8>, number: u64) {
+    let (mut digits, mut left) = ([0; 20], number);
+    let mut start = digits.len();
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (left % 10) as u8;
+        (start, left) = (start - 1, left / 10);
+        if left == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(start..).unwrap_or_default());
 }
 
 /// A writer that escapes, as JSON strings do, what could end a string or a line, and takes no more than it has room for.
@@ -349,6 +394,36 @@ impl Escaped<'_> {
                 c => self.out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
+    }
+}
+
+/// The name of a request, in every record about it and in its answer. Clones share the text.
+#[derive(Clone, Debug)]
+pub struct RequestId(Bytes);
+
+impl RequestId {
+    /// Names the request of this number; `prefix` tells the requests of one process from those of others.
+    #[must_use]
+    pub fn new(prefix: u16, number: u64) -> Self {
+        let mut text = Vec::with_capacity(24);
+        for shift in [12, 8, 4, 0] {
+            text.extend(b"0123456789abcdef".get(usize::from(prefix >> shift & 0xf)));
+        }
+        text.push(b'-');
+        write_decimal(&mut text, number);
+        Self(text.into())
+    }
+
+    /// The name: letters, digits and a hyphen.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The same as bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
     }
 }
 
@@ -412,11 +487,35 @@ mod tests {
     }
 
     #[test]
+    fn requests_are_named_by_process_and_number() {
+        assert_eq!(RequestId::new(0xa7, 0).as_str(), "00a7-0");
+        assert_eq!(RequestId::new(0xf00d, 1234).as_str(), "f00d-1234");
+    }
+
+    #[test]
+    fn a_text_is_written_as_every_other_value() {
+        for value in
+            ["", "plain", "a b", "a=b", "\"", "\\", "é", "\u{202e}x", "\n", &"x".repeat(2000), &"=".repeat(2000)]
+        {
+            for format in [Format::Text, Format::Json] {
+                let (mut text, mut field) =
+                    (Record::new(format, Level::Info, "e"), Record::new(format, Level::Info, "e"));
+                text.text("n", value);
+                field.field("n", value);
+                let behind_time = |record: Record| record.finish().split_off(34);
+                assert_eq!(behind_time(text), behind_time(field), "{value}");
+            }
+        }
+    }
+
+    #[test]
     fn numbers_are_not_quoted() {
         let numbers =
             |r: &mut Record| _ = r.number("a", -32602).number("b", 7_u64).millis("c", Duration::from_micros(1250));
-        check(Format::Text, numbers, " INFO request a=-32602 b=7 c=1.2\n");
-        check(Format::Json, numbers, r#","a":-32602,"b":7,"c":1.2}"#);
+        check(Format::Text, numbers, " INFO request a=-32602 b=7 c=1.3\n");
+        check(Format::Json, numbers, r#","a":-32602,"b":7,"c":1.3}"#);
+        let edges = |r: &mut Record| _ = r.number("a", 0).number("b", u64::MAX).millis("c", Duration::from_secs(60));
+        check(Format::Text, edges, " a=0 b=18446744073709551615 c=60000.0\n");
     }
 
     #[test]

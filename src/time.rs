@@ -10,8 +10,9 @@ pub struct Timestamp(
     pub Duration,
 );
 
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Timestamp {
+    /// Appends the text to `out`; without formatting, because every record of the log begins with one.
+    pub fn write_to(self, out: &mut Vec<u8>) {
         let seconds = self.0.as_secs();
         let (days, rest) = (seconds / 86_400, seconds % 86_400);
         // Civil date from a count of days: Howard Hinnant, `civil_from_days`, for dates since 1970.
@@ -24,8 +25,23 @@ impl fmt::Display for Timestamp {
         let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
         let year = year_of_era + era * 400 + u64::from(month <= 2);
         let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
-        let millis = self.0.subsec_millis();
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+        let two = |number: u64| [b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8];
+        let ([y0, y1], [y2, y3], [m0, m1], [d0, d1]) = (two(year / 100), two(year), two(month), two(day));
+        let ([h0, h1], [n0, n1], [s0, s1]) = (two(hour), two(minute), two(second));
+        let millis = u64::from(self.0.subsec_millis());
+        let ([f0, f1], [_, f2]) = (two(millis / 10), two(millis));
+        out.extend_from_slice(&[
+            y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T', h0, h1, b':', n0, n1, b':', s0, s1, b'.', f0, f1, f2,
+            b'Z',
+        ]);
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::with_capacity(24);
+        self.write_to(&mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
     }
 }
 

@@ -8,18 +8,19 @@ use std::time::Duration;
 
 use hyper::body::Bytes;
 
-use super::GatewayError;
-use crate::policy::{ClientId, Server};
+use super::{GatewayError, Principal};
+use crate::policy::Server;
 use crate::wire::canonical;
 use crate::wire::json::{text_of, write_text};
-use crate::wire::seal::{RequestState, Sealer, SessionId};
+use crate::wire::seal::{RequestState, Sealer};
 
 /// How long a client may take to answer.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
 
 /// A request that a server may want to see again.
 pub(super) struct Repeatable {
-    client: ClientId,
+    /// Whose request it is.
+    principal: [u8; 16],
     server: [u8; 32],
     /// The tool as the client names it, and its arguments.
     tool: String,
@@ -29,15 +30,15 @@ pub(super) struct Repeatable {
 }
 
 impl Repeatable {
-    pub(super) fn new(client: &ClientId, server: &Server, tool: &str, arguments: Bytes, now: Duration) -> Self {
-        let (client, server) = (client.clone(), *server.key.as_bytes());
-        Self { client, server, tool: tool.to_owned(), arguments, now }
+    pub(super) fn new(asker: &Principal, server: &Server, tool: &str, arguments: Bytes, now: Duration) -> Self {
+        let (principal, server) = (asker.state.principal, *server.key.as_bytes());
+        Self { principal, server, tool: tool.to_owned(), arguments, now }
     }
 
     /// The state that a client gets in the place of the server's own, as a JSON string; `None` if that is too long.
     pub(super) fn seal(&self, sealer: &Sealer, original: &[u8]) -> Option<Vec<u8>> {
         let state = RequestState {
-            principal: SessionId::principal(self.client.as_str()),
+            principal: self.principal,
             server: self.server,
             request: canonical::digest(&self.tool, &self.arguments),
             expires: (self.now + LIFETIME).as_secs(),
@@ -56,7 +57,7 @@ impl Repeatable {
         let state = text_of(sent).and_then(|sent| RequestState::open(sealer, &sent));
         let fits = |state: &RequestState| {
             // SECURITY: each of these keeps apart what the server takes for the same.
-            state.principal == SessionId::principal(self.client.as_str())
+            state.principal == self.principal
                 && state.server == self.server
                 && state.expires > self.now.as_secs()
                 && state.request == canonical::digest(&self.tool, &self.arguments)
@@ -69,10 +70,11 @@ impl Repeatable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::seal::SessionId;
 
     fn asked(client: &str, tool: &str, arguments: &'static str, now: u64) -> Repeatable {
-        let (client, arguments) = (ClientId::new(client), Bytes::from_static(arguments.as_bytes()));
-        Repeatable { client, server: [7; 32], tool: tool.to_owned(), arguments, now: Duration::from_secs(now) }
+        let (principal, arguments) = (SessionId::principal(client), Bytes::from_static(arguments.as_bytes()));
+        Repeatable { principal, server: [7; 32], tool: tool.to_owned(), arguments, now: Duration::from_secs(now) }
     }
 
     #[test]

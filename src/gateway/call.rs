@@ -14,14 +14,13 @@ use hyper::header::HeaderMap;
 use tokio::runtime::Handle;
 
 use super::bridge::Repeatable;
-use super::lease::{Lease, Over};
-use super::session::Running;
-use super::{ClientSlot, Gateway, GatewayError, Session, Snapshot};
+use super::flight::{Lease, Over};
+use super::{ClientSlot, Gateway, GatewayError, Principal, Session, Snapshot, View};
 use crate::budget::Full;
-use crate::log::{Log, cut};
+use crate::log::{Log, RequestId, cut};
 use crate::metrics::Held;
 use crate::outbound::Client as Http;
-use crate::policy::{Caller, Server, ServerId};
+use crate::policy::{Server, ServerId};
 use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Outcome, Tenant, Upstream, UpstreamError};
 use crate::wire::headers::{agrees, decode, find};
 use crate::wire::json::{JsonType, Span, members_of, type_of};
@@ -67,17 +66,19 @@ impl Speech {
 /// A client's request to call a tool.
 pub struct Request {
     /// Names the request in the log.
-    pub id: String,
+    pub id: RequestId,
     /// The policy under which the request is served, to its end.
     pub snapshot: Snapshot,
     /// Who calls.
-    pub caller: Caller,
+    pub principal: Principal,
     /// Since when, since the epoch.
     pub now: Duration,
     /// In which session.
     pub session: Session,
     /// How the client speaks.
     pub speech: Speech,
+    /// The tool, as the client names it.
+    pub tool: String,
     /// The message.
     pub envelope: Envelope,
 }
@@ -92,76 +93,75 @@ pub enum Outgoing {
 }
 
 impl Gateway {
-    /// Starts to call a tool. `found` hears which server the call goes to, and in which era that is spoken to.
+    /// Starts to call a tool of the client's view. `found` hears which server the call goes to, and in which era that is
+    /// spoken to.
     ///
     /// # Errors
     /// [`GatewayError`] if there is no such tool for the client, or no room for another call.
-    pub async fn call(
+    pub fn call(
         &self,
         http: &Http,
+        view: &View,
         request: Request,
         found: impl FnOnce(&ServerId, Option<Era>),
     ) -> Result<Relay, GatewayError> {
         let envelope = &request.envelope;
-        let name = envelope.param_text(Param::Name).ok_or(GatewayError::InvalidParams("expected a string `name`"))?;
         if envelope.meta(Meta::ProgressToken).is_some_and(|token| !is_id(token)) {
             return Err(GatewayError::InvalidParams("expected a `progressToken` that is a string or an integer"));
         }
-        let client = request.caller.client().clone();
-        let view = self.view_with(&request.snapshot, &client, &name).await;
-        let entry = view.tool(&name).ok_or_else(|| GatewayError::UnknownTool(name.to_string()))?;
+        let principal = &request.principal;
+        let entry = view.tool(&request.tool).ok_or_else(|| GatewayError::UnknownTool(request.tool.clone()))?;
         found(entry.upstream.id(), entry.upstream.era());
         let most = request.snapshot.registry().settings().limits.buffered_bytes;
         self.budget().admit(most).map_err(|Full| GatewayError::Full)?;
         let tool = view.described(entry);
         let (asker, passed_on) = request.asked(&tool)?;
-        let answered = request.client(entry.permit.server(), &name, &self.keys.states);
+        let answered = request.client(entry.permit.server(), &self.keys.states);
         let state = answered.opened(envelope)?;
-        let client_slot = self.client_slot(&request.snapshot, &client);
+        let client_slot = self.client_slot(&request.snapshot, principal);
         let client_slot = client_slot.ok_or(GatewayError::Overloaded("client"))?;
-        let call_slot = entry.upstream.call_slot(&client).ok_or(GatewayError::Overloaded("server"))?;
+        let call_slot = entry.upstream.call_slot(principal.client()).ok_or(GatewayError::Overloaded("server"))?;
         let (upstream, permit, http) = (Arc::clone(&entry.upstream), entry.permit.clone(), http.clone());
         let id = Bytes::copy_from_slice(envelope.id().unwrap_or(b"null"));
+        let tenant = request.session.tenant(principal.client());
         let call = Call {
-            id: id.clone(),
             client: answered,
             sent: Sent {
                 upstream: Arc::clone(&upstream),
                 http: http.clone(),
-                tenant: request.session.tenant(&client),
+                tenant: tenant.clone(),
                 id: upstream.next_id(),
             },
-            cancellable: request.session.begin(id),
-            lease: Lease::new(Arc::clone(&client_slot.0), request.caller, permit.clone(), request.now),
+            lease: Lease::new(principal, request.session, permit.clone(), id, request.now),
             token: envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice),
-            tool: name.into_owned(),
+            tool: request.tool,
             request: request.id,
             log: self.log.clone(),
             slot: call_slot,
-            _held: (client_slot, self.calls.hold(), request.session),
+            _held: (client_slot, self.calls.hold()),
         };
         let newest = self.snapshot();
         if newest.generation() != request.snapshot.generation() {
             // What was taken away while the call was being prepared was not taken from this call yet.
             call.lease.review(newest.registry());
         }
-        let (tenant, own_id) = (call.sent.tenant.clone(), call.sent.id);
+        let own_id = call.sent.id;
         let asked = Asked { envelope: request.envelope, asker, passed_on, state, tool };
         let sending = Box::pin(async move { upstream.call(&http, &permit, &tenant, own_id, &asked).await });
-        Ok(Relay { running: Some((call, Progress::Sending(sending))) })
+        Ok(Relay { running: Some(Box::new((call, Progress::Sending(sending)))) })
     }
 }
 
 impl Request {
     /// The client, as far as that decides what it is answered.
-    fn client(&self, server: &Server, tool: &str, states: &Arc<Sealer>) -> Client {
+    fn client(&self, server: &Server, states: &Arc<Sealer>) -> Client {
         match &self.speech {
             Speech::Legacy(version) => Client::Legacy(*version, self.session.capabilities(), self.session.level()),
             Speech::Modern { level, capabilities, .. } => {
                 let bytes = self.envelope.bytes();
                 let arguments = self.envelope.param_span(Param::Arguments).map(|span| bytes.slice(span.range()));
                 let arguments = arguments.unwrap_or_default();
-                let repeatable = Repeatable::new(self.caller.client(), server, tool, arguments, self.now);
+                let repeatable = Repeatable::new(&self.principal, server, &self.tool, arguments, self.now);
                 let (level, capabilities, states) = (*level, *capabilities, Arc::clone(states));
                 Client::Modern(Box::new(Modern { level, capabilities, repeatable, states }))
             }
@@ -249,24 +249,20 @@ struct Modern {
 
 /// What is known of a call from its beginning to its end.
 struct Call {
-    /// The client's id, as it wrote it.
-    id: Bytes,
     client: Client,
     /// The client's progress token, as it wrote it.
     token: Option<Bytes>,
     tool: String,
     /// The request as the server knows it.
     sent: Sent,
-    /// How the client can call it off, if it has a session.
-    cancellable: Option<Running>,
-    /// What ends it when client, token or grant are taken away.
+    /// What ends it before its answer.
     lease: Lease,
-    request: String,
+    request: RequestId,
     log: Log,
     /// What the call counts as at its server, and how it ended.
     slot: CallSlot,
     /// What the call counts as while it runs.
-    _held: (ClientSlot, Held, Session),
+    _held: (ClientSlot, Held),
 }
 
 /// A request as a server knows it.
@@ -287,41 +283,38 @@ enum Progress {
 /// A call and its answer. Dropped before its response, a legacy client's call goes on without a listener, and a modern
 /// client's is called off, as their eras want it.
 pub struct Relay {
-    running: Option<(Call, Progress)>,
+    /// Boxed, because it is handed on many times.
+    running: Option<Box<(Call, Progress)>>,
 }
 
 impl Relay {
     /// The next message for the client; `None` after the response, and when the client has called the request off.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Outgoing>> {
-        let Some((call, progress)) = self.running.as_mut() else { return Poll::Ready(None) };
-        if call.cancellable.as_ref().is_some_and(|running| running.poll_cancelled(cx).is_ready()) {
-            // A request that was called off gets no response.
-            call.cancel(progress);
-            self.running = None;
-            return Poll::Ready(None);
-        }
+        let Some((call, progress)) = self.running.as_deref_mut() else { return Poll::Ready(None) };
         let outgoing = ready!(call.poll_next(progress, cx));
-        if let Outgoing::Response(..) = outgoing {
+        if let None | Some(Outgoing::Response(..)) = outgoing {
             self.running = None;
         }
-        Poll::Ready(Some(outgoing))
+        Poll::Ready(outgoing)
     }
 
     /// Ends the relay with an error instead of the answer, which goes on without a listener.
     pub fn cut_off(&mut self, why: &str) -> Option<Outgoing> {
-        let (call, _) = self.running.as_ref()?;
+        let (call, _) = self.running.as_deref()?;
         let response = call.error(&ErrorObject::new(code::INTERNAL_ERROR, why));
         self.detach();
         Some(response)
     }
 
     fn detach(&mut self) {
-        if let (Some((mut call, mut progress)), Ok(runtime)) = (self.running.take(), Handle::try_current()) {
+        if let (Some(mut running), Ok(runtime)) = (self.running.take(), Handle::try_current()) {
+            let (call, progress) = &*running;
             if let Client::Modern(_) = call.client {
-                return call.cancel(&progress);
+                return call.cancel(progress);
             }
             runtime.spawn(async move {
-                while let Outgoing::Notification(_) = poll_fn(|cx| call.poll_next(&mut progress, cx)).await {}
+                let (call, progress) = &mut *running;
+                while let Some(Outgoing::Notification(_)) = poll_fn(|cx| call.poll_next(progress, cx)).await {}
             });
         }
     }
@@ -343,10 +336,11 @@ impl Call {
         }
     }
 
-    fn poll_next(&mut self, progress: &mut Progress, cx: &mut Context<'_>) -> Poll<Outgoing> {
+    /// The next message for the client; `None` if it has called the request off, which gets no response then.
+    fn poll_next(&mut self, progress: &mut Progress, cx: &mut Context<'_>) -> Poll<Option<Outgoing>> {
         if let Poll::Ready(over) = self.lease.poll_over(cx) {
             self.cancel(progress);
-            return Poll::Ready(self.withdrawn(over));
+            return Poll::Ready((over != Over::CalledOff).then(|| self.withdrawn(over)));
         }
         loop {
             let answer = match progress {
@@ -356,14 +350,14 @@ impl Call {
                         *progress = Progress::Answering(Box::new(answer));
                         continue;
                     }
-                    Err(error) => return Poll::Ready(self.failure(error)),
+                    Err(error) => return Poll::Ready(Some(self.failure(error))),
                 },
             };
             let settled = match ready!(answer.poll_message(cx)) {
-                Ok(Message::Response(response)) => return Poll::Ready(self.response(answer, &response)),
+                Ok(Message::Response(response)) => return Poll::Ready(Some(self.response(answer, &response))),
                 Ok(Message::Notification(notification)) => {
                     if let Some(message) = self.notification(answer, &notification) {
-                        return Poll::Ready(Outgoing::Notification(message));
+                        return Poll::Ready(Some(Outgoing::Notification(message)));
                     }
                     Ok(())
                 }
@@ -372,7 +366,7 @@ impl Call {
                 Err(error) => Err(error),
             };
             if let Err(error) = settled {
-                return Poll::Ready(self.failure(error));
+                return Poll::Ready(Some(self.failure(error)));
             }
         }
     }
@@ -430,8 +424,10 @@ impl Call {
             }
         }
         let bytes = match &self.client {
-            Client::Legacy(version, ..) => rewrite::result_for_legacy(response, &self.id, *version, answer.era()),
-            Client::Modern(_) => rewrite::result_for_modern(response, &self.id, answer.era(), None),
+            Client::Legacy(version, ..) => {
+                rewrite::result_for_legacy(response, self.lease.id(), *version, answer.era())
+            }
+            Client::Modern(_) => rewrite::result_for_modern(response, self.lease.id(), answer.era(), None),
         };
         Outgoing::Response(bytes, None)
     }
@@ -452,7 +448,7 @@ impl Call {
             Some(None) => return self.failure(UpstreamError::TooLarge(RequestState::MAX_LENGTH)),
             ours => ours.flatten(),
         };
-        Outgoing::Response(rewrite::result_for_modern(response, &self.id, Era::Modern, ours.as_deref()), None)
+        Outgoing::Response(rewrite::result_for_modern(response, self.lease.id(), Era::Modern, ours.as_deref()), None)
     }
 
     /// The response to a call that its server answers with an error.
@@ -493,7 +489,7 @@ impl Call {
         if response.id().is_none() {
             return self.error(&error);
         }
-        let spliced = Splice::new(response.bytes()).replace_if(response.id_span(), &self.id).build();
+        let spliced = Splice::new(response.bytes()).replace_if(response.id_span(), self.lease.id()).build();
         Outgoing::Response(spliced, Some(error.code))
     }
 
@@ -502,7 +498,7 @@ impl Call {
         self.report("server answered with an error of its own", error);
         let text = rewrite::text_block(cut(&error.message, LONGEST_MESSAGE));
         let result = [b"{\"content\":[", text.as_slice(), b"],\"isError\":true}"].concat();
-        Outgoing::Response(result_message(&self.id, &result), None)
+        Outgoing::Response(result_message(self.lease.id(), &result), None)
     }
 
     /// The response to a call that failed without an answer: the log says why, the client as much as it may know.
@@ -525,12 +521,12 @@ impl Call {
     }
 
     fn error(&self, error: &ErrorObject) -> Outgoing {
-        Outgoing::Response(error.to_message(Some(&self.id)), Some(error.code))
+        Outgoing::Response(error.to_message(Some(self.lease.id())), Some(error.code))
     }
 
     fn report(&self, event: &str, reason: &dyn std::fmt::Display) {
         self.log.warn(event, |r| {
-            r.field("req", &self.request)
+            r.text("req", self.request.as_str())
                 .field("tool", &self.tool)
                 .field("server", self.sent.upstream.id())
                 .field("reason", reason);

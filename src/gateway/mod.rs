@@ -7,9 +7,10 @@
 //! | `mod` | [`Gateway`]: the snapshot, and what is kept for each client |
 //! | `view` | [`View`]: what one client sees, and its ready-made lists |
 //! | `paging` | where a list goes on after an entry, even one that is gone |
+//! | `principal` | [`Principal`]: who has signed in, and what was found good lately
 //! | `call` | [`Relay`]: one call from its permit to its response |
 //! | `bridge` | a server that asks for input before it goes on |
-//! | `lease` | the end of calls whose client, token or grant is taken away |
+//! | `flight` | calls in flight, and what ends them before their answer |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
 //! | `explain` | why a client may or may not call a tool, and what it sees |
 //! | `keeper` | catalogues on their way to the disk |
@@ -24,9 +25,10 @@ mod call;
 mod change;
 mod error;
 mod explain;
+mod flight;
 mod keeper;
-mod lease;
 mod paging;
+mod principal;
 mod register;
 mod session;
 mod view;
@@ -44,22 +46,23 @@ pub use self::call::{Outgoing, Relay, Request, Speech};
 pub use self::change::{Authority, ChangeError, Job, Unavailable};
 pub use self::error::GatewayError;
 pub use self::explain::{Candidate, Explanation, Health, Reason, SeenServer, SeenTool};
+pub use self::principal::{Memory, Principal};
 pub use self::register::{Granted, TOKEN_LIFETIME};
 pub use self::session::{NoSession, Session};
 pub use self::view::View;
 pub use self::vitals::{ServerVitals, Vitals};
 
-use self::lease::Leases;
+use self::flight::Flights;
 use self::session::Sessions;
 use crate::budget::Budget;
 use crate::log::Log;
 use crate::metrics::{Counter, Gauge};
-use crate::policy::{AuthError, Caller, ClientId, Registry, authenticate};
+use crate::policy::{ClientId, Registry};
 use crate::store::{Catalogues, TokenEnds};
 use crate::upstream::Pool;
 use crate::wire::config::Problem;
 use crate::wire::jwt::Keys;
-use crate::wire::seal::Sealer;
+use crate::wire::seal::{Sealer, SessionId};
 
 /// Shards of the table of clients: enough that threads hardly ever meet on a lock.
 const SHARDS: usize = 16;
@@ -163,16 +166,36 @@ pub struct Beginning {
 }
 
 /// What is kept for one client; all of it can be made anew.
-#[derive(Default)]
 struct ClientState {
+    /// The client, as sealed values name it.
+    principal: [u8; 16],
     view: Mutex<Option<Arc<View>>>,
     sessions: Mutex<Sessions>,
     in_flight: AtomicUsize,
-    leases: Leases,
+    flights: Flights,
     /// When the last of its tokens that was issued or seen here expires, in seconds since the epoch.
     token_ends: AtomicU64,
     /// What of that others have been told.
     noted_ends: AtomicU64,
+}
+
+impl ClientState {
+    fn new(client: &ClientId) -> Self {
+        Self {
+            principal: SessionId::principal(client.as_str()),
+            view: Mutex::default(),
+            sessions: Mutex::default(),
+            in_flight: AtomicUsize::default(),
+            flights: Flights::default(),
+            token_ends: AtomicU64::default(),
+            noted_ends: AtomicU64::default(),
+        }
+    }
+
+    /// Notes when one of the client's tokens expires, since the epoch.
+    fn token_lasts_until(&self, expires: Duration) {
+        self.token_ends.fetch_max(expires.as_secs(), Ordering::Relaxed);
+    }
 }
 
 /// One call or request in flight for a client.
@@ -215,23 +238,11 @@ impl Gateway {
         (gateway, waiting)
     }
 
-    /// Finds the client a token belongs to. `now` is the time since the epoch.
-    ///
-    /// # Errors
-    /// [`AuthError`].
-    pub fn authenticate(&self, snapshot: &Snapshot, token: &str, now: Duration) -> Result<Caller, AuthError> {
-        let caller = authenticate(snapshot.registry(), &self.keys.tokens, token, now)?;
-        if let Some(expires) = caller.expires() {
-            self.client(caller.client()).token_ends.fetch_max(expires.as_secs(), Ordering::Relaxed);
-        }
-        Ok(caller)
-    }
-
     /// Counts a request to a REST endpoint, as one of the client's calls, while the guard lives; `None` when the client
     /// has as many as the limit allows.
     #[must_use]
-    pub fn rest_slot(&self, snapshot: &Snapshot, client: &ClientId) -> Option<ClientSlot> {
-        self.client_slot(snapshot, client)
+    pub fn rest_slot(&self, snapshot: &Snapshot, principal: &Principal) -> Option<ClientSlot> {
+        self.client_slot(snapshot, principal)
     }
 
     /// What all requests hold in buffers.
@@ -284,7 +295,7 @@ impl Gateway {
         };
         let after = self.snapshot();
         for (client, state) in self.known_clients() {
-            state.leases.review(after.registry());
+            state.flights.review(after.registry());
             if after.registry().client(&client).is_none() {
                 self.shard(&client).remove(&client);
                 self.pool.end_client(&client);
@@ -321,7 +332,7 @@ impl Gateway {
         let mut shard = self.shard(id);
         match shard.get(id) {
             Some(state) => Arc::clone(state),
-            None => Arc::clone(shard.entry(id.clone()).or_default()),
+            None => Arc::clone(shard.entry(id.clone()).or_insert_with(|| Arc::new(ClientState::new(id)))),
         }
     }
 
@@ -342,9 +353,9 @@ impl Gateway {
     }
 
     /// Counts a call of a client while the guard lives; `None` when it has as many as the limit allows.
-    fn client_slot(&self, snapshot: &Snapshot, client: &ClientId) -> Option<ClientSlot> {
+    fn client_slot(&self, snapshot: &Snapshot, principal: &Principal) -> Option<ClientSlot> {
         let limit = snapshot.registry().settings().limits.calls_per_client;
-        let slot = ClientSlot(self.client(client));
+        let slot = ClientSlot(Arc::clone(&principal.state));
         let free = slot.0.in_flight.fetch_add(1, Ordering::Relaxed) < limit;
         if !free {
             self.overloaded.inc();

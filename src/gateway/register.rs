@@ -55,7 +55,7 @@ impl Gateway {
     }
 
     fn token_for(&self, client: ClientId, now: Duration) -> Granted {
-        self.client(&client).token_ends.fetch_max((now + TOKEN_LIFETIME).as_secs(), Ordering::Relaxed);
+        self.client(&client).token_lasts_until(now + TOKEN_LIFETIME);
         let token = self.keys.tokens.sign(client.as_str(), now, TOKEN_LIFETIME);
         Granted { client, token }
     }

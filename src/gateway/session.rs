@@ -5,13 +5,11 @@
 //! Source: MCP 2025-11-25, transports, "Session Management"; design 8.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use hyper::body::Bytes;
-
+use super::flight::Flights;
+use super::principal::{Memory, Principal};
 use super::{ClientState, Gateway, Snapshot};
 use crate::policy::ClientId;
 use crate::upstream::Tenant;
@@ -22,6 +20,11 @@ use crate::wire::seal::SessionId;
 const LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Ended sessions of one client that are remembered.
 const TOMBSTONES: usize = 10_000;
+
+/// When a session id becomes invalid by itself.
+pub(super) fn ends(id: &SessionId) -> Duration {
+    Duration::from_secs(id.issued) + LIFETIME
+}
 
 /// A session that does not exist, has ended, or belongs to somebody else; which of them is nobody's business.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,20 +63,14 @@ impl Session {
         true
     }
 
-    /// Notes a request that runs in the session, so that it can be called off; outside of sessions none can.
-    pub(super) fn begin(&self, id: Bytes) -> Option<Running> {
-        let (_, state) = self.0.as_ref()?;
-        let cancel = Arc::new(Cancel::default());
-        state.requests().push((id, Arc::clone(&cancel)));
-        Some(Running { state: Arc::clone(state), cancel })
+    /// The calls that run in the session, which can be called off; outside of sessions none can.
+    pub(super) fn flights(&self) -> Option<&Flights> {
+        self.0.as_ref().map(|(_, state)| &state.flights)
     }
 
     /// Calls off the requests of this id, as the client wrote it, that run in the session.
     pub fn cancel(&self, id: &[u8]) {
-        let Some((_, state)) = &self.0 else { return };
-        for (_, cancel) in state.requests().iter().filter(|(of, _)| of == id) {
-            cancel.order();
-        }
+        self.flights().inspect(|flights| flights.call_off(id));
     }
 
     /// For whom sessions with servers are held.
@@ -86,59 +83,8 @@ impl Session {
 /// What is kept of one session.
 #[derive(Debug, Default)]
 struct State {
-    /// The requests that run. A client may use an id twice; calling it off means both.
-    requests: Mutex<Vec<(Bytes, Arc<Cancel>)>>,
+    flights: Flights,
     level: Mutex<Option<LogLevel>>,
-}
-
-impl State {
-    fn requests(&self) -> MutexGuard<'_, Vec<(Bytes, Arc<Cancel>)>> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One request that runs in a session.
-pub(super) struct Running {
-    state: Arc<State>,
-    cancel: Arc<Cancel>,
-}
-
-impl Running {
-    /// Ready when the request was called off.
-    pub(super) fn poll_cancelled(&self, cx: &Context<'_>) -> Poll<()> {
-        self.cancel.poll(cx)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.state.requests().retain(|(_, cancel)| !Arc::ptr_eq(cancel, &self.cancel));
-    }
-}
-
-/// Whether a request was called off, and who wants to know.
-#[derive(Debug, Default)]
-pub(super) struct Cancel {
-    ordered: AtomicBool,
-    waker: Mutex<Option<Waker>>,
-}
-
-impl Cancel {
-    pub(super) fn order(&self) {
-        self.ordered.store(true, Ordering::Release);
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
-        waker.inspect(Waker::wake_by_ref);
-    }
-
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
-        drop(waker);
-        // Looked at last: an order given before the waker was there is seen here.
-        if self.ordered.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
-    }
 }
 
 /// Soft state of one client's sessions, by their random bits.
@@ -191,7 +137,7 @@ impl Sessions {
             let first = self.ended.iter().min_by_key(|(_, until)| **until).map(|(n, _)| *n);
             first.map(|n| self.ended.remove(&n));
         }
-        self.ended.insert(id.nonce, Duration::from_secs(id.issued) + LIFETIME);
+        self.ended.insert(id.nonce, ends(id));
     }
 
     /// Takes out the sessions not used since `limit`.
@@ -216,18 +162,13 @@ impl Gateway {
     #[must_use]
     pub fn open_session(
         &self,
-        client: &ClientId,
+        principal: &Principal,
         version: ProtocolVersion,
         capabilities: ClientCapabilities,
         now: Duration,
     ) -> String {
-        let id = SessionId {
-            principal: SessionId::principal(client.as_str()),
-            version,
-            capabilities,
-            issued: now.as_secs(),
-            nonce: rand::random(),
-        };
+        let (issued, nonce) = (now.as_secs(), rand::random());
+        let id = SessionId { principal: principal.state.principal, version, capabilities, issued, nonce };
         id.seal(&self.keys.sessions)
     }
 
@@ -237,22 +178,22 @@ impl Gateway {
     /// [`NoSession`] if the id was not made here, has expired or was ended, or is another client's.
     pub fn session(
         &self,
+        memory: &Memory,
         snapshot: &Snapshot,
-        client: &ClientId,
+        principal: &Principal,
         sealed: &str,
         now: Duration,
     ) -> Result<Session, NoSession> {
-        let id = self.read_id(client, sealed, now)?;
+        let id = self.session_id(memory, principal, sealed, now)?;
         let most = snapshot.registry().settings().limits.sessions_per_client;
-        let state = self.client(client);
-        let mut sessions = state.sessions();
+        let mut sessions = principal.state.sessions();
         if sessions.ended.contains_key(&id.nonce) {
             return Err(NoSession);
         }
         let (kept, dropped) = sessions.touch(id.nonce, now, most);
         drop(sessions);
         if let Some(nonce) = dropped {
-            self.pool.end_session(client, nonce);
+            self.pool.end_session(principal.client(), nonce);
         }
         Ok(Session(Some((id, kept))))
     }
@@ -261,16 +202,21 @@ impl Gateway {
     ///
     /// # Errors
     /// As [`session`](Self::session).
-    pub fn end_session(&self, client: &ClientId, sealed: &str, now: Duration) -> Result<(), NoSession> {
-        let id = self.read_id(client, sealed, now)?;
-        let state = self.client(client);
-        let mut sessions = state.sessions();
+    pub fn end_session(
+        &self,
+        memory: &Memory,
+        principal: &Principal,
+        sealed: &str,
+        now: Duration,
+    ) -> Result<(), NoSession> {
+        let id = self.session_id(memory, principal, sealed, now)?;
+        let mut sessions = principal.state.sessions();
         if sessions.ended.contains_key(&id.nonce) {
             return Err(NoSession);
         }
         sessions.end(&id, now);
         drop(sessions);
-        self.pool.end_session(client, id.nonce);
+        self.pool.end_session(principal.client(), id.nonce);
         Ok(())
     }
 
@@ -285,13 +231,5 @@ impl Gateway {
             }
         }
         self.pool.end_idle(idle);
-    }
-
-    fn read_id(&self, client: &ClientId, sealed: &str, now: Duration) -> Result<SessionId, NoSession> {
-        let id = SessionId::open(&self.keys.sessions, sealed).ok_or(NoSession)?;
-        // SECURITY: an id is worth nothing to another client, even if it was stolen.
-        let own = id.principal == SessionId::principal(client.as_str());
-        let valid = Duration::from_secs(id.issued) + LIFETIME > now;
-        if own && valid { Ok(id) } else { Err(NoSession) }
     }
 }

@@ -17,12 +17,12 @@ use hyper::body::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::paging::{Mark, Order};
-use super::{ClientState, Gateway, GatewayError, Snapshot};
+use super::{ClientState, Gateway, GatewayError, Principal, Snapshot};
 use crate::policy::{ClientId, Permit, Server, ServerKey, Target};
 use crate::upstream::{Catalogue, Member, Tool, Upstream};
 use crate::wire::json::{Span, members_of, text_of, write_text};
 use crate::wire::mcp::ProtocolVersion;
-use crate::wire::seal::{Cursor, ListKind, Sealer, SessionId};
+use crate::wire::seal::{Cursor, ListKind, Sealer};
 use crate::wire::splice::object_of;
 
 /// Revisions that are served different lists, see [`fits`].
@@ -272,12 +272,12 @@ impl Gateway {
     pub async fn list_tools(
         &self,
         snapshot: &Snapshot,
-        client: &ClientId,
+        principal: &Principal,
         version: Option<ProtocolVersion>,
         cursor: Option<&str>,
     ) -> Result<Page, GatewayError> {
-        let last = cursor.map(|cursor| self.read_cursor(client, cursor)).transpose()?;
-        let view = self.view(snapshot, client).await;
+        let last = cursor.map(|cursor| self.read_cursor(principal, cursor)).transpose()?;
+        let view = self.view_of(snapshot, principal, None).await;
         let start = last.map_or(0, |last| view.after(&last));
         Ok(Page {
             bytes: view.page(version, start, &self.keys.cursors),
@@ -286,8 +286,8 @@ impl Gateway {
     }
 
     /// The entry after which a list goes on.
-    fn read_cursor(&self, client: &ClientId, cursor: &str) -> Result<Mark, GatewayError> {
-        let principal = SessionId::principal(client.as_str());
+    fn read_cursor(&self, principal: &Principal, cursor: &str) -> Result<Mark, GatewayError> {
+        let principal = principal.state.principal;
         Cursor::open(&self.keys.cursors, cursor)
             // SECURITY: a cursor is worth nothing to another client, so that nobody learns from it what is where.
             .filter(|cursor| cursor.list == ListKind::Tools && cursor.principal == principal)
@@ -299,19 +299,35 @@ impl Gateway {
     ///
     /// Waits for servers of which nothing is known yet, `list_timeout` at most; for no others.
     pub async fn view(&self, snapshot: &Snapshot, client: &ClientId) -> Arc<View> {
-        self.decided_view(snapshot, client, None).await
+        self.decided_view(snapshot, client, &self.client(client), None).await
     }
 
     /// The same, but waits only for servers that might have the tool of this name.
     pub(super) async fn view_with(&self, snapshot: &Snapshot, client: &ClientId, tool: &str) -> Arc<View> {
-        self.decided_view(snapshot, client, Some(tool)).await
+        self.decided_view(snapshot, client, &self.client(client), Some(tool)).await
     }
 
-    async fn decided_view(&self, snapshot: &Snapshot, client: &ClientId, tool: Option<&str>) -> Arc<View> {
-        let state = self.client(client);
+    /// The same for a client that has signed in, for which nothing has to be looked up. Ready at once nearly always.
+    pub async fn view_of(&self, snapshot: &Snapshot, principal: &Principal, tool: Option<&str>) -> Arc<View> {
+        let (client, state) = (principal.client(), &*principal.state);
+        let view = self.view_as_known(snapshot, client, state);
+        if view.undecided(tool).is_none() {
+            return view;
+        }
+        // Boxed because it is rare and large.
+        Box::pin(self.decided_view(snapshot, client, state, tool)).await
+    }
+
+    async fn decided_view(
+        &self,
+        snapshot: &Snapshot,
+        client: &ClientId,
+        state: &ClientState,
+        tool: Option<&str>,
+    ) -> Arc<View> {
         let deadline = Instant::now() + snapshot.registry().settings().list_timeout;
         loop {
-            let view = self.view_as_known(snapshot, client, &state);
+            let view = self.view_as_known(snapshot, client, state);
             let Some(upstream) = view.undecided(tool) else { return view };
             // They are all being asked side by side in the background; one after the other is only the waiting.
             if timeout_at(deadline, upstream.attempted()).await.is_err() {
@@ -329,7 +345,7 @@ impl Gateway {
         // A request that began before a reload must not undo it for those that come after.
         let comes_after = slot.as_ref().is_none_or(|v| v.generation.load(Ordering::Acquire) <= snapshot.generation);
         let earlier = slot.as_deref().filter(|_| comes_after).and_then(|view| view.order.as_ref());
-        let view = Arc::new(self.make_view(snapshot, client, earlier));
+        let view = Arc::new(self.make_view(snapshot, client, state.principal, earlier));
         if comes_after {
             *slot = Some(Arc::clone(&view));
         }
@@ -338,7 +354,7 @@ impl Gateway {
 
     /// Makes the view of what is known now. `earlier` is the order of the view in whose place it comes, if clients may
     /// hold cursors of that.
-    fn make_view(&self, snapshot: &Snapshot, client: &ClientId, earlier: Option<&Order>) -> View {
+    fn make_view(&self, snapshot: &Snapshot, client: &ClientId, principal: [u8; 16], earlier: Option<&Order>) -> View {
         let registry = snapshot.registry();
         // Read before the catalogues: one that changes from here on makes the view outdated, not wrong.
         let epoch = self.pool.epoch();
@@ -352,7 +368,7 @@ impl Gateway {
             sources,
             by_name: HashMap::new(),
             tools: Vec::new(),
-            principal: SessionId::principal(client.as_str()),
+            principal,
             page_size: registry.settings().page_size,
             pages: Default::default(),
             order: None,

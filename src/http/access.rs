@@ -1,35 +1,38 @@
 //! The one record of each request.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::http::connection::Busy;
-use crate::http::metrics::{End, Traffic};
+use crate::http::metrics::{End, METHODS, Traffic};
 use crate::http::router::Route;
-use crate::log::Log;
+use crate::log::{Log, RequestId, cut};
 use crate::metrics::Held;
 use crate::policy::{ClientId, ServerId};
 use crate::wire::mcp::Era;
 
-/// Characters of a path that are recorded.
-const LONGEST_PATH: usize = 128;
+/// Bytes of a path, and of a tool's name, that are recorded.
+const LONGEST_NAME: usize = 128;
+/// Bytes of a JSON-RPC method's name that are recorded.
+const LONGEST_METHOD: usize = 64;
 
 /// What is known of a request so far; written to the log when the request is over, however it ends.
 pub struct Access {
     /// Names the request in every record about it and in its answer.
-    pub id: String,
+    pub id: RequestId,
     /// Who made it, once that is known.
     pub client: Option<ClientId>,
     /// HTTP method.
     pub method: hyper::Method,
     /// Path, without the query.
-    pub path: String,
+    pub path: Cow<'static, str>,
     /// Where it went.
     pub route: Option<Route>,
     /// JSON-RPC method.
-    pub rpc: Option<String>,
+    pub rpc: Option<Cow<'static, str>>,
     /// Tool that was called, as the client names it.
-    pub tool: Option<String>,
+    pub tool: Option<Box<str>>,
     /// Server that the call went to.
     pub server: Option<ServerId>,
     /// The eras in which the client spoke and the server was spoken to.
@@ -54,13 +57,25 @@ pub struct Access {
 impl Access {
     /// Starts the record of a request that has just arrived.
     #[must_use]
-    pub fn start(id: String, method: hyper::Method, path: &str, log: Log, traffic: Arc<Traffic>, busy: Busy) -> Self {
+    pub fn start(
+        id: RequestId,
+        method: hyper::Method,
+        path: &str,
+        log: Log,
+        traffic: Arc<Traffic>,
+        busy: Busy,
+    ) -> Self {
+        let route = Route::of(path);
+        let path = match route.map(Route::path) {
+            Some(known) if known == path => Cow::Borrowed(known),
+            _ => Cow::Owned(cut(path, LONGEST_NAME).to_owned()),
+        };
         Self {
             id,
             client: None,
             method,
-            path: path.chars().take(LONGEST_PATH).collect(),
-            route: Route::of(path),
+            path,
+            route,
             rpc: None,
             tool: None,
             server: None,
@@ -77,16 +92,27 @@ impl Access {
         }
     }
 
+    /// Notes the JSON-RPC method.
+    pub fn set_rpc(&mut self, method: &str) {
+        let known = METHODS.into_iter().find(|known| *known == method);
+        self.rpc = Some(known.map_or_else(|| Cow::Owned(cut(method, LONGEST_METHOD).to_owned()), Cow::Borrowed));
+    }
+
+    /// Notes the tool that is called.
+    pub fn set_tool(&mut self, name: &str) {
+        self.tool = Some(cut(name, LONGEST_NAME).into());
+    }
+
     /// Records that the client asked for a tool that it may not use or that does not exist.
     pub fn denied(&self) {
         self.traffic.denied.inc();
         self.log.warn("denied", |r| {
-            r.field("req", &self.id);
+            r.text("req", self.id.as_str());
             if let Some(client) = &self.client {
-                r.field("client", client);
+                r.text("client", client.as_str());
             }
             if let Some(tool) = &self.tool {
-                r.field("tool", tool);
+                r.text("tool", tool);
             }
         });
     }
@@ -113,21 +139,21 @@ impl Drop for Access {
     fn drop(&mut self) {
         self.count();
         self.log.info("request", |r| {
-            r.field("req", &self.id);
-            if let Some(client) = &self.client {
-                r.field("client", client);
-            }
-            r.field("method", &self.method).field("path", &self.path);
-            for (name, value) in [("rpc", &self.rpc), ("tool", &self.tool)] {
+            r.text("req", self.id.as_str());
+            let client = self.client.as_ref().map(ClientId::as_str);
+            let server = self.server.as_ref().map(ServerId::as_str);
+            for (name, value) in [
+                ("client", client),
+                ("method", Some(self.method.as_str())),
+                ("path", Some(&*self.path)),
+                ("rpc", self.rpc.as_deref()),
+                ("tool", self.tool.as_deref()),
+                ("server", server),
+                ("eras", self.eras.map(pair_of_eras)),
+            ] {
                 if let Some(value) = value {
-                    r.field(name, value);
+                    r.text(name, value);
                 }
-            }
-            if let Some(server) = &self.server {
-                r.field("server", server);
-            }
-            if let Some((client, server)) = &self.eras {
-                r.field("eras", format_args!("{client}/{server}"));
             }
             r.number("status", self.status);
             if let Some(code) = self.code {
@@ -139,5 +165,15 @@ impl Drop for Access {
             r.number("bytes", self.bytes);
             r.millis("ms", self.started.elapsed());
         });
+    }
+}
+
+/// The client's era and the server's.
+fn pair_of_eras(eras: (Era, Era)) -> &'static str {
+    match eras {
+        (Era::Legacy, Era::Legacy) => "legacy/legacy",
+        (Era::Legacy, Era::Modern) => "legacy/modern",
+        (Era::Modern, Era::Legacy) => "modern/legacy",
+        (Era::Modern, Era::Modern) => "modern/modern",
     }
 }

@@ -17,7 +17,7 @@ use hyper::{Response, StatusCode};
 use self::error::ApiError;
 pub(super) use self::origin::Registrations;
 use super::response::{Body, json};
-use crate::gateway::{self, Authority, Gateway, Granted, SeenServer, Snapshot, TOKEN_LIFETIME};
+use crate::gateway::{self, Authority, Gateway, Granted, Principal, SeenServer, Snapshot, TOKEN_LIFETIME};
 use crate::policy::registry::{Grant, Patterns, Who};
 use crate::policy::{Caller, ClientId, Edit, EditError, Registry, ServerId};
 use crate::time::Timestamp;
@@ -132,8 +132,9 @@ pub(super) async fn register_client(
 }
 
 /// Serves a client.
-pub(super) async fn serve(call: Call<'_>, endpoint: Endpoint, caller: &Caller) -> Response<Body> {
-    let Some(_running) = call.gateway.rest_slot(&call.snapshot, caller.client()) else {
+pub(super) async fn serve(call: Call<'_>, endpoint: Endpoint, principal: &Principal) -> Response<Body> {
+    let caller = principal.caller();
+    let Some(_running) = call.gateway.rest_slot(&call.snapshot, principal) else {
         return finish(Err(ApiError::Overloaded));
     };
     let served = match endpoint {

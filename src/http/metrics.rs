@@ -22,7 +22,7 @@ const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
 /// Paths that are none of ours.
 const ELSEWHERE: &str = "other";
 /// Methods that are counted by name; whatever else clients send is `other`.
-const METHODS: [&str; 10] = [
+pub(super) const METHODS: [&str; 10] = [
     method::INITIALIZE,
     method::PING,
     method::TOOLS_LIST,

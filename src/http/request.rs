@@ -31,6 +31,9 @@ const SMALL: usize = 16 * 1024;
 /// [`Refusal::BadHost`], [`Refusal::Host`].
 pub fn check_host(parts: &Parts, settings: &Settings) -> Result<(), Refusal> {
     let host = only(&parts.headers, &HOST).ok_or(Refusal::BadHost)?;
+    if parts.uri.authority().is_none() && is_plainly_loopback(host.as_bytes()) {
+        return Ok(());
+    }
     let host: Authority = host.to_str().ok().and_then(|h| h.parse().ok()).ok_or(Refusal::BadHost)?;
     let authorities = [Some(&host), parts.uri.authority()];
     let served = authorities.into_iter().flatten().all(|a| is_loopback(a.host()) || is_listed(a, settings));
@@ -43,6 +46,16 @@ fn is_listed(authority: &Authority, settings: &Settings) -> bool {
         allowed.eq_ignore_ascii_case(authority.as_str()) || allowed.eq_ignore_ascii_case(authority.host())
     };
     !authority.as_str().contains('@') && settings.allowed_hosts.iter().any(is)
+}
+
+/// Whether an authority is one of the two loopback names that nearly everybody uses. Others may be loopback as well.
+fn is_plainly_loopback(authority: &[u8]) -> bool {
+    let rest = authority.strip_prefix(b"127.0.0.1").or_else(|| authority.strip_prefix(b"localhost"));
+    match rest {
+        Some([b':', port @ ..]) => (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit),
+        Some(rest) => rest.is_empty(),
+        None => false,
+    }
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -62,10 +75,11 @@ fn names_loopback(authority: &str) -> bool {
 /// # Errors
 /// [`Refusal::Origin`] for one that is neither listed nor a loopback origin.
 pub fn check_origin(headers: &HeaderMap, settings: &Settings) -> Result<Option<HeaderValue>, Refusal> {
-    if !headers.contains_key(ORIGIN) {
-        return Ok(None);
-    }
-    let origin = only(headers, &ORIGIN).ok_or(Refusal::Origin)?;
+    let origin = match single(headers, &ORIGIN) {
+        Single::Absent => return Ok(None),
+        Single::One(origin) => origin,
+        Single::Repeated => return Err(Refusal::Origin),
+    };
     let text = origin.to_str().map_err(|_| Refusal::Origin)?;
     let listed = settings.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(text));
     let authority = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
@@ -80,9 +94,9 @@ pub fn check_origin(headers: &HeaderMap, settings: &Settings) -> Result<Option<H
 /// [`Refusal::NotAuthenticated`] if there is none, or more than one.
 pub fn bearer_token(headers: &HeaderMap) -> Result<&str, Refusal> {
     let value = only(headers, &AUTHORIZATION).and_then(|v| v.to_str().ok()).ok_or(Refusal::NotAuthenticated)?;
-    let (scheme, token) = value.split_once(' ').ok_or(Refusal::NotAuthenticated)?;
+    let (scheme, token) = value.split_at_checked("bearer ".len()).ok_or(Refusal::NotAuthenticated)?;
     let token = token.trim();
-    let usable = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' ');
+    let usable = scheme.eq_ignore_ascii_case("bearer ") && !token.is_empty() && !token.bytes().any(|b| b == b' ');
     if usable { Ok(token) } else { Err(Refusal::NotAuthenticated) }
 }
 
@@ -91,7 +105,11 @@ pub fn bearer_token(headers: &HeaderMap) -> Result<&str, Refusal> {
 /// # Errors
 /// [`Refusal::MediaType`].
 pub fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    let value = only(headers, &CONTENT_TYPE).and_then(|v| v.to_str().ok()).ok_or(Refusal::MediaType)?;
+    let value = only(headers, &CONTENT_TYPE).ok_or(Refusal::MediaType)?;
+    if value.as_bytes() == b"application/json" {
+        return Ok(());
+    }
+    let value = value.to_str().map_err(|_| Refusal::MediaType)?;
     let mut parameters = value.split(';').map(str::trim);
     let json = parameters.next().is_some_and(|t| t.eq_ignore_ascii_case("application/json"));
     let charset = |p: &str| {
@@ -109,9 +127,14 @@ pub fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
 /// # Errors
 /// [`Refusal::NotAcceptable`].
 pub fn check_accept(headers: &HeaderMap) -> Result<(), Refusal> {
-    let (mut json, mut events) = (!headers.contains_key(ACCEPT), !headers.contains_key(ACCEPT));
+    let (mut none, mut json, mut events) = (true, false, false);
     // Several header lines are one list (RFC 9110 5.3); the Python SDK sends two.
     for value in headers.get_all(ACCEPT) {
+        none = false;
+        if value.as_bytes() == b"application/json, text/event-stream" {
+            (json, events) = (true, true);
+            continue;
+        }
         for range in value.to_str().map_err(|_| Refusal::NotAcceptable)?.split(',') {
             let (range, parameters) = range.split_once(';').unwrap_or((range, ""));
             if is_never(parameters) {
@@ -122,7 +145,7 @@ pub fn check_accept(headers: &HeaderMap) -> Result<(), Refusal> {
             events |= matches!(range.as_str(), "text/event-stream" | "text/*" | "*/*");
         }
     }
-    if json && events { Ok(()) } else { Err(Refusal::NotAcceptable) }
+    if none || (json && events) { Ok(()) } else { Err(Refusal::NotAcceptable) }
 }
 
 /// Whether a media range's parameters say `q=0`.
@@ -203,11 +226,35 @@ async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
     }
 }
 
+/// A header that must not be repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Single<'a> {
+    /// It is not there.
+    Absent,
+    /// It is there once.
+    One(&'a HeaderValue),
+    /// It is there several times.
+    Repeated,
+}
+
+/// Looks for a header that must not be repeated.
+#[must_use]
+pub fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Single<'a> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Single::Absent,
+        (Some(value), None) => Single::One(value),
+        (Some(_), Some(_)) => Single::Repeated,
+    }
+}
+
 /// The value of a header that must not be repeated; `None` if it is absent or is repeated.
 #[must_use]
 pub fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
-    let mut values = headers.get_all(name).iter();
-    values.next().filter(|_| values.next().is_none())
+    match single(headers, name) {
+        Single::One(value) => Some(value),
+        Single::Absent | Single::Repeated => None,
+    }
 }
 
 #[cfg(test)]
@@ -235,6 +282,18 @@ mod tests {
         check("mcp.example.com", "https://mcp.example.com", &["https://mcp.example.com"], true);
         check("mcp.example.com", "http://localhost:6274", &["http://localhost:6274"], true);
         check("mcp.example.com", "http://localhost:6275", &["http://localhost:6274"], false);
+    }
+
+    #[test]
+    fn the_loopback_names_that_are_told_at_a_glance_are_loopback_names() {
+        for host in ["127.0.0.1", "localhost", "127.0.0.1:9000", "localhost:1", "localhost:99999"] {
+            assert!(is_plainly_loopback(host.as_bytes()), "{host}");
+        }
+        for host in ["", "127.0.0.11", "localhost.", "localhost:", "localhost:x", "localhost:1@evil.com", "127.0.0.1.a"]
+        {
+            assert!(!is_plainly_loopback(host.as_bytes()), "{host}");
+        }
+        assert!(!is_plainly_loopback(b"localhost:123456"));
     }
 
     #[test]

@@ -33,7 +33,7 @@ const GATHERED: usize = 64 * 1024;
 pub struct Body {
     content: Content,
     /// Written to the log when the body is dropped.
-    access: Option<Access>,
+    access: Option<Box<Access>>,
     /// Where what is sent counts until the client has taken it; `None` for what is held anyway, such as a list.
     budget: Option<Budget>,
 }
@@ -50,7 +50,7 @@ impl Body {
     }
 
     /// Hands over the request's record, to be completed while the body is sent.
-    pub fn set_access(&mut self, mut access: Access) {
+    pub fn set_access(&mut self, mut access: Box<Access>) {
         match self.content {
             Content::Pieces(_) => access.complete = true,
             Content::Events(_) => access.streams(),
@@ -72,7 +72,7 @@ impl HttpBody for Body {
         let this = self.get_mut();
         let next = match &mut this.content {
             Content::Pieces(pieces) => Poll::Ready(pieces.pop()),
-            Content::Events(events) => events.poll_next(cx, this.access.as_mut()),
+            Content::Events(events) => events.poll_next(cx, this.access.as_deref_mut()),
         };
         let next = match &this.budget {
             Some(budget) => next.map(|bytes| bytes.map(|bytes| budget.hold(usize::MAX).keep(bytes))),

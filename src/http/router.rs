@@ -69,7 +69,13 @@ impl Route {
     /// Whether the route takes this method.
     #[must_use]
     pub fn takes(self, method: &Method) -> bool {
-        self.allow().split(", ").any(|m| m == method.as_str())
+        match self {
+            Self::Mcp => matches!(*method, Method::POST | Method::DELETE),
+            Self::Api(endpoint) if endpoint.changes() => *method == Method::POST,
+            Self::Health | Self::Ready | Self::Metrics | Self::Api(_) | Self::OpenApi | Self::Docs => {
+                matches!(*method, Method::GET | Method::HEAD)
+            }
+        }
     }
 
     /// Whether the `Host` header is checked. Probes of orchestrators name the container's address, and learn nothing.
@@ -109,5 +115,12 @@ mod tests {
         assert!(!Route::Api(Endpoint::UpdateAccess).takes(&Method::GET));
         assert!(Route::Api(Endpoint::GetTools).takes(&Method::HEAD));
         assert!(Route::Health.takes(&Method::GET) && !Route::Health.takes(&Method::POST));
+        let endpoints = Endpoint::ALL.iter().map(|(_, endpoint)| Route::Api(*endpoint));
+        for route in Route::PLAIN.into_iter().chain(endpoints) {
+            for method in [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
+                let listed = route.allow().split(", ").any(|allowed| allowed == method.as_str());
+                assert_eq!(route.takes(&method), listed, "{route:?} {method}");
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, HeaderMap, HeaderName, HeaderValue, VARY,
 };
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -22,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::access::Access;
 use super::api::{self, Endpoint, Registrations};
 use super::connection::{IoLimits, Phase, Socket};
-use super::mcp::{self, Exchange};
+use super::mcp::{self, Exchange, Named};
 use super::metrics::Traffic;
 use super::request::{
     bearer_token, check_accept, check_content_type, check_framing, check_host, check_origin, read_body,
@@ -31,10 +32,10 @@ use super::response::{Body, Refusal, empty};
 use super::router::Route;
 use super::{metrics, openapi, ops};
 use crate::budget::Full;
-use crate::gateway::{Gateway, Snapshot};
-use crate::log::Log;
+use crate::gateway::{Gateway, Memory, Principal, Snapshot};
+use crate::log::{Log, RequestId};
 use crate::outbound::{Client, Trust};
-use crate::policy::{AuthError, Caller};
+use crate::policy::AuthError;
 use crate::shutdown::{self, Shutdown, Trigger};
 use crate::wire::mcp::header;
 
@@ -94,6 +95,7 @@ impl Server {
             let worker = Worker {
                 gateway: Arc::clone(&self.gateway),
                 http: Client::new(self.trust.clone()),
+                memory: Memory::default(),
                 log: self.log.clone(),
                 ids: Arc::clone(&ids),
                 address,
@@ -123,8 +125,8 @@ struct RequestIds {
 }
 
 impl RequestIds {
-    fn next(&self) -> String {
-        format!("{:04x}-{:x}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed))
+    fn next(&self) -> RequestId {
+        RequestId::new(self.prefix, self.next.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -132,6 +134,8 @@ impl RequestIds {
 struct Worker {
     gateway: Arc<Gateway>,
     http: Client,
+    /// What the thread has found good lately.
+    memory: Memory,
     log: Log,
     ids: Arc<RequestIds>,
     /// Where the gateway listens.
@@ -221,7 +225,8 @@ impl Worker {
         let now = wall_clock();
         let id = self.ids.next();
         let (method, path) = (request.method().clone(), request.uri().path());
-        let mut access = Access::start(id, method, path, self.log.clone(), Arc::clone(&self.traffic), phase.busy());
+        let access = Access::start(id, method, path, self.log.clone(), Arc::clone(&self.traffic), phase.busy());
+        let mut access = Box::new(access);
         let snapshot = self.gateway.snapshot();
         let origin = check_origin(request.headers(), snapshot.registry().settings());
         let route = access.route;
@@ -251,7 +256,7 @@ impl Worker {
         });
         access.status = answer.status().as_u16();
         let headers = answer.headers_mut();
-        if let Ok(id) = HeaderValue::try_from(access.id.as_str()) {
+        if let Ok(id) = HeaderValue::from_maybe_shared(access.id.bytes().clone()) {
             headers.insert(REQUEST_ID, id);
         }
         if let Ok(Some(origin)) = origin {
@@ -277,13 +282,12 @@ impl Worker {
     ) -> Result<Response<Body>, Refusal> {
         let now = arrived.now;
         let (parts, body) = request.into_parts();
-        let settings = snapshot.registry().settings();
         if route.checks_host() {
-            check_host(&parts, settings)?;
+            check_host(&parts, snapshot.registry().settings())?;
         }
-        let origin = arrived.origin.clone()?;
+        let from_page = arrived.origin.as_ref().map_err(Clone::clone)?.is_some();
         check_framing(&parts.headers)?;
-        if parts.method == Method::OPTIONS && origin.is_some() {
+        if from_page && parts.method == Method::OPTIONS {
             return Ok(preflight(route, &parts.headers));
         }
         let method = || if route.takes(&parts.method) { Ok(()) } else { Err(Refusal::Method(route.allow())) };
@@ -296,47 +300,64 @@ impl Worker {
             }
             Route::OpenApi => method().map(|()| openapi::document()),
             Route::Docs => method().and_then(|()| openapi::page(parts.uri.path()).ok_or(Refusal::NotFound)),
-            Route::Api(endpoint) => {
-                let caller = match endpoint {
-                    Endpoint::RegisterClient => None,
-                    _ => Some(self.caller(&snapshot, &parts.headers, now)?),
-                };
-                access.client = caller.as_ref().map(|caller| caller.client().clone());
-                method()?;
-                let body = self.api_body(endpoint, &snapshot, &parts.headers, body).await?;
-                let query = parts.uri.query();
-                let call = api::Call { gateway: &self.gateway, snapshot: snapshot.clone(), query, body, now };
-                Ok(match caller {
-                    Some(caller) => api::serve(call, endpoint, &caller).await,
-                    None => {
-                        let peer = arrived.peer.ip();
-                        api::register_client(call, &self.registrations, peer, &parts.headers, self.address).await
-                    }
-                })
-            }
+            // Boxed, so that the connections of those who only call tools do not have to make room for it.
+            Route::Api(endpoint) => Box::pin(self.api(endpoint, snapshot, parts, body, arrived, access)).await,
             Route::Mcp => {
-                let caller = self.caller(&snapshot, &parts.headers, now)?;
-                access.client = Some(caller.client().clone());
+                let principal = self.sign_in(&snapshot, &parts.headers, now)?;
+                access.client = Some(principal.client().clone());
                 method()?;
-                let (limit, within) = (settings.limits.body_bytes, settings.limits.body_read);
-                let holding = self.gateway.budget().hold(settings.limits.buffered_bytes);
-                let (gateway, http) = (&self.gateway, &self.http);
-                let cut = self.cut.clone();
-                let exchange = Exchange { gateway, http, snapshot, caller, headers: parts.headers, now, cut, access };
+                let (gateway, http, memory) = (&self.gateway, &self.http, &self.memory);
+                let (headers, cut) = (parts.headers, self.cut.clone());
+                let named = Named::of(&headers);
+                let mut exchange =
+                    Exchange { gateway, http, memory, snapshot, principal, headers, named, now, cut, access };
                 if parts.method == Method::DELETE {
                     return Ok(mcp::delete(&exchange));
                 }
                 check_content_type(&exchange.headers)?;
                 check_accept(&exchange.headers)?;
-                let body = read_body(body, limit, within, holding).await?;
-                Ok(mcp::post(exchange, body).await)
+                let limits = &exchange.snapshot.registry().settings().limits;
+                let holding = gateway.budget().hold(limits.buffered_bytes);
+                let body = read_body(body, limits.body_bytes, limits.body_read, holding).await?;
+                Ok(mcp::post(&mut exchange, body).await)
             }
         }
     }
 
-    fn caller(&self, snapshot: &Snapshot, headers: &HeaderMap, now: Duration) -> Result<Caller, Refusal> {
+    /// Serves a REST endpoint.
+    async fn api(
+        &self,
+        endpoint: Endpoint,
+        snapshot: Snapshot,
+        parts: Parts,
+        body: Incoming,
+        arrived: Arrived<'_>,
+        access: &mut Access,
+    ) -> Result<Response<Body>, Refusal> {
+        let route = Route::Api(endpoint);
+        let principal = match endpoint {
+            Endpoint::RegisterClient => None,
+            _ => Some(self.sign_in(&snapshot, &parts.headers, arrived.now)?),
+        };
+        access.client = principal.as_ref().map(|principal| principal.client().clone());
+        if !route.takes(&parts.method) {
+            return Err(Refusal::Method(route.allow()));
+        }
+        let body = self.api_body(endpoint, &snapshot, &parts.headers, body).await?;
+        let (query, now) = (parts.uri.query(), arrived.now);
+        let call = api::Call { gateway: &self.gateway, snapshot: snapshot.clone(), query, body, now };
+        Ok(match principal {
+            Some(principal) => api::serve(call, endpoint, &principal).await,
+            None => {
+                let peer = arrived.peer.ip();
+                api::register_client(call, &self.registrations, peer, &parts.headers, self.address).await
+            }
+        })
+    }
+
+    fn sign_in(&self, snapshot: &Snapshot, headers: &HeaderMap, now: Duration) -> Result<Principal, Refusal> {
         let token = bearer_token(headers)?;
-        self.gateway.authenticate(snapshot, token, now).map_err(|error| match error {
+        self.gateway.sign_in(&self.memory, snapshot, token, now).map_err(|error| match error {
             AuthError::Invalid => Refusal::InvalidToken,
             AuthError::Expired => Refusal::ExpiredToken,
         })
@@ -354,9 +375,9 @@ impl Worker {
         if registry.opens_metrics(bearer_token(headers)?) {
             return Ok(());
         }
-        let caller = self.caller(snapshot, headers, now)?;
-        access.client = Some(caller.client().clone());
-        if registry.is_admin(caller.client()) { Ok(()) } else { Err(Refusal::AdminsOnly) }
+        let principal = self.sign_in(snapshot, headers, now)?;
+        access.client = Some(principal.client().clone());
+        if registry.is_admin(principal.client()) { Ok(()) } else { Err(Refusal::AdminsOnly) }
     }
 
     /// The body of a request that changes something; whoever only asks sends none that would be looked at.

@@ -111,7 +111,7 @@ pub struct Permit {
     client: ClientId,
     server: Arc<Server>,
     kind: Kind,
-    name: Box<str>,
+    name: Arc<str>,
 }
 
 #[derive(Clone, Copy, Debug)]

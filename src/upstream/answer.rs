@@ -5,6 +5,7 @@
 //! body to its end so that the connection can be used again.
 //! Source: MCP 2025-11-25, transports, "Sending Messages to the Server"; protocol.md 3.4 to 3.7.
 
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -148,7 +149,7 @@ impl Answer {
         timer: Timer,
         holding: Holding,
     ) -> Result<Self, UpstreamError> {
-        let form = match content_type(&response).as_str() {
+        let form = match &*content_type(&response) {
             "application/json" => Form::Json(Gather::expecting(whole, response.body().size_hint().lower())),
             "text/event-stream" => Form::Events(Box::new(Decoder::new(event))),
             other => {
@@ -180,10 +181,7 @@ impl Answer {
     /// The era in which the server was spoken to.
     #[must_use]
     pub fn era(&self) -> Era {
-        match self.dialect {
-            Dialect::Legacy(_) => Era::Legacy,
-            Dialect::Modern(_) => Era::Modern,
-        }
+        self.dialect.era()
     }
 
     /// The instructions of the session in which the request was made.
@@ -373,10 +371,13 @@ impl Answer {
     }
 }
 
-/// The media type, in lower case and without parameters.
-fn content_type(response: &Response<Incoming>) -> String {
+/// The media type of a response, in lower case and without parameters.
+fn content_type(response: &Response<Incoming>) -> Cow<'_, str> {
     let value = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    if value == "application/json" {
+        return Cow::Borrowed(value);
+    }
+    Cow::Owned(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
 /// Reads a whole body of at most `limit` bytes.

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT};
-use hyper::{Method, Response, Uri};
+use hyper::{Method, Response};
 
 use super::Upstream;
 use super::answer::{Answer, TimeLimits, Timer, collect, discard};
@@ -13,32 +12,35 @@ use super::error::UpstreamError;
 use super::legacy::{Session, Tenant};
 use super::probe::Known;
 use super::request::{Outbound, Request};
+use super::target::Target;
 use crate::outbound::{Client, Incoming};
 use crate::wire::config::Settings;
-use crate::wire::endpoint::Endpoint;
-use crate::wire::mcp::{Era, MODERN, code, header, method};
+use crate::wire::mcp::{Era, code, method};
 
 /// Bytes of an error body that are looked at.
 const ERROR_BYTES: usize = 64 * 1024;
 /// How much longer an answer to the gateway itself is waited for than a connection: one that cannot be made is to be told
 /// apart from a server that is silent, and so must not be outrun.
 const BEYOND_CONNECT: Duration = Duration::from_secs(1);
-const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("mcp-x/", env!("CARGO_PKG_VERSION")));
-
 /// How a request is made: in a session of its own, or by itself at a server that stands there.
 #[derive(Clone)]
 pub(super) enum Dialect {
     Legacy(Arc<Session>),
-    Modern(Arc<Endpoint>),
+    Modern(Arc<Target>),
 }
 
 impl Dialect {
-    fn place(&self) -> &Arc<Endpoint> {
+    pub(super) fn era(&self) -> Era {
         match self {
-            Self::Legacy(session) => &session.place,
-            Self::Modern(place) => place,
+            Self::Legacy(_) => Era::Legacy,
+            Self::Modern(_) => Era::Modern,
+        }
+    }
+
+    fn target(&self) -> &Target {
+        match self {
+            Self::Legacy(session) => &session.target,
+            Self::Modern(target) => target,
         }
     }
 }
@@ -58,13 +60,18 @@ impl Channel {
     }
 
     /// Sends a request in the dialect that the server speaks, and once more if the server turns out to speak another.
+    ///
+    /// What is rare is boxed here and below: it is large, and would make the future of every call as large.
     pub(super) async fn request(
         &self,
         tenant: &Tenant,
         id: u64,
         request: &Request<'_>,
     ) -> Result<Answer, UpstreamError> {
-        let known = self.known().await?;
+        let known = match self.upstream.remembered() {
+            Some(known) => known,
+            None => Box::pin(self.known()).await?,
+        };
         let answer = self.request_as(&known, tenant, id, request).await;
         let refusal = answer.as_ref().ok().and_then(Answer::refusal);
         if known.era() == Era::Legacy && refusal == Some(code::INVALID_PARAMS) {
@@ -76,13 +83,19 @@ impl Channel {
             return answer;
         }
         let unsupported = refusal == Some(code::UNSUPPORTED_VERSION);
-        match self.known_anew(known.era()).await {
+        match Box::pin(self.known_anew(known.era())).await {
             // Whatever was refused by a server of the other era, or for its revision, was not executed.
-            Ok(now) if unsupported || now.era() != known.era() => self.request_as(&now, tenant, id, request).await,
+            Ok(now) if unsupported || now.era() != known.era() => {
+                Box::pin(self.request_as(&now, tenant, id, request)).await
+            }
             _ => answer,
         }
     }
 
+    /// Sends a request to a server of which this is known.
+    ///
+    /// A 404 to a session id means that the server has forgotten the session and refused the request: the session is
+    /// renewed and the request sent once more.
     async fn request_as(
         &self,
         known: &Known,
@@ -91,39 +104,33 @@ impl Channel {
         request: &Request<'_>,
     ) -> Result<Answer, UpstreamError> {
         let message = request.write(known.era(), id)?;
-        match known {
-            Known::Legacy => self.request_in_session(tenant, id, message, request).await,
-            Known::Modern(server) => {
-                let dialect = Dialect::Modern(Arc::clone(&server.place));
-                let (response, timer) = self.post(&dialect, Some(id), message, self.time_limits(tenant)).await?;
-                self.answer(tenant, dialect, id, response, timer).await
+        let dialect = match known {
+            Known::Legacy => Dialect::Legacy(self.prepared_session(tenant, request.level()).await?),
+            Known::Modern(server) => Dialect::Modern(Arc::clone(&server.target)),
+        };
+        let (response, timer) = self.post(&dialect, Some(id), message, self.time_limits(tenant)).await?;
+        match &dialect {
+            Dialect::Legacy(session) if response.status() == 404 && session.id.is_some() => {
+                drop(response);
+                Box::pin(self.request_renewed(session, tenant, id, request)).await
             }
+            _ => self.answer(tenant, dialect, id, response, timer).await,
         }
     }
 
-    /// Sends a request in the tenant's session.
-    ///
-    /// A 404 to a session id means that the server has forgotten the session and refused the request: the session is
-    /// renewed and the request sent once more.
-    async fn request_in_session(
+    /// Sends a request once more, in another session than one that the server has forgotten.
+    async fn request_renewed(
         &self,
+        lost: &Arc<Session>,
         tenant: &Tenant,
         id: u64,
-        message: Outbound,
         request: &Request<'_>,
     ) -> Result<Answer, UpstreamError> {
-        let session = self.prepared_session(tenant, request).await?;
-        let dialect = Dialect::Legacy(Arc::clone(&session));
-        let (response, timer) = self.post(&dialect, Some(id), message.clone(), self.time_limits(tenant)).await?;
-        if response.status() != 404 || session.id.is_none() {
-            return self.answer(tenant, dialect, id, response, timer).await;
-        }
         self.upstream.log.debug("server session lost", |r| _ = r.field("server", self.upstream.id()));
-        drop(response);
-        self.upstream.sessions.forget(tenant, &session);
+        self.upstream.sessions.forget(tenant, lost);
         self.upstream.refresh_soon();
-        let session = self.prepared_session(tenant, request).await?;
-        let dialect = Dialect::Legacy(session);
+        let dialect = Dialect::Legacy(self.prepared_session(tenant, request.level()).await?);
+        let message = request.write(Era::Legacy, id)?;
         let (response, timer) = self.post(&dialect, Some(id), message, self.time_limits(tenant)).await?;
         self.answer(tenant, dialect, id, response, timer).await
     }
@@ -183,39 +190,15 @@ impl Channel {
         method: Method,
         message: Outbound,
     ) -> Result<Response<Incoming>, UpstreamError> {
+        let target = dialect.target();
         let mut request = hyper::Request::new(Full::new(message.body));
-        let place = dialect.place();
         *request.method_mut() = method;
-        // Both were part of a URL that parsed.
-        *request.uri_mut() = Uri::try_from(place.target.as_str()).unwrap_or_default();
-        *request.headers_mut() = self.headers(dialect, message.mirrored);
+        *request.uri_mut() = target.uri.clone();
+        let headers = request.headers_mut();
+        *headers = target.headers.clone();
+        headers.extend(message.mirrored);
         let (reach, limit) = (self.upstream.server.reach, self.settings.limits.connect);
-        Ok(self.http.send(place, reach, limit, request).await?)
-    }
-
-    fn headers(&self, dialect: &Dialect, mirrored: HeaderMap) -> HeaderMap {
-        let mut headers = mirrored;
-        headers.reserve(8 + self.upstream.headers.len());
-        let host = HeaderValue::try_from(&dialect.place().authority).unwrap_or(HeaderValue::from_static(""));
-        headers.insert(HOST, host);
-        headers.insert(CONTENT_TYPE, JSON);
-        headers.insert(ACCEPT, BOTH);
-        headers.insert(USER_AGENT, AGENT);
-        match dialect {
-            Dialect::Modern(_) => _ = headers.insert(header::PROTOCOL_VERSION, HeaderValue::from_static(MODERN)),
-            Dialect::Legacy(session) => {
-                if let Some(id) = &session.id {
-                    headers.insert(header::SESSION_ID, id.clone());
-                }
-                if session.version.sends_header() && !session.opening {
-                    headers.insert(header::PROTOCOL_VERSION, HeaderValue::from_static(session.version.as_str()));
-                }
-            }
-        }
-        for (name, value) in &self.upstream.headers {
-            headers.insert(name, value.clone());
-        }
-        headers
+        Ok(self.http.send(&target.place, reach, limit, request).await?)
     }
 
     /// Makes an answer of a response, or tells why it is none.
@@ -225,19 +208,31 @@ impl Channel {
         dialect: Dialect,
         id: u64,
         response: Response<Incoming>,
+        timer: Timer,
+    ) -> Result<Answer, UpstreamError> {
+        if !response.status().is_success() {
+            return Box::pin(self.refusal(tenant, dialect, id, response, timer)).await;
+        }
+        let sizes = self.sizes(tenant);
+        // A list is gathered whatever else is held: it is bounded by limits of its own, and everybody waits for it.
+        let most = match tenant {
+            Tenant::Catalogue => usize::MAX,
+            Tenant::Client { .. } => self.settings.limits.buffered_bytes,
+        };
+        let holding = self.upstream.budget.hold(most);
+        Answer::new(self.clone(), dialect, id, response, sizes, timer, holding)
+    }
+
+    /// The same for a response whose status is no success.
+    async fn refusal(
+        &self,
+        tenant: &Tenant,
+        dialect: Dialect,
+        id: u64,
+        response: Response<Incoming>,
         mut timer: Timer,
     ) -> Result<Answer, UpstreamError> {
         let status = response.status();
-        if status.is_success() {
-            let sizes = self.sizes(tenant);
-            // A list is gathered whatever else is held: it is bounded by limits of its own, and everybody waits for it.
-            let most = match tenant {
-                Tenant::Catalogue => usize::MAX,
-                Tenant::Client { .. } => self.settings.limits.buffered_bytes,
-            };
-            let holding = self.upstream.budget.hold(most);
-            return Answer::new(self.clone(), dialect, id, response, sizes, timer, holding);
-        }
         let body = timer.limit(collect(response.into_body(), ERROR_BYTES)).await?.unwrap_or_default();
         // Some servers say 400 for a session they do not know. The request may have run all the same: it is not
         // repeated, but the next one opens a new session.

@@ -12,10 +12,12 @@ use hyper::header::{HeaderMap, HeaderValue, LOCATION};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
+use super::Upstream;
 use super::channel::{Channel, Dialect};
 use super::error::UpstreamError;
 use super::probe::Failed;
-use super::request::{Outbound, Request};
+use super::request::Outbound;
+use super::target::Target;
 use crate::log::cut;
 use crate::outbound::Incoming;
 use crate::policy::ClientId;
@@ -52,8 +54,8 @@ pub(super) struct Session {
     /// The server's instructions to models.
     pub(super) instructions: Option<Box<str>>,
     /// Where the server was when the session was opened, and is as long as it lasts.
-    pub(super) place: Arc<Endpoint>,
-    /// Whether this stands for no session yet: `initialize` itself carries no version header.
+    pub(super) target: Target,
+    /// Whether this stands for no session yet.
     pub(super) opening: bool,
     /// The level of log messages that the server was told last.
     level: Mutex<Option<LogLevel>>,
@@ -96,6 +98,17 @@ impl Sessions {
         let opening = Arc::<Opening>::default();
         held.insert(tenant.clone(), Held { opening: Arc::clone(&opening), used: now });
         opening
+    }
+
+    /// The same for a request that is about to be sent in it.
+    fn in_use(&self, tenant: &Tenant) -> Option<Arc<Session>> {
+        if let Some(session) = self.sessionless() {
+            return Some(session);
+        }
+        let mut held = self.held();
+        let held = held.get_mut(tenant)?;
+        held.used = Instant::now();
+        held.opening.session.get().cloned()
     }
 
     /// The session that serves the tenant now, if there is one.
@@ -181,8 +194,8 @@ impl Channel {
                 return Err(error);
             }
         };
-        if session.place != known {
-            self.upstream.move_to(Arc::clone(&session.place));
+        if session.target.place != known {
+            self.upstream.move_to(Arc::clone(&session.target.place));
         }
         let initialized = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, method::INITIALIZED);
         self.notify(&session, initialized.into_bytes()).await?;
@@ -203,16 +216,16 @@ impl Channel {
         let mut place = place;
         let id = self.upstream.next_id();
         let message = Outbound::of(initialize(id, tenant));
-        let mut opening = Dialect::Legacy(Arc::new(Session::opening(&place)));
+        let mut opening = Dialect::Legacy(Arc::new(Session::opening(&self.upstream, &place)));
         let (mut response, mut timer) = self.post_short(&opening, message.clone()).await?;
         if let Some(elsewhere) = elsewhere(&place, &response) {
             place = Arc::new(elsewhere);
-            opening = Dialect::Legacy(Arc::new(Session::opening(&place)));
+            opening = Dialect::Legacy(Arc::new(Session::opening(&self.upstream, &place)));
             (response, timer) = self.post_short(&opening, message).await?;
         }
         let session_id = response.headers().get(header::SESSION_ID).cloned();
         let answer = self.answer(tenant, opening, id, response, timer).await?;
-        agreed(&answer.response().await?, session_id, place)
+        agreed(&self.upstream, &answer.response().await?, session_id, place)
     }
 
     /// The tenant's session, told from which level on the client behind a request wants log messages.
@@ -222,12 +235,18 @@ impl Channel {
     pub(super) async fn prepared_session(
         &self,
         tenant: &Tenant,
-        request: &Request<'_>,
+        level: Option<LogLevel>,
     ) -> Result<Arc<Session>, UpstreamError> {
+        if let Some(session) = self.upstream.sessions.in_use(tenant).filter(|session| session.is_told(level)) {
+            return Ok(session);
+        }
+        // Boxed because it is rare and large.
+        Box::pin(self.prepare_session(tenant, level)).await
+    }
+
+    async fn prepare_session(&self, tenant: &Tenant, level: Option<LogLevel>) -> Result<Arc<Session>, UpstreamError> {
         let session = self.session(tenant).await?;
-        if let Request::Call(call) = request
-            && let Some(level) = call.asker.level
-        {
+        if let Some(level) = level {
             self.set_level(tenant, &session, level).await;
         }
         Ok(session)
@@ -235,8 +254,7 @@ impl Channel {
 
     /// Tells the server the level if it was told another; whether it knows of levels makes no difference to the call.
     async fn set_level(&self, tenant: &Tenant, session: &Arc<Session>, level: LogLevel) {
-        // Without a session there is nothing that a server could remember the level by.
-        if session.id.is_none() || session.swap_level(level) == Some(level) {
+        if session.is_told(Some(level)) || session.swap_level(level) == Some(level) {
             return;
         }
         let (id, name, method) = (self.upstream.next_id(), level.as_str(), method::SET_LEVEL);
@@ -256,9 +274,14 @@ impl Channel {
 
 impl Session {
     /// What stands for a session while there is none.
-    fn opening(place: &Arc<Endpoint>) -> Self {
-        let (place, level) = (Arc::clone(place), Mutex::default());
-        Self { id: None, version: ProtocolVersion::LATEST, instructions: None, place, opening: true, level }
+    fn opening(upstream: &Upstream, place: &Arc<Endpoint>) -> Self {
+        let (target, level) = (Target::plain(upstream, Arc::clone(place)), Mutex::default());
+        Self { id: None, version: ProtocolVersion::LATEST, instructions: None, target, opening: true, level }
+    }
+
+    /// Whether the server need not be told this level, because it was told last or has no session to remember it in.
+    fn is_told(&self, level: Option<LogLevel>) -> bool {
+        level.is_none() || self.id.is_none() || *self.level.lock().unwrap_or_else(PoisonError::into_inner) == level
     }
 
     /// Notes the level that the server is told now; returns the one before.
@@ -300,7 +323,12 @@ fn initialize(id: u64, tenant: &Tenant) -> Vec<u8> {
     .into_bytes()
 }
 
-fn agreed(response: &Envelope, id: Option<HeaderValue>, place: Arc<Endpoint>) -> Result<Session, UpstreamError> {
+fn agreed(
+    upstream: &Upstream,
+    response: &Envelope,
+    id: Option<HeaderValue>,
+    place: Arc<Endpoint>,
+) -> Result<Session, UpstreamError> {
     if let Some(error) = response.error() {
         return Err(UpstreamError::Rpc(error));
     }
@@ -311,7 +339,8 @@ fn agreed(response: &Envelope, id: Option<HeaderValue>, place: Arc<Endpoint>) ->
         UpstreamError::NotMcp(format!("expected a protocol version up to {}, found `{found}`", ProtocolVersion::LATEST))
     })?;
     let instructions = result.instructions.as_deref().map(kept_instructions);
-    Ok(Session { id, version, instructions, place, opening: false, level: Mutex::default() })
+    let target = Target::legacy(upstream, place, version, id.as_ref());
+    Ok(Session { id, version, instructions, target, opening: false, level: Mutex::default() })
 }
 
 /// A server's instructions to models, as far as they are kept.

@@ -10,6 +10,7 @@
 //! | `channel` | a request to a server over one thread's connections |
 //! | `answer` | [`Answer`]: the messages of an answer as they arrive |
 //! | `request` | requests as one dialect or the other writes them |
+//! | `target` | where requests go, and what all of them say |
 //! | `probe` | which dialect a server speaks |
 //! | `legacy` | the handshake dialect: sessions and their renewal |
 //! | `catalogue` | [`Catalogue`]: what a server offers, over all pages |
@@ -30,6 +31,7 @@ mod pool;
 mod probe;
 mod request;
 mod series;
+mod target;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -279,31 +281,31 @@ impl Upstream {
             return Err(UpstreamError::Removed);
         }
         self.admit()?;
-        let answer = self.send_call(&Channel::new(self, http), permit, tenant, id, asked).await;
+        let channel = Channel::new(self, http);
+        let Asked { envelope, asker, passed_on, state, tool: (catalogue, at) } = asked;
+        let annotations = catalogue.annotations(*at);
+        let (name, state) = (permit.name(), state.as_deref());
+        let call = Request::Call(Call { envelope, name, asker: *asker, state, annotations, passed_on });
+        let mut answer = channel.request(tenant, id, &call).await;
+        if answer.as_ref().ok().and_then(Answer::refusal) == Some(code::HEADER_MISMATCH) {
+            answer = Box::pin(self.call_anew(&channel, tenant, id, &call)).await;
+        }
         self.note_call(&answer);
         answer
     }
 
-    async fn send_call(
+    /// Sends a request once more that was refused for its headers, which are as the tool's schema has them now.
+    async fn call_anew(
         &self,
         channel: &Channel,
-        permit: &Permit,
         tenant: &Tenant,
         id: u64,
-        asked: &Asked,
+        call: &Request<'_>,
     ) -> Result<Answer, UpstreamError> {
-        let Asked { envelope, asker, passed_on, state, tool: (catalogue, at) } = asked;
-        let annotations = catalogue.annotations(*at);
-        let (name, state) = (permit.name(), state.as_deref());
-        let call = Call { envelope, name, asker: *asker, state, annotations, passed_on };
-        let answer = channel.request(tenant, id, &Request::Call(&call)).await?;
-        if answer.refusal() != Some(code::HEADER_MISMATCH) {
-            return Ok(answer);
-        }
         let fresh = self.refreshed().await;
-        let tool = fresh.tools.iter().find(|tool| tool.name == permit.name());
+        let tool = fresh.tools.iter().find(|tool| call.is_for(&tool.name));
         let annotations = tool.map(|tool| tool.annotations.as_slice()).unwrap_or_default();
-        channel.request(tenant, id, &Request::Call(&Call { annotations, ..call })).await
+        channel.request(tenant, id, &call.with_annotations(annotations)).await
     }
 
     /// What the server offers, asked for once more as soon as it may be; what was known before if that takes longer than a

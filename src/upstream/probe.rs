@@ -16,6 +16,7 @@ use super::channel::{Channel, Dialect};
 use super::error::UpstreamError;
 use super::legacy::{elsewhere, kept_instructions};
 use super::request::Outbound;
+use super::target::Target;
 use crate::policy::registry::ProtocolPin;
 use crate::wire::endpoint::Endpoint;
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Sender};
@@ -38,10 +39,10 @@ pub(super) struct Failed {
     pub(super) failure: UpstreamError,
 }
 
-/// What a modern server has said about itself.
+/// A modern server, and what it has said about itself.
 pub(super) struct Discovered {
     /// Where it was found.
-    pub(super) place: Arc<Endpoint>,
+    pub(super) target: Arc<Target>,
     /// Its instructions to models.
     pub(super) instructions: Option<Box<str>>,
 }
@@ -62,7 +63,7 @@ impl Upstream {
         self.known.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(Known::era)
     }
 
-    fn remembered(&self) -> Option<Known> {
+    pub(super) fn remembered(&self) -> Option<Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -155,7 +156,7 @@ impl Channel {
         }
         self.upstream.silent.store(matches!(reply, Err(UpstreamError::Silent(_))), Ordering::Relaxed);
         match reply {
-            Ok(reply) => reply.verdict(&place),
+            Ok(reply) => reply.verdict(|| Arc::new(Target::modern(&self.upstream, Arc::clone(&place)))),
             // Some legacy servers hold what they do not know; the handshake will tell.
             Err(UpstreamError::Silent(_)) => Ok(Known::Legacy),
             Err(error) => {
@@ -170,7 +171,7 @@ impl Channel {
         let (id, meta) = (self.upstream.next_id(), rewrite::own_meta());
         let discover = method::DISCOVER;
         let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{discover}","params":{{"_meta":{meta}}}}}"#);
-        let dialect = Dialect::Modern(Arc::clone(place));
+        let dialect = Dialect::Modern(Arc::new(Target::modern(&self.upstream, Arc::clone(place))));
         let message = Outbound::modern(body.into_bytes(), discover, None);
         let (response, mut timer) = self.post_short(&dialect, message).await?;
         let (status, elsewhere) = (response.status().as_u16(), elsewhere(place, &response));
@@ -217,8 +218,8 @@ impl Reply {
         error.is_some_and(|e| e.code == code::UNSUPPORTED_VERSION && has_modern(&spoken_instead(&e)))
     }
 
-    fn verdict(&self, place: &Arc<Endpoint>) -> Result<Known, UpstreamError> {
-        let modern = |instructions| Known::Modern(Arc::new(Discovered { place: Arc::clone(place), instructions }));
+    fn verdict(&self, target: impl Fn() -> Arc<Target>) -> Result<Known, UpstreamError> {
+        let modern = |instructions| Known::Modern(Arc::new(Discovered { target: target(), instructions }));
         let Some(message) = &self.message else {
             return match self.status {
                 // Neither of these says anything about the era.

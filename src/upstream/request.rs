@@ -7,7 +7,7 @@ use super::error::UpstreamError;
 use crate::wire::headers::{Annotation, encode, find, mirrored};
 use crate::wire::json::write_text;
 use crate::wire::jsonrpc::{Envelope, Param};
-use crate::wire::mcp::{Era, header, method};
+use crate::wire::mcp::{Era, LogLevel, header, method};
 use crate::wire::rewrite::{self, Asker};
 use crate::wire::splice::object_of;
 
@@ -43,10 +43,11 @@ pub(super) enum Request<'a> {
         cursor: Option<&'a str>,
     },
     /// A client's call of a tool.
-    Call(&'a Call<'a>),
+    Call(Call<'a>),
 }
 
 /// A client's call of a tool.
+#[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     /// The client's request.
     pub(super) envelope: &'a Envelope,
@@ -62,7 +63,31 @@ pub(super) struct Call<'a> {
     pub(super) passed_on: &'a HeaderMap,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// Whether it is a call of this tool, by the server's own name.
+    pub(super) fn is_for(&self, tool: &str) -> bool {
+        matches!(self, Self::Call(call) if call.name == tool)
+    }
+
+    /// The same request, with other arguments mirrored.
+    pub(super) fn with_annotations<'b>(&self, annotations: &'b [Annotation]) -> Request<'b>
+    where
+        'a: 'b,
+    {
+        match *self {
+            Self::Tools { cursor } => Request::Tools { cursor },
+            Self::Call(call) => Request::Call(Call { annotations, ..call }),
+        }
+    }
+
+    /// From which level on whoever is behind it wants log messages.
+    pub(super) fn level(&self) -> Option<LogLevel> {
+        match self {
+            Self::Tools { .. } => None,
+            Self::Call(call) => call.asker.level,
+        }
+    }
+
     /// Writes the request for a server of this era.
     ///
     /// # Errors

@@ -31,11 +31,20 @@ impl Span {
     pub fn range(self) -> Range<usize> {
         self.start..self.end
     }
+
+    /// The same stretch, with so many bytes more in front.
+    fn behind(self, bytes: usize) -> Self {
+        Self { start: self.start + bytes, end: self.end + bytes }
+    }
 }
 
-/// Why bytes are not a JSON text that may be read.
+/// Why bytes are not a JSON text that may be read. Boxed, as nearly every step of a scan may fail and hardly any does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JsonError {
+pub struct JsonError(Box<Fault>);
+
+/// What is wrong with a JSON text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
     /// Not UTF-8; the offset of the first bad byte.
     NotUtf8(usize),
     /// Not JSON: what was expected, and the offset at which something else stands.
@@ -46,13 +55,20 @@ pub enum JsonError {
     Duplicate(String),
 }
 
+impl From<Fault> for JsonError {
+    #[cold]
+    fn from(fault: Fault) -> Self {
+        Self(Box::new(fault))
+    }
+}
+
 impl fmt::Display for JsonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotUtf8(at) => write!(f, "not UTF-8 at byte {at}"),
-            Self::Syntax(expected, at) => write!(f, "expected {expected} at byte {at}"),
-            Self::TooDeep(limit) => write!(f, "nested deeper than {limit} levels"),
-            Self::Duplicate(key) => write!(f, "member `{key}` occurs twice"),
+        match &*self.0 {
+            Fault::NotUtf8(at) => write!(f, "not UTF-8 at byte {at}"),
+            Fault::Syntax(expected, at) => write!(f, "expected {expected} at byte {at}"),
+            Fault::TooDeep(limit) => write!(f, "nested deeper than {limit} levels"),
+            Fault::Duplicate(key) => write!(f, "member `{key}` occurs twice"),
         }
     }
 }
@@ -120,10 +136,8 @@ pub fn write_text(out: &mut Vec<u8>, text: &str) {
 #[must_use]
 pub fn members_of(bytes: &[u8], object: Span) -> Vec<(Cow<'_, str>, Span)> {
     let mut members = Vec::new();
-    let mut scanner =
-        Scanner { bytes, at: object.start, depth: 0, limit: usize::MAX, duplicates: Duplicates::LastCounts };
-    let _ = scanner.object(|s, key| {
-        let value = s.value()?;
+    let _ = Scanner::again(bytes, object).object(|s, key| {
+        let value = s.value()?.behind(object.start);
         members.push((key, value));
         Ok(())
     });
@@ -159,10 +173,8 @@ pub fn whole_members_of(bytes: &[u8], object: Span) -> Vec<Member<'_>> {
 #[must_use]
 pub fn elements_of(bytes: &[u8], array: Span) -> Vec<Span> {
     let mut elements = Vec::new();
-    let mut scanner =
-        Scanner { bytes, at: array.start, depth: 0, limit: usize::MAX, duplicates: Duplicates::LastCounts };
-    let _ = scanner.array(|s| {
-        elements.push(s.value()?);
+    let _ = Scanner::again(bytes, array).array(|s| {
+        elements.push(s.value()?.behind(array.start));
         Ok(())
     });
     elements
@@ -170,6 +182,7 @@ pub fn elements_of(bytes: &[u8], array: Span) -> Vec<Span> {
 
 /// A position in a JSON text, moving forward only.
 pub struct Scanner<'a> {
+    text: &'a str,
     bytes: &'a [u8],
     at: usize,
     depth: usize,
@@ -181,12 +194,18 @@ impl<'a> Scanner<'a> {
     /// Starts at the first byte of `bytes`; `limit` is the deepest nesting allowed, in levels.
     ///
     /// # Errors
-    /// [`JsonError::NotUtf8`].
+    /// [`Fault::NotUtf8`].
     pub fn new(bytes: &'a [u8], limit: usize, duplicates: Duplicates) -> Result<Self, JsonError> {
-        std::str::from_utf8(bytes).map_err(|e| JsonError::NotUtf8(e.valid_up_to()))?;
-        let mut scanner = Self { bytes, at: 0, depth: 0, limit, duplicates };
+        let text = std::str::from_utf8(bytes).map_err(|e| Fault::NotUtf8(e.valid_up_to()))?;
+        let mut scanner = Self { text, bytes, at: 0, depth: 0, limit, duplicates };
         scanner.space();
         Ok(scanner)
+    }
+
+    /// Starts at a value that was scanned before.
+    fn again(bytes: &'a [u8], value: Span) -> Self {
+        let text = std::str::from_utf8(value.of(bytes)).unwrap_or_default();
+        Self { text, bytes: text.as_bytes(), at: 0, depth: 0, limit: usize::MAX, duplicates: Duplicates::LastCounts }
     }
 
     /// The first byte of the value that comes next, after white space.
@@ -204,7 +223,7 @@ impl<'a> Scanner<'a> {
     /// Checks that nothing but white space is left.
     ///
     /// # Errors
-    /// [`JsonError::Syntax`].
+    /// [`Fault::Syntax`].
     pub fn end(&mut self) -> Result<(), JsonError> {
         self.space();
         if self.at == self.bytes.len() { Ok(()) } else { Err(self.expected("the end of the message")) }
@@ -213,26 +232,30 @@ impl<'a> Scanner<'a> {
     /// Skips the value that comes next and returns its span.
     ///
     /// # Errors
-    /// [`JsonError::Syntax`], [`JsonError::TooDeep`].
+    /// [`Fault::Syntax`], [`Fault::TooDeep`].
     pub fn value(&mut self) -> Result<Span, JsonError> {
         let start = self.at;
+        self.skip()?;
+        Ok(Span { start, end: self.at })
+    }
+
+    fn skip(&mut self) -> Result<(), JsonError> {
         match self.peek() {
-            Some(b'"') => self.string(),
+            Some(b'"') => self.string().map(drop),
             Some(b'{') => self.skip_object(),
-            Some(b'[') => self.array(|s| s.value().map(drop)).map(drop),
+            Some(b'[') => self.array(Self::skip).map(drop),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b't') => self.word(b"true"),
             Some(b'f') => self.word(b"false"),
             Some(b'n') => self.word(b"null"),
             _ => Err(self.expected("a JSON value")),
-        }?;
-        Ok(Span { start, end: self.at })
+        }
     }
 
     /// Reads the object that comes next: `member` gets each key, unescaped, and must take the value off the scanner.
     ///
     /// # Errors
-    /// As [`Scanner::value`]; [`JsonError::Duplicate`] for a member that occurs twice, if those are refused; and what `member` returns.
+    /// As [`Scanner::value`]; [`Fault::Duplicate`] for a member that occurs twice, if those are refused; and what `member` returns.
     pub fn object(
         &mut self,
         mut member: impl FnMut(&mut Self, Cow<'a, str>) -> Result<(), JsonError>,
@@ -244,7 +267,7 @@ impl<'a> Scanner<'a> {
             loop {
                 let key = self.key()?;
                 if self.duplicates == Duplicates::Refused && !seen.insert(&key) {
-                    return Err(JsonError::Duplicate(key.chars().take(40).collect()));
+                    return Err(Fault::Duplicate(key.chars().take(40).collect()).into());
                 }
                 member(self, key)?;
                 if self.leaves(b'}', "`,` or `}`")? {
@@ -280,7 +303,7 @@ impl<'a> Scanner<'a> {
         if !self.eat(b'}') {
             loop {
                 self.raw_key()?;
-                self.value()?;
+                self.skip()?;
                 if self.leaves(b'}', "`,` or `}`")? {
                     break;
                 }
@@ -291,25 +314,27 @@ impl<'a> Scanner<'a> {
     }
 
     fn key(&mut self) -> Result<Cow<'a, str>, JsonError> {
-        let span = self.raw_key()?;
+        let start = self.at;
+        let key = self.raw_key()?;
+        if !key.has_escapes {
+            return Ok(Cow::Borrowed(self.text.get(start + 1..key.end - 1).unwrap_or_default()));
+        }
         // A key with an unpaired surrogate equals no name that is looked for; its raw text stands in for it.
-        let raw = span.of(self.bytes);
-        Ok(text_of(raw).unwrap_or_else(|| String::from_utf8_lossy(raw)))
+        let raw = self.text.get(start..key.end).unwrap_or_default();
+        Ok(text_of(raw.as_bytes()).unwrap_or(Cow::Borrowed(raw)))
     }
 
-    /// Takes a key and the colon behind it; the span is the key's.
-    fn raw_key(&mut self) -> Result<Span, JsonError> {
-        let start = self.at;
+    /// Takes a key and the colon behind it.
+    fn raw_key(&mut self) -> Result<StringEnd, JsonError> {
         if self.peek() != Some(b'"') {
             return Err(self.expected("a member name"));
         }
-        self.string()?;
-        let end = self.at;
+        let string = self.string()?;
         self.space();
         if !self.eat(b':') {
             return Err(self.expected("`:`"));
         }
-        Ok(Span { start, end })
+        Ok(string)
     }
 
     fn enter(&mut self, bracket: u8, expected: &'static str) -> Result<(), JsonError> {
@@ -318,7 +343,7 @@ impl<'a> Scanner<'a> {
         }
         self.depth += 1;
         if self.depth > self.limit {
-            return Err(JsonError::TooDeep(self.limit));
+            return Err(Fault::TooDeep(self.limit).into());
         }
         self.at += 1;
         self.space();
@@ -355,22 +380,33 @@ impl<'a> Scanner<'a> {
         found
     }
 
+    #[inline]
     fn space(&mut self) {
+        if self.peek().is_some_and(|b| b <= b' ') {
+            self.spaces();
+        }
+    }
+
+    fn spaces(&mut self) {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
             self.at += 1;
         }
     }
 
-    fn string(&mut self) -> Result<(), JsonError> {
+    fn string(&mut self) -> Result<StringEnd, JsonError> {
         self.at += 1;
+        let mut has_escapes = false;
         loop {
             self.at += plain_prefix(self.bytes.get(self.at..).unwrap_or_default());
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(());
+                    return Ok(StringEnd { end: self.at, has_escapes });
                 }
-                Some(b'\\') => self.escape()?,
+                Some(b'\\') => {
+                    has_escapes = true;
+                    self.escape()?;
+                }
                 _ => return Err(self.expected("a string without control characters, closed by `\"`")),
             }
         }
@@ -426,21 +462,62 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    #[cold]
     fn expected(&self, what: &'static str) -> JsonError {
-        JsonError::Syntax(what, self.at)
+        Fault::Syntax(what, self.at).into()
     }
+}
+
+/// What was learnt of a string by skipping it.
+struct StringEnd {
+    /// One past its closing quote.
+    end: usize,
+    has_escapes: bool,
 }
 
 /// Length of the longest prefix without quote, backslash and control characters.
 fn plain_prefix(bytes: &[u8]) -> usize {
+    // Most strings are names of a few letters; whole blocks are left to texts.
+    let begun = plain_words(bytes.get(..32).unwrap_or(bytes));
+    if begun < 32 {
+        return begun;
+    }
+    let blocks = begun + plain_blocks(bytes.get(begun..).unwrap_or_default());
+    blocks + plain_words(bytes.get(blocks..).unwrap_or_default())
+}
+
+/// The same, eight bytes at a time.
+fn plain_words(bytes: &[u8]) -> usize {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut length = 0;
+    for word in words {
+        let found = special_in(u64::from_le_bytes(*word));
+        if found != 0 {
+            return length + found.trailing_zeros() as usize / 8;
+        }
+        length += 8;
+    }
+    length + rest.iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20).unwrap_or(rest.len())
+}
+
+/// The lowest bit that is set in a word stands in its first byte that is a quote, a backslash or a control character;
+/// none is set if there is none.
+fn special_in(word: u64) -> u64 {
+    const LOW: u64 = u64::MAX / 255;
+    const HIGH: u64 = LOW * 0x80;
+    // The first byte that is less than `n`, for `n` up to 128; what carries into later bytes does not matter.
+    let below = |word: u64, n: u64| word.wrapping_sub(LOW * n) & !word & HIGH;
+    below(word, 0x20) | below(word ^ (LOW * u64::from(b'"')), 1) | below(word ^ (LOW * u64::from(b'\\')), 1)
+}
+
+/// Length of the blocks at the beginning that are plain as a whole.
+fn plain_blocks(bytes: &[u8]) -> usize {
     let special = |b: u8| u8::from(b == b'"') | u8::from(b == b'\\') | u8::from(b < 0x20);
     // Whole blocks are tested without a branch in them, which the compiler turns into vector instructions; with `bool`
     // instead of `u8` it does not, and is twelve times slower.
     let (blocks, _) = bytes.as_chunks::<32>();
     let plain = blocks.iter().take_while(|block| block.iter().map(|&b| special(b)).fold(0, |found, b| found | b) == 0);
-    let length = plain.count() * 32;
-    let rest = bytes.get(length..).unwrap_or_default();
-    length + rest.iter().position(|&b| special(b) != 0).unwrap_or(rest.len())
+    plain.count() * 32
 }
 
 /// The keys of one object, as hashes: compared one by one while they are few, by a set when there are many.
@@ -547,18 +624,35 @@ mod tests {
             (r#""\u12"#, "`\\u` and four hexadecimal digits", 2),
             ("\u{feff}1", "a JSON value", 0),
         ] {
-            check(text, Err(JsonError::Syntax(expected, at)));
+            check(text, Err(Fault::Syntax(expected, at).into()));
         }
-        assert_eq!(Scanner::new(b"\"\xff\"", 4, Duplicates::Refused).err(), Some(JsonError::NotUtf8(1)));
+        assert_eq!(Scanner::new(b"\"\xff\"", 4, Duplicates::Refused).err(), Some(Fault::NotUtf8(1).into()));
+    }
+
+    #[test]
+    fn the_plain_prefix_ends_at_the_first_special_byte() {
+        for special in [0, 0x1f, b'"', b'\\'] {
+            for at in 0..80 {
+                let mut bytes = [b'a'; 80];
+                // Neighbours of the special ones, which are plain.
+                let plain = [0x20, b'!', b'#', b'[', b']', 0x7f, 0x80, 0x9f, 0xa2, 0xdc, 0xff];
+                bytes.iter_mut().zip(plain.iter().cycle()).for_each(|(byte, plain)| *byte = *plain);
+                assert_eq!(plain_prefix(&bytes), 80);
+                bytes[at] = special;
+                assert_eq!(plain_prefix(&bytes), at, "{special}");
+                bytes[at + 1..].fill(special);
+                assert_eq!(plain_prefix(&bytes), at, "{special}");
+            }
+        }
     }
 
     #[test]
     fn nesting_ends_at_the_limit() {
         check("[[[[]]]]", Ok(()));
-        check("[[[[[]]]]]", Err(JsonError::TooDeep(4)));
-        check(r#"{"a":{"a":{"a":{"a":{}}}}}"#, Err(JsonError::TooDeep(4)));
+        check("[[[[[]]]]]", Err(Fault::TooDeep(4).into()));
+        check(r#"{"a":{"a":{"a":{"a":{}}}}}"#, Err(Fault::TooDeep(4).into()));
         let deep = "[".repeat(1_000_000);
-        check(&deep, Err(JsonError::TooDeep(4)));
+        check(&deep, Err(Fault::TooDeep(4).into()));
     }
 
     #[track_caller]
@@ -574,14 +668,15 @@ mod tests {
     #[test]
     fn duplicate_members_are_refused_however_they_are_written() {
         for text in [r#"{"a":1,"b":2,"a":3}"#, r#"{"name":1,"n\u0061me":2}"#, r#"{"\u0061":1,"\u0061":2}"#] {
-            assert!(matches!(keys(text, Duplicates::Refused), Err(JsonError::Duplicate(_))), "{text}");
+            let error = keys(text, Duplicates::Refused).unwrap_err();
+            assert!(matches!(*error.0, Fault::Duplicate(_)), "{text}");
             assert!(keys(text, Duplicates::LastCounts).is_ok(), "{text}");
         }
         let mut many: String = (0..1000).map(|i| format!("\"k{i}\":0,")).collect();
         assert_eq!(keys(&format!("{{{many}\"x\":0}}"), Duplicates::Refused).map(|k| k.len()), Ok(1001));
         many.push_str("\"k999\":0");
         let found = keys(&format!("{{{many}}}"), Duplicates::Refused);
-        assert_eq!(found, Err(JsonError::Duplicate("k999".into())));
+        assert_eq!(found, Err(Fault::Duplicate("k999".into()).into()));
     }
 
     #[test]
@@ -593,7 +688,7 @@ mod tests {
             assert_eq!(found.last().map(|s| s.of(text.as_bytes())), Some(&b"7"[..]), "{length}");
             check(
                 &format!("\"{}\u{1}\"", "x".repeat(length)),
-                Err(JsonError::Syntax("a string without control characters, closed by `\"`", length + 1)),
+                Err(Fault::Syntax("a string without control characters, closed by `\"`", length + 1).into()),
             );
         }
     }

@@ -10,7 +10,7 @@ use std::fmt;
 use hyper::body::Bytes;
 
 use super::json::{self, Duplicates, JsonError, JsonType, Scanner, Span, text_of, type_of};
-use super::mcp::{code, meta};
+use super::mcp::{code, meta, method};
 
 /// Members of `params` that the gateway reads, in the order of `PARAM_NAMES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,9 +183,18 @@ pub enum Sender {
 #[derive(Clone, Debug)]
 pub struct Envelope {
     bytes: Bytes,
+    /// Boxed, because a message is handed on many times.
+    spans: Box<Spans>,
+}
+
+/// Where the parts of a message stand.
+#[derive(Clone, Debug, Default)]
+struct Spans {
     version_ok: bool,
     id: Option<Span>,
     method: Option<Span>,
+    /// The method, if it is one of the usual ones: it is asked for again and again.
+    usual_method: Option<&'static str>,
     params: Option<Span>,
     result: Option<Span>,
     error: Option<Span>,
@@ -208,37 +217,181 @@ impl Envelope {
             Sender::Client => Duplicates::Refused,
             Sender::Server => Duplicates::LastCounts,
         };
-        let mut found = Self {
-            bytes: Bytes::new(),
-            version_ok: false,
-            id: None,
-            method: None,
-            params: None,
-            result: None,
-            error: None,
-            param: [None; PARAM_NAMES.len()],
-            meta: None,
-            in_meta: [None; META_NAMES.len()],
-            in_result: [None; RESULT_NAMES.len()],
-            result_repeats: false,
-        };
+        let mut spans = Box::<Spans>::default();
         let mut scanner = Scanner::new(&bytes, depth, duplicates)?;
         if scanner.peek() != Some(b'{') {
             scanner.value()?;
             scanner.end()?;
             return Err(MessageError::Shape("expected a JSON object"));
         }
-        scanner.object(|s, key| found.member(&bytes, s, &key))?;
+        scanner.object(|s, key| spans.member(&bytes, s, &key))?;
         scanner.end()?;
-        found.bytes = bytes;
-        Ok(found)
+        Ok(Self { bytes, spans })
     }
 
+    /// The message's own bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Tells what the message is.
+    ///
+    /// # Errors
+    /// [`MessageError::Shape`], naming what is missing or wrong.
+    pub fn kind(&self) -> Result<Kind, MessageError> {
+        if !self.spans.version_ok {
+            return Err(MessageError::Shape("expected `\"jsonrpc\": \"2.0\"`"));
+        }
+        match (self.spans.method, self.spans.result, self.spans.error) {
+            (Some(method), None, None) if type_of(method.of(&self.bytes)) == JsonType::String => match self.spans.id {
+                None => Ok(Kind::Notification),
+                Some(_) if self.id().is_some() => Ok(Kind::Request),
+                Some(_) => Err(MessageError::Shape("expected an `id` that is a string or an integer")),
+            },
+            (Some(_), None, None) => Err(MessageError::Shape("expected a `method` that is a string")),
+            (None, Some(_), None) => Ok(Kind::Result),
+            (None, None, Some(_)) => Ok(Kind::Error),
+            (None, None, None) => Err(MessageError::Shape("expected a `method`, a `result` or an `error`")),
+            _ => Err(MessageError::Shape("expected only one of `method`, `result` and `error`")),
+        }
+    }
+
+    /// The id as it is written, if it is a string or an integer.
+    #[must_use]
+    pub fn id(&self) -> Option<&[u8]> {
+        self.spans.id.map(|s| s.of(&self.bytes)).filter(|id| is_id(id))
+    }
+
+    /// Where the id stands, whatever it is.
+    #[must_use]
+    pub fn id_span(&self) -> Option<Span> {
+        self.spans.id
+    }
+
+    /// Whether the id is this number, written as a number or (as some servers do) as a string.
+    #[must_use]
+    pub fn id_is(&self, number: u64) -> bool {
+        self.id().is_some_and(|id| is_number(id, number))
+    }
+
+    /// The method's name, unescaped.
+    #[must_use]
+    pub fn method(&self) -> Option<Cow<'_, str>> {
+        match self.spans.usual_method {
+            Some(method) => Some(Cow::Borrowed(method)),
+            None => text_of(self.spans.method?.of(&self.bytes)),
+        }
+    }
+
+    /// Whether `params` is absent or an object.
+    #[must_use]
+    pub fn params_fit(&self) -> bool {
+        self.spans.params.is_none_or(|p| type_of(p.of(&self.bytes)) == JsonType::Object)
+    }
+
+    /// Where `params` stands, if it is an object.
+    #[must_use]
+    pub fn params_span(&self) -> Option<Span> {
+        self.spans.params.filter(|p| type_of(p.of(&self.bytes)) == JsonType::Object)
+    }
+
+    /// Where `params._meta` stands, whatever it is.
+    #[must_use]
+    pub fn meta_member_span(&self) -> Option<Span> {
+        self.spans.meta
+    }
+
+    /// Where `params._meta` stands, if it is an object.
+    #[must_use]
+    pub fn meta_object_span(&self) -> Option<Span> {
+        self.spans.meta.filter(|m| type_of(m.of(&self.bytes)) == JsonType::Object)
+    }
+
+    /// A member of `result`; of several of this name the last.
+    #[must_use]
+    pub fn in_result(&self, member: ResultMember) -> Option<Found> {
+        self.spans.in_result.get(member as usize).copied().flatten()
+    }
+
+    /// Whether one of the members that the gateway reads occurs in `result` more than once.
+    #[must_use]
+    pub fn result_repeats(&self) -> bool {
+        self.spans.result_repeats
+    }
+
+    /// Where a member of `params` stands.
+    #[must_use]
+    pub fn param_span(&self, param: Param) -> Option<Span> {
+        self.spans.param.get(param as usize).copied().flatten()
+    }
+
+    /// A member of `params`, as it is written.
+    #[must_use]
+    pub fn param(&self, param: Param) -> Option<&[u8]> {
+        self.param_span(param).map(|s| s.of(&self.bytes))
+    }
+
+    /// A member of `params` that is a string, unescaped; `None` if it is absent or something else.
+    #[must_use]
+    pub fn param_text(&self, param: Param) -> Option<Cow<'_, str>> {
+        self.param(param).and_then(text_of)
+    }
+
+    /// Where a member of `params._meta` stands.
+    #[must_use]
+    pub fn meta_span(&self, meta: Meta) -> Option<Span> {
+        self.spans.in_meta.get(meta as usize).copied().flatten()
+    }
+
+    /// A member of `params._meta`, as it is written.
+    #[must_use]
+    pub fn meta(&self, meta: Meta) -> Option<&[u8]> {
+        self.meta_span(meta).map(|s| s.of(&self.bytes))
+    }
+
+    /// Where the result stands.
+    #[must_use]
+    pub fn result_span(&self) -> Option<Span> {
+        self.spans.result
+    }
+
+    /// The result, as it is written, if the message is one.
+    #[must_use]
+    pub fn result(&self) -> Option<&[u8]> {
+        self.spans.result.map(|s| s.of(&self.bytes))
+    }
+
+    /// The error object, if the message is one.
+    #[must_use]
+    pub fn error(&self) -> Option<ErrorObject> {
+        let object = self.spans.error?;
+        let mut error = ErrorObject { code: code::INTERNAL_ERROR, message: String::new(), data: None };
+        for (key, span) in json::members_of(&self.bytes, object) {
+            let value = span.of(&self.bytes);
+            match key.as_ref() {
+                "code" => error.code = std::str::from_utf8(value).ok()?.parse().ok()?,
+                "message" => error.message = text_of(value)?.into_owned(),
+                "data" => error.data = Some(self.bytes.slice(span.range())),
+                _ => {}
+            }
+        }
+        Some(error)
+    }
+}
+
+impl Spans {
     fn member(&mut self, bytes: &[u8], s: &mut Scanner<'_>, key: &str) -> Result<(), JsonError> {
         match key {
             "jsonrpc" => self.version_ok = s.value()?.of(bytes) == b"\"2.0\"",
             "id" => self.id = Some(s.value()?),
-            "method" => self.method = Some(s.value()?),
+            "method" => {
+                let value = s.value()?;
+                let is = |name: &str| {
+                    value.of(bytes).strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")) == Some(name.as_bytes())
+                };
+                (self.method, self.usual_method) = (Some(value), method::USUAL.into_iter().find(|name| is(name)));
+            }
             "params" => {
                 // Should there be two, the last counts, with nothing of the first.
                 (self.param, self.meta, self.in_meta) = ([None; PARAM_NAMES.len()], None, [None; META_NAMES.len()]);
@@ -289,153 +442,6 @@ impl Envelope {
             *slot = Some(value);
         }
         Ok(())
-    }
-
-    /// The message's own bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
-    }
-
-    /// Tells what the message is.
-    ///
-    /// # Errors
-    /// [`MessageError::Shape`], naming what is missing or wrong.
-    pub fn kind(&self) -> Result<Kind, MessageError> {
-        if !self.version_ok {
-            return Err(MessageError::Shape("expected `\"jsonrpc\": \"2.0\"`"));
-        }
-        match (self.method, self.result, self.error) {
-            (Some(method), None, None) if type_of(method.of(&self.bytes)) == JsonType::String => match self.id {
-                None => Ok(Kind::Notification),
-                Some(_) if self.id().is_some() => Ok(Kind::Request),
-                Some(_) => Err(MessageError::Shape("expected an `id` that is a string or an integer")),
-            },
-            (Some(_), None, None) => Err(MessageError::Shape("expected a `method` that is a string")),
-            (None, Some(_), None) => Ok(Kind::Result),
-            (None, None, Some(_)) => Ok(Kind::Error),
-            (None, None, None) => Err(MessageError::Shape("expected a `method`, a `result` or an `error`")),
-            _ => Err(MessageError::Shape("expected only one of `method`, `result` and `error`")),
-        }
-    }
-
-    /// The id as it is written, if it is a string or an integer.
-    #[must_use]
-    pub fn id(&self) -> Option<&[u8]> {
-        self.id.map(|s| s.of(&self.bytes)).filter(|id| is_id(id))
-    }
-
-    /// Where the id stands, whatever it is.
-    #[must_use]
-    pub fn id_span(&self) -> Option<Span> {
-        self.id
-    }
-
-    /// Whether the id is this number, written as a number or (as some servers do) as a string.
-    #[must_use]
-    pub fn id_is(&self, number: u64) -> bool {
-        self.id().is_some_and(|id| is_number(id, number))
-    }
-
-    /// The method's name, unescaped.
-    #[must_use]
-    pub fn method(&self) -> Option<Cow<'_, str>> {
-        text_of(self.method?.of(&self.bytes))
-    }
-
-    /// Whether `params` is absent or an object.
-    #[must_use]
-    pub fn params_fit(&self) -> bool {
-        self.params.is_none_or(|p| type_of(p.of(&self.bytes)) == JsonType::Object)
-    }
-
-    /// Where `params` stands, if it is an object.
-    #[must_use]
-    pub fn params_span(&self) -> Option<Span> {
-        self.params.filter(|p| type_of(p.of(&self.bytes)) == JsonType::Object)
-    }
-
-    /// Where `params._meta` stands, whatever it is.
-    #[must_use]
-    pub fn meta_member_span(&self) -> Option<Span> {
-        self.meta
-    }
-
-    /// Where `params._meta` stands, if it is an object.
-    #[must_use]
-    pub fn meta_object_span(&self) -> Option<Span> {
-        self.meta.filter(|m| type_of(m.of(&self.bytes)) == JsonType::Object)
-    }
-
-    /// A member of `result`; of several of this name the last.
-    #[must_use]
-    pub fn in_result(&self, member: ResultMember) -> Option<Found> {
-        self.in_result.get(member as usize).copied().flatten()
-    }
-
-    /// Whether one of the members that the gateway reads occurs in `result` more than once.
-    #[must_use]
-    pub fn result_repeats(&self) -> bool {
-        self.result_repeats
-    }
-
-    /// Where a member of `params` stands.
-    #[must_use]
-    pub fn param_span(&self, param: Param) -> Option<Span> {
-        self.param.get(param as usize).copied().flatten()
-    }
-
-    /// A member of `params`, as it is written.
-    #[must_use]
-    pub fn param(&self, param: Param) -> Option<&[u8]> {
-        self.param_span(param).map(|s| s.of(&self.bytes))
-    }
-
-    /// A member of `params` that is a string, unescaped; `None` if it is absent or something else.
-    #[must_use]
-    pub fn param_text(&self, param: Param) -> Option<Cow<'_, str>> {
-        self.param(param).and_then(text_of)
-    }
-
-    /// Where a member of `params._meta` stands.
-    #[must_use]
-    pub fn meta_span(&self, meta: Meta) -> Option<Span> {
-        self.in_meta.get(meta as usize).copied().flatten()
-    }
-
-    /// A member of `params._meta`, as it is written.
-    #[must_use]
-    pub fn meta(&self, meta: Meta) -> Option<&[u8]> {
-        self.meta_span(meta).map(|s| s.of(&self.bytes))
-    }
-
-    /// Where the result stands.
-    #[must_use]
-    pub fn result_span(&self) -> Option<Span> {
-        self.result
-    }
-
-    /// The result, as it is written, if the message is one.
-    #[must_use]
-    pub fn result(&self) -> Option<&[u8]> {
-        self.result.map(|s| s.of(&self.bytes))
-    }
-
-    /// The error object, if the message is one.
-    #[must_use]
-    pub fn error(&self) -> Option<ErrorObject> {
-        let object = self.error?;
-        let mut error = ErrorObject { code: code::INTERNAL_ERROR, message: String::new(), data: None };
-        for (key, span) in json::members_of(&self.bytes, object) {
-            let value = span.of(&self.bytes);
-            match key.as_ref() {
-                "code" => error.code = std::str::from_utf8(value).ok()?.parse().ok()?,
-                "message" => error.message = text_of(value)?.into_owned(),
-                "data" => error.data = Some(self.bytes.slice(span.range())),
-                _ => {}
-            }
-        }
-        Some(error)
     }
 }
 
@@ -585,7 +591,8 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"progressToken":1,"progressToken":2}}}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"z":1,"z":2}}"#,
         ] {
-            assert!(matches!(parse(text), Err(MessageError::Json(JsonError::Duplicate(_)))), "{text}");
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.ends_with("occurs twice"), "{text}: {error}");
         }
     }
 

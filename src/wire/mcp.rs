@@ -2,6 +2,7 @@
 //!
 //! Source: the specification pages and `schema.ts` of 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25 and 2026-07-28.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use hyper::header::HeaderName;
@@ -186,6 +187,10 @@ pub mod method {
     pub const MESSAGE: &str = "notifications/message";
     /// Tells that a server's tools changed.
     pub const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
+
+    /// Those that most messages have, the most frequent first.
+    pub const USUAL: [&str; 9] =
+        [TOOLS_CALL, PROGRESS, MESSAGE, TOOLS_LIST, INITIALIZE, INITIALIZED, PING, CANCELLED, DISCOVER];
 }
 
 /// HTTP header names.
@@ -282,7 +287,7 @@ impl ClientCapabilities {
     #[must_use]
     pub fn lacks(self, needed: Self) -> Option<String> {
         let missing = Self(needed.0 & !self.0);
-        (missing != Self::NONE).then(|| missing.to_modern())
+        (missing != Self::NONE).then(|| missing.to_modern().into_owned())
     }
 
     /// The capability that a server's request needs of a client: its method, and the mode of an elicitation.
@@ -299,7 +304,10 @@ impl ClientCapabilities {
 
     /// The capabilities as a modern client declares them.
     #[must_use]
-    pub fn to_modern(self) -> String {
+    pub fn to_modern(self) -> Cow<'static, str> {
+        if self == Self::NONE {
+            return Cow::Borrowed("{}");
+        }
         let mut outer: Vec<(&str, Vec<String>)> = Vec::new();
         for (name, member, flag) in Self::NAMES {
             if self.0 & flag == 0 || member == "listChanged" {
@@ -312,7 +320,7 @@ impl ClientCapabilities {
             }
         }
         let members = outer.into_iter().map(|(name, inner)| format!(r#""{name}":{{{}}}"#, inner.join(",")));
-        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+        format!("{{{}}}", members.collect::<Vec<_>>().join(",")).into()
     }
 
     /// The flags as a number, for sealed values.

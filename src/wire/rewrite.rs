@@ -111,38 +111,40 @@ fn request_meta(envelope: &Envelope, id: &str, asker: Asker, server: Era) -> Opt
     if asker.era == Era::Legacy && server == Era::Legacy {
         return None;
     }
-    let mut new = Vec::new();
-    if server == Era::Modern {
-        new = modern_meta(asker.level, asker.capabilities);
-    }
+    let mut front = match server {
+        Era::Legacy => Vec::new(),
+        Era::Modern => modern_meta(asker.level, asker.capabilities),
+    };
     if envelope.meta_span(Meta::ProgressToken).is_some() {
-        new.push(format!(r#""progressToken":{id}"#));
+        let comma = if front.is_empty() { "" } else { "," };
+        front.extend_from_slice(&[comma, "\"progressToken\":", id].concat().into_bytes());
     }
-    Some(meta_of(envelope.bytes(), envelope.meta_object_span(), &REQUEST_KEYS, &new))
+    Some(meta_of(envelope.bytes(), envelope.meta_object_span(), &REQUEST_KEYS, &front))
 }
 
 /// What a modern request has to say about its sender, as members of `_meta`.
-fn modern_meta(level: Option<LogLevel>, capabilities: ClientCapabilities) -> Vec<String> {
-    let mut members = vec![
-        format!(r#""{}":"{MODERN}""#, meta::PROTOCOL_VERSION),
-        format!(r#""{}":{IDENTITY}"#, meta::CLIENT_INFO),
-        format!(r#""{}":{}"#, meta::CLIENT_CAPABILITIES, capabilities.to_modern()),
-    ];
-    members.extend(level.map(|level| format!(r#""{}":"{}""#, meta::LOG_LEVEL, level.as_str())));
-    members
+fn modern_meta(level: Option<LogLevel>, capabilities: ClientCapabilities) -> Vec<u8> {
+    // Put together without formatting, because every call to a modern server has it.
+    let (version, info, capable) = (meta::PROTOCOL_VERSION, meta::CLIENT_INFO, meta::CLIENT_CAPABILITIES);
+    let capabilities = capabilities.to_modern();
+    let level = level.map(|level| format!(r#","{}":"{}""#, meta::LOG_LEVEL, level.as_str())).unwrap_or_default();
+    ["\"", version, "\":\"", MODERN, "\",\"", info, "\":", IDENTITY, ",\"", capable, "\":", &capabilities, &level]
+        .concat()
+        .into_bytes()
 }
 
 /// The `_meta` of a modern request that the gateway makes for itself.
 #[must_use]
 pub fn own_meta() -> String {
-    format!("{{{}}}", modern_meta(None, ClientCapabilities::NONE).join(","))
+    let members = modern_meta(None, ClientCapabilities::NONE);
+    format!("{{{}}}", String::from_utf8_lossy(&members))
 }
 
-/// A `_meta` object with some keys left out and new members in front.
-fn meta_of(bytes: &[u8], old: Option<Span>, without: &[&str], new: &[String]) -> Vec<u8> {
+/// A `_meta` object with some keys left out, and new members, which are written already, in front.
+fn meta_of(bytes: &[u8], old: Option<Span>, without: &[&str], front: &[u8]) -> Vec<u8> {
     let old = old.map(|old| whole_members_of(bytes, old)).unwrap_or_default();
     let kept = old.iter().filter(|member| !without.contains(&member.key.as_ref())).map(|member| member.whole.of(bytes));
-    object_of(new.iter().map(String::as_bytes).chain(kept))
+    object_of(Some(front).filter(|front| !front.is_empty()).into_iter().chain(kept))
 }
 
 /// What a result says about how it has to be read (`resultType`).
@@ -217,15 +219,19 @@ pub fn result_for_modern(response: &Envelope, id: &[u8], server: Era, state: Opt
     };
     let last = |member: ResultMember| response.in_result(member).map(|found| found.value);
     let (old_type, old_meta) = (last(ResultMember::Type), last(ResultMember::Meta));
-    let identity = [format!(r#""{}":{IDENTITY}"#, meta::SERVER_INFO)];
+    let identity = ["\"", meta::SERVER_INFO, "\":", IDENTITY].concat();
     let readable = old_meta.filter(|value| type_of(value.of(bytes)) == JsonType::Object);
-    let new_meta = meta_of(bytes, readable, &[meta::SERVER_INFO], &identity);
+    let new_meta = meta_of(bytes, readable, &[meta::SERVER_INFO], identity.as_bytes());
     let mut front = Vec::new();
     if old_type.is_none() {
-        front.extend_from_slice(&[b"\"resultType\":", COMPLETE, b","].concat());
+        front.extend_from_slice(b"\"resultType\":");
+        front.extend_from_slice(COMPLETE);
+        front.push(b',');
     }
     if old_meta.is_none() {
-        front.extend_from_slice(&[b"\"_meta\":", new_meta.as_slice(), b","].concat());
+        front.extend_from_slice(b"\"_meta\":");
+        front.extend_from_slice(&new_meta);
+        front.push(b',');
     }
     if is_empty(bytes, result) {
         front.pop();
@@ -290,7 +296,7 @@ pub fn result_for_legacy(response: &Envelope, id: &[u8], version: ProtocolVersio
 fn without_modern_members(response: &Envelope, splice: Splice<'_>) -> Vec<u8> {
     let bytes = response.bytes();
     let meta = response.in_result(ResultMember::Meta).filter(|meta| type_of(meta.value.of(bytes)) == JsonType::Object);
-    let kept_meta = meta.map(|meta| meta_of(bytes, Some(meta.value), &RESULT_KEYS, &[]));
+    let kept_meta = meta.map(|meta| meta_of(bytes, Some(meta.value), &RESULT_KEYS, b""));
     let bare = kept_meta.as_ref().is_none_or(|meta| meta == b"{}");
     let gone =
         [ResultMember::Type, ResultMember::Ttl, ResultMember::CacheScope].map(|member| response.in_result(member));
@@ -339,7 +345,7 @@ fn legacy_member<'a>(
     match member.key.as_ref() {
         "resultType" | "ttlMs" | "cacheScope" if server == Era::Modern => None,
         "_meta" if server == Era::Modern && type_of(value) == JsonType::Object => {
-            let new = meta_of(bytes, Some(member.value), &RESULT_KEYS, &[]);
+            let new = meta_of(bytes, Some(member.value), &RESULT_KEYS, b"");
             (new != b"{}").then(|| [b"\"_meta\":", new.as_slice()].concat().into())
         }
         "structuredContent" => {

@@ -61,8 +61,11 @@ impl<'a> Splice<'a> {
 
 /// Rebuilds an object from some of its members, given as the spans of whole members (`"key": value`) or as new text.
 #[must_use]
-pub fn object_of<'a>(members: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
-    let mut out = vec![b'{'];
+pub fn object_of<'a>(members: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>) -> Vec<u8> {
+    let members = members.into_iter();
+    let length: usize = members.clone().map(|member| member.len() + 1).sum();
+    let mut out = Vec::with_capacity(length + 2);
+    out.push(b'{');
     for member in members {
         if out.len() > 1 {
             out.push(b',');

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::time::Duration;
 
-use mcp_x::policy::{ClientId, Registry};
+use mcp_x::gateway::Memory;
+use mcp_x::policy::Registry;
 use mcp_x::wire::config::Secrets;
 use mcp_x::wire::mcp::ProtocolVersion;
 use serde_json::{Value, json};
@@ -95,8 +97,9 @@ fn the_same_view_gives_the_same_bytes_which_are_made_once() {
     let mut alice = harness.client(ALICE);
     let (_, second) = page(&mut alice, &Value::Null);
     let (_, third) = page(&mut alice, &second);
-    let (gateway, alice) = (harness.gateway(), ClientId::new("alice"));
+    let gateway = harness.gateway();
     let snapshot = gateway.snapshot();
+    let alice = gateway.sign_in(&Memory::default(), &snapshot, ALICE, Duration::ZERO).unwrap();
     let list = |cursor: &Value| {
         let list = gateway.list_tools(&snapshot, &alice, Some(ProtocolVersion::LATEST), cursor.as_str());
         harness.block_on(list).unwrap().bytes

@@ -6,12 +6,12 @@
 use hyper::body::Bytes;
 use hyper::{Response, StatusCode};
 
-use super::{Exchange, is_modern, legacy, refused};
+use super::{Exchange, Named, is_modern, legacy, refused};
 use crate::gateway::Session;
 use crate::http::response::{Body, empty, event_streams, json, rpc};
 use crate::wire::json::{Span, elements_of};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Sender, result_message};
-use crate::wire::mcp::{ProtocolVersion, code, header, method};
+use crate::wire::mcp::{ProtocolVersion, code, method};
 
 /// Messages in one body.
 const MOST: usize = 50;
@@ -22,13 +22,13 @@ pub(super) fn is_batch(body: &[u8]) -> bool {
 }
 
 /// Serves a body with several messages, which has been found to be JSON.
-pub(super) async fn post(mut exchange: Exchange<'_>, body: &Bytes) -> Response<Body> {
-    exchange.access.rpc = Some("batch".to_owned());
-    let session = match legacy::session(&exchange) {
+pub(super) async fn post(exchange: &mut Exchange<'_>, body: &Bytes) -> Response<Body> {
+    exchange.access.set_rpc("batch");
+    let session = match legacy::session(exchange) {
         Ok(session) => session,
         Err(no_session) => return legacy::refuse_session(no_session),
     };
-    let (messages, kinds) = match read(&exchange, &session, body) {
+    let (messages, kinds) = match read(exchange, &session, body) {
         Ok(read) => read,
         Err(what) => {
             let error = ErrorObject::new(code::INVALID_REQUEST, format!("invalid request: {what}"));
@@ -38,7 +38,7 @@ pub(super) async fn post(mut exchange: Exchange<'_>, body: &Bytes) -> Response<B
     let (mut responses, mut relays) = (Vec::new(), Vec::new());
     for (message, kind) in messages.into_iter().zip(kinds) {
         match kind {
-            Kind::Request => match legacy::serve(&mut exchange, &session, message).await {
+            Kind::Request => match legacy::serve(exchange, &session, message).await {
                 legacy::Served::Response(response, _) => responses.push(response),
                 legacy::Served::List(id, list) => responses.push(result_message(&id, &list)),
                 legacy::Served::Call(relay) => relays.push(relay),
@@ -58,7 +58,7 @@ pub(super) async fn post(mut exchange: Exchange<'_>, body: &Bytes) -> Response<B
 
 /// The messages of a body, and what they are.
 fn read(exchange: &Exchange<'_>, session: &Session, body: &Bytes) -> Result<(Vec<Envelope>, Vec<Kind>), String> {
-    let unversioned = session.version().is_none() && !exchange.headers.contains_key(header::PROTOCOL_VERSION);
+    let unversioned = session.version().is_none() && exchange.named == Named::Nothing;
     if !unversioned && session.version() != Some(ProtocolVersion::V2025_03_26) {
         return Err(format!("batches belong to sessions of {}", ProtocolVersion::V2025_03_26));
     }
@@ -71,7 +71,7 @@ fn read(exchange: &Exchange<'_>, session: &Session, body: &Bytes) -> Result<(Vec
     let mut messages = Vec::with_capacity(elements.len());
     for element in elements {
         let message = Envelope::parse(body.slice(element.range()), depth, Sender::Client).map_err(|e| e.to_string())?;
-        if is_modern(&exchange.headers, &message) {
+        if is_modern(exchange.named, &message) {
             return Err("expected no message of another era in a batch".to_owned());
         }
         if message.method().as_deref() == Some(method::INITIALIZE) {

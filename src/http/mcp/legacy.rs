@@ -7,43 +7,43 @@ use hyper::body::Bytes;
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 
-use super::{Exchange, answer_of, begin, cursor, no_such_method, version, with_instructions};
+use super::{Exchange, Named, Reply, begin, cursor, no_such_method, tool_of, with_instructions};
 use crate::gateway::{GatewayError, NoSession, Relay, Session, Speech};
-use crate::http::request::only;
+use crate::http::request::{Single, only, single};
 use crate::http::response::{Body, Refusal, empty, json, result, rpc, rpc_error};
 use crate::wire::json::{JsonType, Span, members_of, text_of, type_of};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Param, result_message};
 use crate::wire::mcp::{ClientCapabilities, IDENTITY, LogLevel, MODERN, ProtocolVersion, code, header, method};
 
 /// Serves a message of the legacy era.
-pub(super) async fn post(mut exchange: Exchange<'_>, kind: Kind, envelope: Envelope) -> Response<Body> {
+pub(super) async fn post(exchange: &mut Exchange<'_>, kind: Kind, envelope: Envelope) -> Reply {
     if kind == Kind::Request && envelope.method().as_deref() == Some(method::INITIALIZE) {
-        return initialize(exchange, &envelope);
+        return initialize(exchange, &envelope).into();
     }
-    let session = match session(&exchange) {
+    let session = match session(exchange) {
         Ok(session) => session,
-        Err(no_session) => return refuse_session(no_session),
+        Err(no_session) => return refuse_session(no_session).into(),
     };
     match kind {
         // Without a session there is nothing that a level could be kept in.
         Kind::Request if session.version().is_none() && envelope.method().as_deref() == Some(method::SET_LEVEL) => {
             exchange.access.code = Some(code::INVALID_REQUEST);
-            session_required(envelope.id())
+            session_required(envelope.id()).into()
         }
-        Kind::Request => match serve(&mut exchange, &session, envelope).await {
-            Served::Call(relay) => answer_of(exchange, relay, |_| StatusCode::OK).await,
+        Kind::Request => match serve(exchange, &session, envelope).await {
+            Served::Call(relay) => Reply::Call(relay, |_| StatusCode::OK),
             Served::Response(response, code) => {
                 exchange.access.code = code;
-                json(StatusCode::OK, response)
+                json(StatusCode::OK, response).into()
             }
-            Served::List(id, list) => result(&id, list),
+            Served::List(id, list) => result(&id, list).into(),
         },
         Kind::Notification => {
             notified(&session, &envelope);
-            empty(StatusCode::ACCEPTED)
+            empty(StatusCode::ACCEPTED).into()
         }
-        Kind::Result | Kind::Error if session.version().is_some() => empty(StatusCode::ACCEPTED),
-        Kind::Result | Kind::Error => session_required(None),
+        Kind::Result | Kind::Error if session.version().is_some() => empty(StatusCode::ACCEPTED).into(),
+        Kind::Result | Kind::Error => session_required(None).into(),
     }
 }
 
@@ -61,30 +61,33 @@ pub(in crate::http) fn delete(exchange: &Exchange<'_>) -> Response<Body> {
         // That era has no sessions to end.
         return Refusal::Method("POST").rpc();
     }
-    if exchange.headers.contains_key(header::PROTOCOL_VERSION) && version(&exchange.headers).is_none() {
+    if exchange.named == Named::Other {
         let known = ProtocolVersion::ALL.map(ProtocolVersion::as_str).join(", ");
         let what = format!("unsupported protocol version: expected one of {known}");
         return rpc(StatusCode::BAD_REQUEST, None, &ErrorObject::new(code::INVALID_REQUEST, what));
     }
     let Some(id) = session_header(exchange) else { return session_required(None) };
-    match exchange.gateway.end_session(exchange.caller.client(), id, exchange.now) {
+    match exchange.gateway.end_session(exchange.memory, &exchange.principal, id, exchange.now) {
         Ok(()) => empty(StatusCode::NO_CONTENT),
         Err(no_session) => refuse_session(no_session),
     }
 }
 
 fn session_header<'a>(exchange: &'a Exchange<'_>) -> Option<&'a str> {
-    if !exchange.headers.contains_key(header::SESSION_ID) {
-        return None;
+    match single(&exchange.headers, &header::SESSION_ID) {
+        Single::Absent => None,
+        // A repeated or unreadable header names no session that exists.
+        Single::One(id) => Some(id.to_str().unwrap_or_default()),
+        Single::Repeated => Some(""),
     }
-    // A repeated or unreadable header names no session that exists.
-    Some(only(&exchange.headers, &header::SESSION_ID).and_then(|v| v.to_str().ok()).unwrap_or_default())
 }
 
 pub(super) fn session(exchange: &Exchange<'_>) -> Result<Session, NoSession> {
     match session_header(exchange) {
         None => Ok(Session::default()),
-        Some(id) => exchange.gateway.session(&exchange.snapshot, exchange.caller.client(), id, exchange.now),
+        Some(id) => {
+            exchange.gateway.session(exchange.memory, &exchange.snapshot, &exchange.principal, id, exchange.now)
+        }
     }
 }
 
@@ -105,7 +108,7 @@ fn session_required(id: Option<&[u8]>) -> Response<Body> {
     )
 }
 
-fn initialize(exchange: Exchange<'_>, envelope: &Envelope) -> Response<Body> {
+fn initialize(exchange: &mut Exchange<'_>, envelope: &Envelope) -> Response<Body> {
     let id = envelope.id().unwrap_or_default();
     let Some((asked, capabilities)) = read_initialize(envelope) else {
         let expected = "expected `protocolVersion`, `capabilities` and `clientInfo` with `name` and `version`";
@@ -114,8 +117,8 @@ fn initialize(exchange: Exchange<'_>, envelope: &Envelope) -> Response<Body> {
     let agreed = asked.unwrap_or(ProtocolVersion::LATEST);
     let offered = r#"{"tools":{},"logging":{}}"#;
     let text = format!(r#"{{"protocolVersion":"{agreed}","capabilities":{offered},"serverInfo":{IDENTITY}"#);
-    let mut answer = result(id, with_instructions(&exchange, text));
-    let session = exchange.gateway.open_session(exchange.caller.client(), agreed, capabilities, exchange.now);
+    let mut answer = result(id, with_instructions(exchange, text));
+    let session = exchange.gateway.open_session(&exchange.principal, agreed, capabilities, exchange.now);
     if let Ok(value) = HeaderValue::try_from(session) {
         answer.headers_mut().insert(header::SESSION_ID, value);
     }
@@ -133,7 +136,6 @@ fn read_initialize(envelope: &Envelope) -> Option<(Option<ProtocolVersion>, Clie
 }
 
 /// What came of a request.
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment, and a box would cost every call an allocation")]
 pub(super) enum Served {
     /// Its response, and the code of its error, if it is one.
     Response(Vec<u8>, Option<i64>),
@@ -187,21 +189,21 @@ fn set_level(session: &Session, envelope: &Envelope) -> Result<(), GatewayError>
 /// The result of `tools/list`.
 async fn listed(exchange: &Exchange<'_>, session: &Session, envelope: &Envelope) -> Result<Bytes, GatewayError> {
     let cursor = cursor(envelope);
-    let assumed = version(&exchange.headers).unwrap_or(ProtocolVersion::V2025_03_26);
-    let (client, version) = (exchange.caller.client(), session.version().unwrap_or(assumed));
-    let page = exchange.gateway.list_tools(&exchange.snapshot, client, Some(version), cursor.as_deref()).await?;
+    let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::V2025_03_26);
+    let (principal, version) = (&exchange.principal, session.version().unwrap_or(assumed));
+    let page = exchange.gateway.list_tools(&exchange.snapshot, principal, Some(version), cursor.as_deref()).await?;
     Ok(page.bytes)
 }
 
 async fn call(exchange: &mut Exchange<'_>, session: &Session, envelope: Envelope) -> Result<Relay, GatewayError> {
-    exchange.access.tool = envelope.param_text(Param::Name).map(|n| n.chars().take(128).collect());
+    let tool = tool_of(exchange, &envelope)?;
     // Whoever has named no revision gets results as they are.
-    let assumed = version(&exchange.headers).unwrap_or(ProtocolVersion::LATEST);
+    let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::LATEST);
     let speech = Speech::Legacy(session.version().unwrap_or(assumed));
-    begin(exchange, session.clone(), speech, envelope).await
+    begin(exchange, session.clone(), speech, tool, envelope).await
 }
 
-fn failed(exchange: Exchange<'_>, id: &[u8], error: &GatewayError) -> Response<Body> {
+fn failed(exchange: &mut Exchange<'_>, id: &[u8], error: &GatewayError) -> Response<Body> {
     let error = rpc_error(error);
     exchange.access.code = Some(error.code);
     rpc(StatusCode::OK, Some(id), &error)

@@ -17,11 +17,11 @@ use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 
 use super::access::Access;
-use super::request::only;
+use super::request::{Single, only, single};
 use super::response::{Body, STOPPING, event_stream, json, not_a_message};
-use crate::gateway::{Gateway, GatewayError, Outgoing, Relay, Request, Session, Snapshot, Speech};
+use crate::gateway::{Gateway, GatewayError, Memory, Outgoing, Principal, Relay, Request, Session, Snapshot, Speech};
 use crate::outbound::Client;
-use crate::policy::{Caller, ServerId};
+use crate::policy::ServerId;
 use crate::shutdown::Shutdown;
 use crate::wire::json::{JsonType, text_of, type_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, MessageError, Meta, Param, Sender};
@@ -38,12 +38,16 @@ pub(super) struct Exchange<'a> {
     pub(super) gateway: &'a Arc<Gateway>,
     /// This thread's connections to servers.
     pub(super) http: &'a Client,
+    /// What this thread has found good lately.
+    pub(super) memory: &'a Memory,
     /// The policy under which the request is served.
     pub(super) snapshot: Snapshot,
     /// Who asks.
-    pub(super) caller: Caller,
+    pub(super) principal: Principal,
     /// The request's headers.
     pub(super) headers: HeaderMap,
+    /// The revision that they name.
+    pub(super) named: Named,
     /// Time since the Unix epoch.
     pub(super) now: Duration,
     /// Heard shortly before open answers are cut off.
@@ -53,23 +57,44 @@ pub(super) struct Exchange<'a> {
 }
 
 /// Serves a POST whose body has been read.
-pub(super) async fn post(exchange: Exchange<'_>, body: Bytes) -> Response<Body> {
+pub(super) async fn post(exchange: &mut Exchange<'_>, body: Bytes) -> Response<Body> {
     let depth = exchange.snapshot.registry().settings().limits.json_depth;
     let envelope = match Envelope::parse(body.clone(), depth, Sender::Client) {
         Ok(envelope) => envelope,
         // Found to be JSON, but no object.
-        Err(MessageError::Shape(_)) if batch::is_batch(&body) => return batch::post(exchange, &body).await,
+        Err(MessageError::Shape(_)) if batch::is_batch(&body) => return Box::pin(batch::post(exchange, &body)).await,
         Err(error) => return refused(exchange.access, not_a_message(&error, None), error.code()),
     };
+    drop(body);
     let kind = match envelope.kind() {
         Ok(kind) => kind,
         Err(error) => return refused(exchange.access, not_a_message(&error, envelope.id()), error.code()),
     };
-    exchange.access.rpc = envelope.method().map(|m| m.chars().take(64).collect());
-    if is_modern(&exchange.headers, &envelope) {
+    if let Some(method) = envelope.method() {
+        exchange.access.set_rpc(&method);
+    }
+    let reply = if is_modern(exchange.named, &envelope) {
         modern::post(exchange, kind, envelope).await
     } else {
         legacy::post(exchange, kind, envelope).await
+    };
+    match reply {
+        Reply::Answer(answer) => answer,
+        Reply::Call(relay, status) => answer_of(exchange, relay, status).await,
+    }
+}
+
+/// What came of a message.
+enum Reply {
+    /// Its answer.
+    Answer(Response<Body>),
+    /// A call that runs, and the status of the errors that it may end with.
+    Call(Relay, fn(i64) -> StatusCode),
+}
+
+impl From<Response<Body>> for Reply {
+    fn from(answer: Response<Body>) -> Self {
+        Self::Answer(answer)
     }
 }
 
@@ -79,20 +104,48 @@ fn refused(access: &mut Access, answer: Response<Body>, code: i64) -> Response<B
 }
 
 /// Whether a message belongs to the modern era (protocol.md 2.2): by its body first, then by its version header.
-fn is_modern(headers: &HeaderMap, envelope: &Envelope) -> bool {
+fn is_modern(named: Named, envelope: &Envelope) -> bool {
     if envelope.meta_span(Meta::ProtocolVersion).is_some() || envelope.meta_span(Meta::ClientCapabilities).is_some() {
         return true;
     }
-    if envelope.method().as_deref() == Some(method::INITIALIZE) {
-        return false;
+    match envelope.method().as_deref() {
+        Some(method::INITIALIZE) => false,
+        Some(method::DISCOVER | method::LISTEN) => true,
+        _ => named == Named::Other,
     }
-    (headers.contains_key(header::PROTOCOL_VERSION) && version(headers).is_none())
-        || matches!(envelope.method().as_deref(), Some(method::DISCOVER | method::LISTEN))
 }
 
-/// The legacy revision that the version header names.
-fn version(headers: &HeaderMap) -> Option<ProtocolVersion> {
-    only_text(headers, &header::PROTOCOL_VERSION).and_then(ProtocolVersion::parse)
+/// What the version header names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    /// There is none.
+    Nothing,
+    /// A legacy revision.
+    Legacy(ProtocolVersion),
+    /// Something else, or several.
+    Other,
+}
+
+impl Named {
+    /// Reads the header.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        match single(headers, &header::PROTOCOL_VERSION) {
+            Single::Absent => Self::Nothing,
+            Single::One(value) => {
+                let version = value.to_str().ok().and_then(|text| ProtocolVersion::parse(text.trim()));
+                version.map_or(Self::Other, Self::Legacy)
+            }
+            Single::Repeated => Self::Other,
+        }
+    }
+
+    /// The legacy revision, if it is one.
+    fn legacy(self) -> Option<ProtocolVersion> {
+        match self {
+            Self::Legacy(version) => Some(version),
+            Self::Nothing | Self::Other => None,
+        }
+    }
 }
 
 /// Where a list is to go on, if it is not to begin. What is no text is no cursor that was ever given out, and neither is an
@@ -107,6 +160,14 @@ fn only_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     only(headers, name).and_then(|value| value.to_str().ok()).map(str::trim)
 }
 
+/// The tool that a call names, which is noted in the record.
+fn tool_of(exchange: &mut Exchange<'_>, envelope: &Envelope) -> Result<String, GatewayError> {
+    let name = envelope.param_text(Param::Name);
+    let name = name.ok_or(GatewayError::InvalidParams("expected a string `name`"))?;
+    exchange.access.set_tool(&name);
+    Ok(name.into_owned())
+}
+
 /// The error for a method that is not served.
 fn no_such_method(name: Option<&str>) -> ErrorObject {
     let name: String = name.unwrap_or_default().chars().take(64).collect();
@@ -116,7 +177,7 @@ fn no_such_method(name: Option<&str>) -> ErrorObject {
 /// Ends an object that is open with the gateway's instructions for the caller, if there are any.
 fn with_instructions(exchange: &Exchange<'_>, open: String) -> Bytes {
     let mut text = open.into_bytes();
-    if let Some(instructions) = exchange.gateway.instructions(&exchange.snapshot, exchange.caller.client()) {
+    if let Some(instructions) = exchange.gateway.instructions(&exchange.snapshot, exchange.principal.client()) {
         text.extend_from_slice(b",\"instructions\":");
         write_text(&mut text, &instructions);
     }
@@ -129,16 +190,19 @@ async fn begin(
     exchange: &mut Exchange<'_>,
     session: Session,
     speech: Speech,
+    tool: String,
     envelope: Envelope,
 ) -> Result<Relay, GatewayError> {
     let era = speech.era();
+    let view = exchange.gateway.view_of(&exchange.snapshot, &exchange.principal, Some(&tool)).await;
     let request = Request {
         id: exchange.access.id.clone(),
         snapshot: exchange.snapshot.clone(),
-        caller: exchange.caller.clone(),
+        principal: exchange.principal.clone(),
         now: exchange.now,
         session,
         speech,
+        tool,
         envelope,
     };
     let access = &mut *exchange.access;
@@ -147,7 +211,7 @@ async fn begin(
         *server = Some(found.clone());
         *eras = theirs.map(|theirs| (era, theirs));
     };
-    let relay = exchange.gateway.call(exchange.http, request, found).await;
+    let relay = exchange.gateway.call(exchange.http, &view, request, found);
     if let Err(GatewayError::UnknownTool(_)) = relay {
         access.denied();
     }
@@ -156,7 +220,7 @@ async fn begin(
 
 /// The answer to a call: as JSON if the response comes first and soon, else as an event stream. Until then nothing is
 /// decided, so that an error still has its status; `status` says which.
-async fn answer_of(exchange: Exchange<'_>, mut relay: Relay, status: fn(i64) -> StatusCode) -> Response<Body> {
+async fn answer_of(exchange: &mut Exchange<'_>, mut relay: Relay, status: fn(i64) -> StatusCode) -> Response<Body> {
     let mut cut = exchange.cut.clone();
     let first = tokio::time::timeout(COMMIT, cut.or(poll_fn(|cx| relay.poll_next(cx)))).await;
     let first = match first {

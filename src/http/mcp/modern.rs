@@ -7,27 +7,27 @@ use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 
-use super::{Exchange, answer_of, begin, cursor, no_such_method, only_text, with_instructions};
+use super::{Exchange, Reply, begin, cursor, no_such_method, only_text, tool_of, with_instructions};
 use crate::gateway::{GatewayError, Session, Speech};
 use crate::http::response::{Body, empty, result, result_of, rpc, rpc_error};
 use crate::wire::headers::decode;
 use crate::wire::json::{JsonType, text_of, type_of, write_text};
-use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta, Param, is_id};
+use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta, is_id};
 use crate::wire::mcp::{ClientCapabilities, IDENTITY, LogLevel, MODERN, code, header, meta, method};
 
 /// Serves a message of the modern era.
-pub(super) async fn post(exchange: Exchange<'_>, kind: Kind, envelope: Envelope) -> Response<Body> {
+pub(super) async fn post(exchange: &mut Exchange<'_>, kind: Kind, envelope: Envelope) -> Reply {
     match kind {
         Kind::Request => request(exchange, envelope).await,
-        Kind::Notification if version_header(&exchange.headers) == Some(MODERN) => empty(StatusCode::ACCEPTED),
+        Kind::Notification if version_header(&exchange.headers) == Some(MODERN) => empty(StatusCode::ACCEPTED).into(),
         Kind::Notification => {
             let error = unsupported(version_header(&exchange.headers).unwrap_or_default());
-            refused(exchange, None, &error)
+            refused(exchange, None, &error).into()
         }
         Kind::Result | Kind::Error => {
             let error =
                 ErrorObject::new(code::INVALID_REQUEST, "invalid request: expected a request, found a response");
-            refused(exchange, None, &error)
+            refused(exchange, None, &error).into()
         }
     }
 }
@@ -41,27 +41,27 @@ pub(super) fn status_of(code: i64) -> StatusCode {
     }
 }
 
-async fn request(exchange: Exchange<'_>, envelope: Envelope) -> Response<Body> {
+async fn request(exchange: &mut Exchange<'_>, envelope: Envelope) -> Reply {
     let id = Bytes::copy_from_slice(envelope.id().unwrap_or_default());
     if let Err(missing) = check_meta(&envelope) {
         let error = ErrorObject::new(code::INVALID_PARAMS, format!("invalid params: {missing}"));
-        return super::refused(exchange.access, rpc(StatusCode::BAD_REQUEST, Some(&id), &error), error.code);
+        return super::refused(exchange.access, rpc(StatusCode::BAD_REQUEST, Some(&id), &error), error.code).into();
     }
     if let Err(error) =
         check_version(&exchange.headers, &envelope).and_then(|()| check_method(&exchange.headers, &envelope))
     {
-        return refused(exchange, Some(&id), &error);
+        return refused(exchange, Some(&id), &error).into();
     }
     match envelope.method().as_deref() {
-        Some(method::DISCOVER) => discover(exchange, &id, &envelope),
-        Some(method::TOOLS_LIST) => list(exchange, &id, &envelope).await,
+        Some(method::DISCOVER) => discover(exchange, &id, &envelope).into(),
+        Some(method::TOOLS_LIST) => list(exchange, &id, &envelope).await.into(),
         Some(method::TOOLS_CALL) => call(exchange, &id, envelope).await,
-        other => refused(exchange, Some(&id), &no_such_method(other)),
+        other => refused(exchange, Some(&id), &no_such_method(other)).into(),
     }
 }
 
 /// An error with the status that goes with it.
-fn refused(exchange: Exchange<'_>, id: Option<&[u8]>, error: &ErrorObject) -> Response<Body> {
+fn refused(exchange: &mut Exchange<'_>, id: Option<&[u8]>, error: &ErrorObject) -> Response<Body> {
     exchange.access.code = Some(error.code);
     let status = match (id, status_of(error.code)) {
         // What is no request has no response either, so that the status has to say it.
@@ -71,7 +71,7 @@ fn refused(exchange: Exchange<'_>, id: Option<&[u8]>, error: &ErrorObject) -> Re
     rpc(status, id, error)
 }
 
-fn failed(exchange: Exchange<'_>, id: &[u8], error: &GatewayError) -> Response<Body> {
+fn failed(exchange: &mut Exchange<'_>, id: &[u8], error: &GatewayError) -> Response<Body> {
     refused(exchange, Some(id), &rpc_error(error))
 }
 
@@ -142,47 +142,45 @@ fn hints(ttl_ms: u64) -> String {
     )
 }
 
-fn discover(exchange: Exchange<'_>, id: &[u8], envelope: &Envelope) -> Response<Body> {
+fn discover(exchange: &mut Exchange<'_>, id: &[u8], envelope: &Envelope) -> Response<Body> {
     if let Err(error) = check_options(envelope) {
         return failed(exchange, id, &error);
     }
     let offered = r#"{"tools":{},"logging":{}}"#;
     let text = format!(r#"{{{},"supportedVersions":["{MODERN}"],"capabilities":{offered}"#, hints(0));
-    result(id, with_instructions(&exchange, text))
+    result(id, with_instructions(exchange, text))
 }
 
-async fn list(exchange: Exchange<'_>, id: &[u8], envelope: &Envelope) -> Response<Body> {
+async fn list(exchange: &mut Exchange<'_>, id: &[u8], envelope: &Envelope) -> Response<Body> {
     if let Err(error) = check_options(envelope) {
         return failed(exchange, id, &error);
     }
     let cursor = cursor(envelope);
-    let (snapshot, client) = (&exchange.snapshot, exchange.caller.client());
-    let page = exchange.gateway.list_tools(snapshot, client, None, cursor.as_deref()).await;
+    let (snapshot, principal) = (&exchange.snapshot, &exchange.principal);
+    let page = exchange.gateway.list_tools(snapshot, principal, None, cursor.as_deref()).await;
     match page {
         Ok(page) => result_of(id, vec![format!("{{{},", hints(page.ttl_ms)).into(), page.bytes]),
         Err(error) => failed(exchange, id, &error),
     }
 }
 
-async fn call(mut exchange: Exchange<'_>, id: &[u8], envelope: Envelope) -> Response<Body> {
-    let Some(name) = envelope.param_text(Param::Name) else {
-        return failed(exchange, id, &GatewayError::InvalidParams("expected a string `name`"));
+async fn call(exchange: &mut Exchange<'_>, id: &[u8], envelope: Envelope) -> Reply {
+    let tool = match tool_of(exchange, &envelope) {
+        Ok(tool) => tool,
+        Err(error) => return failed(exchange, id, &error).into(),
     };
-    exchange.access.tool = Some(name.chars().take(128).collect());
-    if decoded(&exchange.headers, &header::NAME).as_deref() != Some(name.as_ref()) {
-        return refused(exchange, Some(id), &mismatch("Mcp-Name", "params.name"));
+    if decoded(&exchange.headers, &header::NAME).as_deref() != Some(tool.as_str()) {
+        return refused(exchange, Some(id), &mismatch("Mcp-Name", "params.name")).into();
     }
-    drop(name);
     let level = match check_options(&envelope) {
         Ok(level) => level,
-        Err(error) => return failed(exchange, id, &error),
+        Err(error) => return failed(exchange, id, &error).into(),
     };
-    let mirrored = mirrored(&exchange.headers);
     let capabilities = ClientCapabilities::parse(envelope.meta(Meta::ClientCapabilities).unwrap_or_default());
-    let speech = Speech::Modern { level, capabilities, mirrored };
-    match begin(&mut exchange, Session::default(), speech, envelope).await {
-        Ok(relay) => answer_of(exchange, relay, status_of).await,
-        Err(error) => failed(exchange, id, &error),
+    let speech = Speech::Modern { level, capabilities, mirrored: mirrored(&exchange.headers) };
+    match begin(exchange, Session::default(), speech, tool, envelope).await {
+        Ok(relay) => Reply::Call(relay, status_of),
+        Err(error) => failed(exchange, id, &error).into(),
     }
 }
 

@@ -1,0 +1,168 @@
+//! Calls in flight: what each was begun with, and what ends it before its answer.
+//!
+//! A client that is removed, a token that is revoked or expires, a grant that is taken away: each ends the calls that
+//! were begun with it, within a second (design 14). And a client may call a request of its session off.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use tokio::time::{Sleep, sleep};
+
+use super::principal::Principal;
+use super::{ClientState, Session};
+use crate::policy::{Caller, Permit, Registry};
+
+/// Why a call was ended before its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// The client wants no answer any more.
+    CalledOff,
+    /// The token has expired.
+    Expired,
+    /// Client, token or grant are gone.
+    Withdrawn,
+}
+
+impl fmt::Display for Over {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CalledOff => "the client has called the request off",
+            Self::Expired => "the token expired while the call was running; the call may have been executed",
+            Self::Withdrawn => "access was taken away while the call was running; the call may have been executed",
+        })
+    }
+}
+
+/// One call in flight.
+#[derive(Debug)]
+struct Flight {
+    /// The client's id of the request, as it wrote it.
+    id: Bytes,
+    caller: Caller,
+    permit: Permit,
+    /// One of the values below; whatever was ordered first counts.
+    order: AtomicU8,
+    /// Who wants to know of it.
+    waker: Mutex<Option<Waker>>,
+}
+
+const GO_ON: u8 = 0;
+const CALLED_OFF: u8 = 1;
+const WITHDRAWN: u8 = 2;
+
+impl Flight {
+    fn end(&self, order: u8) {
+        let _ = self.order.compare_exchange(GO_ON, order, Ordering::Release, Ordering::Relaxed);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        waker.inspect(Waker::wake_by_ref);
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<Over> {
+        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        drop(waker);
+        // Looked at last: an order given before the waker was there is seen here.
+        match self.order.load(Ordering::Acquire) {
+            GO_ON => Poll::Pending,
+            CALLED_OFF => Poll::Ready(Over::CalledOff),
+            _ => Poll::Ready(Over::Withdrawn),
+        }
+    }
+
+    /// Ends the call if it could not be begun under this registry.
+    fn review(&self, registry: &Registry) {
+        let (permit, server) = (&self.permit, &self.permit.server().id);
+        // A server that is gone takes no rights away: what it was asked before may be answered.
+        let gone = registry.server(server).is_none();
+        let allowed = gone || registry.decide(permit.client(), server, permit.target()).verdict.is_ok();
+        if !registry.still_knows(&self.caller) || !allowed {
+            self.end(WITHDRAWN);
+        }
+    }
+}
+
+/// The calls in flight of one client, or in one session.
+#[derive(Debug, Default)]
+pub(super) struct Flights(Mutex<Vec<Arc<Flight>>>);
+
+impl Flights {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Flight>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leave(&self, flight: &Arc<Flight>) {
+        let mut flights = self.lock();
+        if let Some(at) = flights.iter().position(|other| Arc::ptr_eq(other, flight)) {
+            flights.swap_remove(at);
+        }
+    }
+
+    /// Ends the calls that could not be begun under this registry.
+    pub(super) fn review(&self, registry: &Registry) {
+        self.lock().iter().for_each(|flight| flight.review(registry));
+    }
+
+    /// Ends the calls of this id, as the client wrote it. A client may use an id twice; calling it off means both.
+    pub(super) fn call_off(&self, id: &[u8]) {
+        self.lock().iter().filter(|flight| flight.id == id).for_each(|flight| flight.end(CALLED_OFF));
+    }
+}
+
+/// Held by a call while it runs; keeps its session in use.
+pub(super) struct Lease {
+    client: Arc<ClientState>,
+    session: Session,
+    flight: Arc<Flight>,
+    /// Rings when the token expires.
+    expiry: Option<Pin<Box<Sleep>>>,
+}
+
+impl Lease {
+    /// Begins a call with the client's `id`; `now` is the time since the epoch.
+    pub(super) fn new(principal: &Principal, session: Session, permit: Permit, id: Bytes, now: Duration) -> Self {
+        let (client, caller) = (Arc::clone(&principal.state), principal.caller().clone());
+        let expiry = caller.expires().map(|expires| Box::pin(sleep(expires.saturating_sub(now))));
+        let (order, waker) = (AtomicU8::new(GO_ON), Mutex::default());
+        let flight = Arc::new(Flight { id, caller, permit, order, waker });
+        for flights in [Some(&client.flights), session.flights()].into_iter().flatten() {
+            flights.lock().push(Arc::clone(&flight));
+        }
+        Self { client, session, flight, expiry }
+    }
+
+    /// The client's id of the request, as it wrote it.
+    pub(super) fn id(&self) -> &Bytes {
+        &self.flight.id
+    }
+
+    /// Ends the call if it could not be begun under this registry.
+    pub(super) fn review(&self, registry: &Registry) {
+        self.flight.review(registry);
+    }
+
+    /// Ready when the call has to end.
+    pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+        if let Poll::Ready(over) = self.flight.poll(cx) {
+            return Poll::Ready(over);
+        }
+        match &mut self.expiry {
+            Some(expiry) => expiry.as_mut().poll(cx).map(|()| Over::Expired),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        for flights in [Some(&self.client.flights), self.session.flights()].into_iter().flatten() {
+            flights.leave(&self.flight);
+        }
+    }
+}
