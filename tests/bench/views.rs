@@ -12,11 +12,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::body::{Body as _, Bytes};
-use mcp_x::gateway::{Beginning, Gateway, Keyring, Snapshot, View};
+use mcp_x::gateway::{Beginning, Gateway, Keyring, Memory, Principal, Snapshot, View};
 use mcp_x::http::response::{Body, result};
 use mcp_x::log::Log;
 use mcp_x::outbound::{Client, Trust};
-use mcp_x::policy::{ClientId, Registry, Server, ServerId, ServerKey};
+use mcp_x::policy::{Registry, Server, ServerId, ServerKey};
 use mcp_x::store::TokenEnds;
 use mcp_x::upstream::{Keeper, Pool};
 use mcp_x::wire::hex;
@@ -52,8 +52,11 @@ const TOOLS: usize = 102;
 
 pub(crate) fn add(operations: &mut Operations) -> Result<(), Box<dyn Error>> {
     let world = Rc::new(World::new()?);
-    let alice = world.alice.clone();
 
+    let here = Rc::clone(&world);
+    let signed_in = |found: &bool| *found;
+    let again = move || here.gateway.sign_in(&here.memory, &here.after, "123", Duration::ZERO).is_ok();
+    operations.add("sign in: with a token that is remembered", again, signed_in);
     let here = Rc::clone(&world);
     let seen = |view: &Option<Arc<View>>| view.as_ref().is_some_and(|view| view.names().count() == TOOLS);
     operations.add("view: one that is ready", move || here.view(&here.after), seen);
@@ -72,8 +75,7 @@ pub(crate) fn add(operations: &mut Operations) -> Result<(), Box<dyn Error>> {
     );
     // No page begins behind the first tool, so that this one is written for every request, up to where the next begins.
     let server = *ServerKey::of(&ServerId::new("server_a")).as_bytes();
-    let cursor =
-        Cursor { list: ListKind::Tools, principal: SessionId::principal(alice.as_str()), server, name: FIRST.into() };
+    let cursor = Cursor { list: ListKind::Tools, principal: SessionId::principal("alice"), server, name: FIRST.into() };
     let cursor = cursor.seal(&Sealer::new([SECRET], "cursor"));
     let here = Rc::clone(&world);
     operations.add(
@@ -98,7 +100,8 @@ fn length(body: &Body) -> u64 {
 /// A gateway after a change of its configuration.
 struct World {
     gateway: Gateway,
-    alice: ClientId,
+    alice: Principal,
+    memory: Memory,
     /// What was in force at first, and what is now.
     before: Snapshot,
     after: Snapshot,
@@ -127,7 +130,9 @@ impl World {
         // Another grant with which alice sees the same tools.
         gateway.publish(registry(r#"["test_*", "*"]"#)?);
         let after = gateway.snapshot();
-        let world = Self { gateway, alice: ClientId::new("alice"), before, after, runtime };
+        let memory = Memory::default();
+        let alice = gateway.sign_in(&memory, &after, "123", Duration::ZERO)?;
+        let world = Self { gateway, alice, memory, before, after, runtime };
         let found = {
             let _timers = world.runtime.enter();
             world.view(&world.after).map_or(0, |view| view.names().count())
@@ -142,7 +147,7 @@ impl World {
 
     /// What alice sees.
     fn view(&self, snapshot: &Snapshot) -> Option<Arc<View>> {
-        at_once(self.gateway.view(snapshot, &self.alice))
+        at_once(self.gateway.view_of(snapshot, &self.alice, None))
     }
 
     fn page(&self, version: Option<ProtocolVersion>, cursor: Option<&str>) -> Option<Bytes> {
