@@ -7,25 +7,25 @@
 
 mod message;
 mod pool;
+mod stream;
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
 use http_body_util::{BodyExt, Either, Full};
-use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 
-use message::{Envelope, Events, answer, with_id};
+use message::{Envelope, answer, with_id};
 use pool::{Link, Pool};
+use stream::Stream;
 
 const USAGE: &str = "usage: mcp-x-floor --listen ADDRESS --upstream ADDRESS --token TOKEN";
 /// Tools that the client may call.
@@ -42,6 +42,8 @@ static PASSED_ON: [HeaderName; 6] = [
 
 /// What goes back of an upstream's headers.
 static HANDED_BACK: [HeaderName; 2] = [CONTENT_TYPE, HeaderName::from_static("mcp-session-id")];
+/// Bytes of room that are made for a body, at most, before they have come.
+const MOST_FORESEEN: usize = 1 << 20;
 const PARSE_ERROR: &[u8] = br#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"not a JSON-RPC message"}}"#;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -101,13 +103,12 @@ async fn connection(stream: TcpStream, floor: Rc<Floor>) {
 }
 
 /// Answers one request. An error, of either side, ends the client's connection.
-async fn reply(floor: Rc<Floor>, request: Request<Incoming>) -> Result<Reply, Error> {
+async fn reply(floor: Rc<Floor>, mut request: Request<Incoming>) -> Result<Reply, Error> {
     let Some(tools) = request.headers().get(AUTHORIZATION).and_then(|token| floor.clients.get(token)) else {
         return Ok(plain(StatusCode::UNAUTHORIZED, Bytes::new()));
     };
-    let (head, body) = request.into_parts();
-    let message = whole(body).await?;
-    let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(&message) else {
+    let message = whole(request.body_mut()).await?;
+    let Some(envelope) = Envelope::read(&message) else {
         return Ok(plain(StatusCode::BAD_REQUEST, Bytes::from_static(PARSE_ERROR)));
     };
     let theirs = envelope.id.map_or("null", |id| id.get());
@@ -123,7 +124,7 @@ async fn reply(floor: Rc<Floor>, request: Request<Incoming>) -> Result<Reply, Er
         None => message.clone(),
     };
     let mut link = floor.pool.take().await?;
-    let answered = link.send_request(floor.request(&head.headers, forwarded)).await?;
+    let answered = link.send_request(floor.request(request.headers(), forwarded)).await?;
     hand_back(floor, link, answered, ours, theirs.as_bytes()).await
 }
 
@@ -131,23 +132,21 @@ async fn reply(floor: Rc<Floor>, request: Request<Incoming>) -> Result<Reply, Er
 async fn hand_back(
     floor: Rc<Floor>,
     link: Link,
-    answered: Response<Incoming>,
+    mut answered: Response<Incoming>,
     ours: &[u8],
     theirs: &[u8],
 ) -> Result<Reply, Error> {
-    let (head, body) = answered.into_parts();
-    let kind = head.headers.get(CONTENT_TYPE);
-    let body = if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
-        let events = Events::new(Bytes::copy_from_slice(ours), Bytes::copy_from_slice(theirs));
-        Either::Right(Stream { events, from: body, link: Some((floor, link)) })
+    let mut reply = Response::new(Either::Left(Full::default()));
+    *reply.status_mut() = answered.status();
+    copy(&HANDED_BACK, answered.headers(), reply.headers_mut());
+    let kind = reply.headers().get(CONTENT_TYPE);
+    *reply.body_mut() = if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
+        Either::Right(Stream::new(answered.into_body(), ours, theirs, floor, link))
     } else {
-        let message = whole(body).await?;
+        let message = whole(answered.body_mut()).await?;
         floor.pool.give_back(link);
         Either::Left(Full::new(answer(&message, ours, theirs).unwrap_or(message)))
     };
-    let mut reply = Response::new(body);
-    *reply.status_mut() = head.status;
-    copy(&HANDED_BACK, &head.headers, reply.headers_mut());
     Ok(reply)
 }
 
@@ -159,29 +158,28 @@ fn plain(status: StatusCode, body: Bytes) -> Reply {
 }
 
 /// Reads a body to its end. One that came in one piece is not copied.
-async fn whole(mut body: Incoming) -> Result<Bytes, hyper::Error> {
-    let mut first = Bytes::new();
-    let mut all = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let piece = frame?.into_data().unwrap_or_default();
-        if first.is_empty() {
-            first = piece;
-            if body.is_end_stream() {
-                break;
-            }
-        } else {
-            if all.is_empty() {
-                all.extend_from_slice(&first);
-            }
-            all.extend_from_slice(&piece);
-        }
+async fn whole(body: &mut Incoming) -> Result<Bytes, hyper::Error> {
+    let first = piece(body).await?.unwrap_or_default();
+    if body.is_end_stream() {
+        return Ok(first);
     }
-    Ok(if all.is_empty() { first } else { all.into() })
+    let more = usize::try_from(body.size_hint().lower()).unwrap_or_default();
+    let mut all = Vec::with_capacity(first.len() + more.min(MOST_FORESEEN));
+    all.extend_from_slice(&first);
+    while let Some(piece) = piece(body).await? {
+        all.extend_from_slice(&piece);
+    }
+    Ok(all.into())
+}
+
+async fn piece(body: &mut Incoming) -> Result<Option<Bytes>, hyper::Error> {
+    let frame = body.frame().await.transpose()?;
+    Ok(frame.map(|frame| frame.into_data().unwrap_or_default()))
 }
 
 fn copy(names: &[HeaderName], from: &HeaderMap, to: &mut HeaderMap) {
-    for name in names {
-        if let Some(value) = from.get(name) {
+    for (name, value) in from {
+        if names.contains(name) {
             to.insert(name, value.clone());
         }
     }
@@ -195,31 +193,5 @@ impl Floor {
         request.headers_mut().insert(HOST, self.host.clone());
         copy(&PASSED_ON, headers, request.headers_mut());
         request
-    }
-}
-
-/// An event stream that is handed through.
-struct Stream {
-    events: Events,
-    from: Incoming,
-    /// The connection it comes from, and where that goes at the end.
-    link: Option<(Rc<Floor>, Link)>,
-}
-
-impl Body for Stream {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        while let Some(frame) = ready!(Pin::new(&mut self.from).poll_frame(cx)?) {
-            let piece = frame.into_data().map(|piece| self.events.pass(piece)).unwrap_or_default();
-            if !piece.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(piece))));
-            }
-        }
-        if let Some((floor, link)) = self.link.take() {
-            floor.pool.give_back(link);
-        }
-        Poll::Ready(None)
     }
 }
