@@ -20,6 +20,7 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use serde_json::value::RawValue;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 
@@ -39,7 +40,6 @@ static PASSED_ON: [HeaderName; 6] = [
     HeaderName::from_static("mcp-method"),
     HeaderName::from_static("mcp-name"),
 ];
-
 /// What goes back of an upstream's headers.
 static HANDED_BACK: [HeaderName; 2] = [CONTENT_TYPE, HeaderName::from_static("mcp-session-id")];
 /// Bytes of room that are made for a body, at most, before they have come.
@@ -91,15 +91,16 @@ async fn serve(listen: SocketAddr, floor: Floor) -> Result<(), Error> {
     let floor = Rc::new(floor);
     loop {
         let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
         tokio::task::spawn_local(connection(stream, floor.clone()));
     }
 }
 
+/// Serves a connection to its end. How it ends is the client's business.
 async fn connection(stream: TcpStream, floor: Rc<Floor>) {
-    let service = service_fn(move |request| reply(floor.clone(), request));
-    // How a connection ends is the client's business.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    if stream.set_nodelay(true).is_ok() {
+        let service = service_fn(move |request| reply(floor.clone(), request));
+        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    }
 }
 
 /// Answers one request. An error, of either side, ends the client's connection.
@@ -111,21 +112,28 @@ async fn reply(floor: Rc<Floor>, mut request: Request<Incoming>) -> Result<Reply
     let Some(envelope) = Envelope::read(&message) else {
         return Ok(plain(StatusCode::BAD_REQUEST, Bytes::from_static(PARSE_ERROR)));
     };
-    let theirs = envelope.id.map_or("null", |id| id.get());
     if envelope.method == "tools/call" && !tools.contains(&*envelope.params.name) {
-        let refusal =
-            format!(r#"{{"jsonrpc":"2.0","id":{theirs},"error":{{"code":-32602,"message":"unknown tool"}}}}"#);
-        return Ok(plain(StatusCode::OK, refusal.into()));
+        return Ok(unknown_tool(envelope.id));
     }
+    forward(floor, request.headers(), &message, envelope.id).await
+}
+
+/// Sends a message on with an id of the floor's own, and hands its answer back.
+async fn forward(
+    floor: Rc<Floor>,
+    headers: &HeaderMap,
+    message: &Bytes,
+    id: Option<&RawValue>,
+) -> Result<Reply, Error> {
     let mut digits = itoa::Buffer::new();
     let ours = digits.format(floor.next_id.replace(floor.next_id.get() + 1)).as_bytes();
-    let forwarded = match envelope.id {
-        Some(id) => with_id(&message, id, ours).ok_or("the id is not in the message")?,
+    let forwarded = match id {
+        Some(id) => with_id(message, id, ours).ok_or("the id is not in the message")?,
         None => message.clone(),
     };
     let mut link = floor.pool.take().await?;
-    let answered = link.send_request(floor.request(request.headers(), forwarded)).await?;
-    hand_back(floor, link, answered, ours, theirs.as_bytes()).await
+    let answered = link.send_request(floor.request(headers, forwarded)).await?;
+    hand_back(floor, link, answered, ours, written(id).as_bytes()).await
 }
 
 /// Hands an answer to the client: a message in one piece, an event stream as it comes.
@@ -155,6 +163,16 @@ fn plain(status: StatusCode, body: Bytes) -> Reply {
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     reply
+}
+
+fn unknown_tool(id: Option<&RawValue>) -> Reply {
+    let error = r#"{"code":-32602,"message":"unknown tool"}"#;
+    plain(StatusCode::OK, format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, written(id)).into())
+}
+
+/// The client's id as it wrote it.
+fn written(id: Option<&RawValue>) -> &str {
+    id.map_or("null", RawValue::get)
 }
 
 /// Reads a body to its end. One that came in one piece is not copied.

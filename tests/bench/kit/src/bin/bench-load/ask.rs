@@ -50,8 +50,10 @@ pub(crate) struct Plan {
     pub(crate) kind: Kind,
     /// See [`Kind`].
     pub(crate) size: usize,
-    /// Servers behind the gateway; calls go to them in turn.
+    /// Servers behind the gateway.
     pub(crate) servers: usize,
+    /// How many of them are called, in turn.
+    pub(crate) called: usize,
 }
 
 /// One request.
@@ -68,7 +70,7 @@ pub(crate) struct Ask {
 impl Plan {
     /// Makes the request with this id.
     pub(crate) fn ask(&self, id: u64) -> Ask {
-        let index = usize::try_from(id).unwrap_or_default() % self.servers.max(1);
+        let index = usize::try_from(id).unwrap_or_default() % self.called.max(1);
         let tool = |name: &str| Some(format!("{}{name}", prefix(index, self.servers)));
         match self.kind {
             Kind::Echo => self.call(id, tool("echo"), &format!(r#"{{"text":"{}"}}"#, echoed(id))),
@@ -123,7 +125,7 @@ mod tests {
 
     #[track_caller]
     fn check(era: Era, kind: Kind, servers: usize, expected: &[&str]) {
-        let ask = Plan { era, kind, size: kind.usual_size(), servers }.ask(7);
+        let ask = Plan { era, kind, size: kind.usual_size(), servers, called: servers }.ask(7);
         for part in expected {
             assert!(ask.body.contains(part), "expected {part}, found {}", ask.body);
         }

@@ -128,7 +128,7 @@ mod tests {
 
     #[track_caller]
     fn check(era: Era, kind: Kind, size: usize, body: &str, expected: &str) {
-        let found = Plan { era, kind, size, servers: 1 }.check(7, body.contains("data:"), body.as_bytes());
+        let found = Plan { era, kind, size, servers: 1, called: 1 }.check(7, body.contains("data:"), body.as_bytes());
         assert_eq!(found.err().unwrap_or_default(), expected, "{body}");
     }
 

@@ -23,13 +23,14 @@ use ask::{Kind, Plan};
 use client::{Client, Target};
 use cpu::Watched;
 
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "--url",
     "--token",
     "--era",
     "--kind",
     "--size",
     "--servers",
+    "--called",
     "--conns",
     "--secs",
     "--count",
@@ -67,7 +68,9 @@ async fn start(options: &Options) -> Result<(), String> {
     let target = Target { host, path, token: options.get("--token", "123".to_owned())? };
     let kind = options.get("--kind", Kind::Echo)?;
     let size = options.get("--size", kind.usual_size())?;
-    let plan = Plan { era: options.get("--era", Era::Legacy)?, kind, size, servers: options.get("--servers", 1)? };
+    let servers = options.get("--servers", 1)?;
+    let called = options.get("--called", servers)?;
+    let plan = Plan { era: options.get("--era", Era::Legacy)?, kind, size, servers, called };
     match options.find("--idle")? {
         Some(conns) => hold(&target, plan, conns).await,
         None => measure(options, &target, plan).await,
@@ -184,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_report_counts_right_answers_and_tells_the_first_error() {
-        let run = Run::new(Plan { era: Era::Legacy, kind: Kind::Echo, size: 0, servers: 1 });
+        let run = Run::new(Plan { era: Era::Legacy, kind: Kind::Echo, size: 0, servers: 1, called: 1 });
         for took in [30, 10, 20] {
             run.note(Duration::from_micros(took), Ok(()));
         }
@@ -197,7 +200,7 @@ mod tests {
 
     #[test]
     fn as_many_requests_are_made_as_are_asked_for_and_no_id_comes_twice() {
-        let run = Run::new(Plan { era: Era::Legacy, kind: Kind::Echo, size: 0, servers: 1 });
+        let run = Run::new(Plan { era: Era::Legacy, kind: Kind::Echo, size: 0, servers: 1, called: 1 });
         run.left.set(2);
         assert_eq!([run.next(), run.next(), run.next(), run.next()], [Some(1), Some(2), None, None]);
     }
