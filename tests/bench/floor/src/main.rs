@@ -31,8 +31,9 @@ use stream::Stream;
 const USAGE: &str = "usage: mcp-x-floor --listen ADDRESS --upstream ADDRESS --token TOKEN";
 /// Tools that the client may call.
 const TOOLS: [&str; 3] = ["echo", "payload", "sse"];
-/// What goes on of a client's headers.
-static PASSED_ON: [HeaderName; 6] = [
+/// What goes on of a client's headers; `Host` with another value.
+static PASSED_ON: [HeaderName; 7] = [
+    HOST,
     CONTENT_TYPE,
     ACCEPT,
     HeaderName::from_static("mcp-protocol-version"),
@@ -115,16 +116,11 @@ async fn reply(floor: Rc<Floor>, mut request: Request<Incoming>) -> Result<Reply
     if envelope.method == "tools/call" && !tools.contains(&*envelope.params.name) {
         return Ok(unknown_tool(envelope.id));
     }
-    forward(floor, request.headers(), &message, envelope.id).await
+    forward(floor, std::mem::take(request.headers_mut()), &message, envelope.id).await
 }
 
 /// Sends a message on with an id of the floor's own, and hands its answer back.
-async fn forward(
-    floor: Rc<Floor>,
-    headers: &HeaderMap,
-    message: &Bytes,
-    id: Option<&RawValue>,
-) -> Result<Reply, Error> {
+async fn forward(floor: Rc<Floor>, headers: HeaderMap, message: &Bytes, id: Option<&RawValue>) -> Result<Reply, Error> {
     let mut digits = itoa::Buffer::new();
     let ours = digits.format(floor.next_id.replace(floor.next_id.get() + 1)).as_bytes();
     let forwarded = match id {
@@ -146,7 +142,8 @@ async fn hand_back(
 ) -> Result<Reply, Error> {
     let mut reply = Response::new(Either::Left(Full::default()));
     *reply.status_mut() = answered.status();
-    copy(&HANDED_BACK, answered.headers(), reply.headers_mut());
+    *reply.headers_mut() = std::mem::take(answered.headers_mut());
+    keep(&HANDED_BACK, reply.headers_mut());
     let kind = reply.headers().get(CONTENT_TYPE);
     *reply.body_mut() = if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
         Either::Right(Stream::new(answered.into_body(), ours, theirs, floor, link))
@@ -195,21 +192,22 @@ async fn piece(body: &mut Incoming) -> Result<Option<Bytes>, hyper::Error> {
     Ok(frame.map(|frame| frame.into_data().unwrap_or_default()))
 }
 
-fn copy(names: &[HeaderName], from: &HeaderMap, to: &mut HeaderMap) {
-    for (name, value) in from {
-        if names.contains(name) {
-            to.insert(name, value.clone());
-        }
+/// Removes every header that is not one of `names`.
+fn keep(names: &[HeaderName], headers: &mut HeaderMap) {
+    while let Some(other) = headers.keys().find(|name| !names.contains(name)).cloned() {
+        headers.remove(other);
     }
 }
 
 impl Floor {
-    fn request(&self, headers: &HeaderMap, message: Bytes) -> Request<Full<Bytes>> {
+    /// Makes the request to the upstream out of the headers of the client's.
+    fn request(&self, mut headers: HeaderMap, message: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(message));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
-        request.headers_mut().insert(HOST, self.host.clone());
-        copy(&PASSED_ON, headers, request.headers_mut());
+        headers.insert(HOST, self.host.clone());
+        keep(&PASSED_ON, &mut headers);
+        *request.headers_mut() = headers;
         request
     }
 }
