@@ -106,7 +106,12 @@ async fn reply(server: Rc<Server>, counts: Rc<Counts>, request: Request<Incoming
     };
     Ok(match answer {
         Answer::Json(status, text) => json(status, text),
-        Answer::Events(events) => with_type(Response::new(Either::Right(events)), "text/event-stream"),
+        Answer::Events(events) => {
+            let mut reply = with_type(Response::new(Either::Right(events)), "text/event-stream");
+            // Asks nginx to pass events on as they come.
+            reply.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+            reply
+        }
     })
 }
 
