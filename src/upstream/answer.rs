@@ -78,9 +78,8 @@ impl Timer {
         }
     }
 
-    /// Waits for `future` within the limits.
-    pub(super) async fn limit<T>(&mut self, future: impl Future<Output = T>) -> Result<T, UpstreamError> {
-        let mut future = std::pin::pin!(future);
+    /// Waits for `future` within the limits. It is pinned by the caller, as an async function would keep it twice.
+    pub(super) async fn limit<T>(&mut self, mut future: Pin<&mut impl Future<Output = T>>) -> Result<T, UpstreamError> {
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(value) => Poll::Ready(Ok(value)),
             Poll::Pending => self.poll_limit(cx).map(Err),

@@ -1,5 +1,6 @@
 //! Requests to one server over the connections of one thread, in the server's own dialect.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::legacy::{Session, Tenant};
 use super::probe::Known;
 use super::request::{Outbound, Request};
 use super::target::Target;
-use crate::outbound::{Client, Incoming};
+use crate::outbound::{Client, Incoming, OutboundError};
 use crate::wire::config::Settings;
 use crate::wire::mcp::{Era, code, method};
 
@@ -82,12 +83,22 @@ impl Channel {
         if !is_doubtful(known.era(), answer.as_ref().map(|_| refusal)) {
             return answer;
         }
-        let unsupported = refusal == Some(code::UNSUPPORTED_VERSION);
-        match Box::pin(self.known_anew(known.era())).await {
+        Box::pin(self.request_anew(known.era(), answer, tenant, id, request)).await
+    }
+
+    /// Asks what a server is that gave a doubtful answer, and sends the request once more if it was not executed.
+    async fn request_anew(
+        &self,
+        era: Era,
+        answer: Result<Answer, UpstreamError>,
+        tenant: &Tenant,
+        id: u64,
+        request: &Request<'_>,
+    ) -> Result<Answer, UpstreamError> {
+        let unsupported = answer.as_ref().ok().and_then(Answer::refusal) == Some(code::UNSUPPORTED_VERSION);
+        match self.known_anew(era).await {
             // Whatever was refused by a server of the other era, or for its revision, was not executed.
-            Ok(now) if unsupported || now.era() != known.era() => {
-                Box::pin(self.request_as(&now, tenant, id, request)).await
-            }
+            Ok(now) if unsupported || now.era() != era => self.request_as(&now, tenant, id, request).await,
             _ => answer,
         }
     }
@@ -109,12 +120,16 @@ impl Channel {
             Known::Modern(server) => Dialect::Modern(Arc::clone(&server.target)),
         };
         let (response, timer) = self.post(&dialect, Some(id), message, self.time_limits(tenant)).await?;
+        if response.status().is_success() {
+            return self.answered(tenant, dialect, id, response, timer);
+        }
         match &dialect {
             Dialect::Legacy(session) if response.status() == 404 && session.id.is_some() => {
-                drop(response);
-                Box::pin(self.request_renewed(session, tenant, id, request)).await
+                let lost = Arc::clone(session);
+                drop((response, timer, dialect));
+                Box::pin(self.request_renewed(&lost, tenant, id, request)).await
             }
-            _ => self.answer(tenant, dialect, id, response, timer).await,
+            _ => Box::pin(self.answer(tenant, dialect, id, response, timer)).await,
         }
     }
 
@@ -173,7 +188,7 @@ impl Channel {
         limits: TimeLimits,
     ) -> Result<(Response<Incoming>, Timer), UpstreamError> {
         let mut timer = Timer::start(limits);
-        match timer.limit(self.send(dialect, Method::POST, message)).await {
+        match timer.limit(pin!(self.send(dialect, Method::POST, message))).await {
             Ok(sent) => Ok((sent?, timer)),
             Err(too_long) => {
                 if let Some(id) = id {
@@ -184,12 +199,12 @@ impl Channel {
         }
     }
 
-    async fn send(
+    fn send(
         &self,
         dialect: &Dialect,
         method: Method,
         message: Outbound,
-    ) -> Result<Response<Incoming>, UpstreamError> {
+    ) -> impl Future<Output = Result<Response<Incoming>, OutboundError>> {
         let target = dialect.target();
         let mut request = hyper::Request::new(Full::new(message.body));
         *request.method_mut() = method;
@@ -198,11 +213,11 @@ impl Channel {
         *headers = target.headers.clone();
         headers.extend(message.mirrored);
         let (reach, limit) = (self.upstream.server.reach, self.settings.limits.connect);
-        Ok(self.http.send(&target.place, reach, limit, request).await?)
+        self.http.send(&target.place, reach, limit, request)
     }
 
-    /// Makes an answer of a response, or tells why it is none.
-    pub(super) async fn answer(
+    /// Makes an answer of a response that is a success.
+    fn answered(
         &self,
         tenant: &Tenant,
         dialect: Dialect,
@@ -210,9 +225,6 @@ impl Channel {
         response: Response<Incoming>,
         timer: Timer,
     ) -> Result<Answer, UpstreamError> {
-        if !response.status().is_success() {
-            return Box::pin(self.refusal(tenant, dialect, id, response, timer)).await;
-        }
         let sizes = self.sizes(tenant);
         // A list is gathered whatever else is held: it is bounded by limits of its own, and everybody waits for it.
         let most = match tenant {
@@ -223,8 +235,8 @@ impl Channel {
         Answer::new(self.clone(), dialect, id, response, sizes, timer, holding)
     }
 
-    /// The same for a response whose status is no success.
-    async fn refusal(
+    /// Makes an answer of a response, or tells why it is none.
+    pub(super) async fn answer(
         &self,
         tenant: &Tenant,
         dialect: Dialect,
@@ -232,8 +244,11 @@ impl Channel {
         response: Response<Incoming>,
         mut timer: Timer,
     ) -> Result<Answer, UpstreamError> {
+        if response.status().is_success() {
+            return self.answered(tenant, dialect, id, response, timer);
+        }
         let status = response.status();
-        let body = timer.limit(collect(response.into_body(), ERROR_BYTES)).await?.unwrap_or_default();
+        let body = timer.limit(pin!(collect(response.into_body(), ERROR_BYTES))).await?.unwrap_or_default();
         // Some servers say 400 for a session they do not know. The request may have run all the same: it is not
         // repeated, but the next one opens a new session.
         if let Dialect::Legacy(session) = &dialect

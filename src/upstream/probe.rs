@@ -4,6 +4,7 @@
 //! legacy; what says nothing about the era is not remembered. Source: MCP 2026-07-28, versioning, "Backward
 //! Compatibility"; protocol.md 3.1.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -188,7 +189,7 @@ impl Channel {
                 Err(error) => Err(error),
             };
         }
-        let body = timer.limit(collect(response.into_body(), ANSWER_BYTES)).await?.unwrap_or_default();
+        let body = timer.limit(pin!(collect(response.into_body(), ANSWER_BYTES))).await?.unwrap_or_default();
         let message = self.error_message(body);
         // Whoever answers in JSON-RPC is there, whatever the status.
         let elsewhere = elsewhere.filter(|_| message.is_none());
