@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use tokio::sync::watch;
 
@@ -43,10 +43,19 @@ impl Shutdown {
 
     /// Waits for `future`, or for the stop, whichever comes first; `None` for the stop.
     pub async fn or<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+        let order = self.clone();
         let (mut future, mut stop) = (pin!(future), pin!(self.recv()));
+        // Whom the stop wakes. As long as that is the same task, it need not be told again.
+        let mut waiting: Option<Waker> = None;
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(value) => Poll::Ready(Some(value)),
-            Poll::Pending => stop.as_mut().poll(cx).map(|()| None),
+            Poll::Pending if waiting.as_ref().is_some_and(|w| w.will_wake(cx.waker())) && !order.ordered() => {
+                Poll::Pending
+            }
+            Poll::Pending => {
+                waiting = Some(cx.waker().clone());
+                stop.as_mut().poll(cx).map(|()| None)
+            }
         })
         .await
     }

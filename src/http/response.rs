@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
@@ -28,6 +28,8 @@ pub const STOPPING: &str = "the gateway is stopping; the call may have been exec
 const SKIMMED_DEPTH: usize = 2;
 /// Bytes of events that are gathered, of those that are there already, before they are sent.
 const GATHERED: usize = 64 * 1024;
+/// How often hyper asks a body for its next piece, at most, before other tasks have their turn.
+const ASKED_IN_A_TURN: u8 = 2;
 
 /// The body of every answer.
 pub struct Body {
@@ -85,7 +87,10 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.content, Content::Pieces(pieces) if pieces.is_empty())
+        match &self.content {
+            Content::Pieces(pieces) => pieces.is_empty(),
+            Content::Events(events) => events.relays.is_empty() && events.held.is_empty(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -100,36 +105,57 @@ impl HttpBody for Body {
 struct Events {
     /// Those that run; the stream is over with the last of them.
     relays: Vec<Relay>,
-    /// Messages that are there already.
-    first: Vec<Vec<u8>>,
+    /// Events that have come and were not sent yet.
+    held: Vec<u8>,
+    /// How often hyper has asked for more since the last of them came.
+    asked: u8,
     alive: Pin<Box<Sleep>>,
-    /// Whether the stream has to end, and what says so.
-    over: bool,
-    cut: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Says when the stream has to end; the connection wakes whoever writes on it then.
+    cut: Shutdown,
 }
 
 impl Events {
-    /// All events that are there, in one piece; waits only if there is none.
+    /// All events that are there, in one piece.
+    ///
+    /// The connection to a server hands over one event a turn of the runtime, even where it has read them all. So what has
+    /// come is held until that connection has had its turn and nothing more came; nothing is waited for.
     fn poll_next(&mut self, cx: &mut Context<'_>, mut access: Option<&mut Access>) -> Poll<Option<Bytes>> {
-        if self.relays.is_empty() {
-            return Poll::Ready(None);
+        let held_before = self.held.len();
+        self.gather(cx, access.as_deref_mut());
+        let done = self.relays.is_empty();
+        if let Some(access) = access {
+            access.complete = done;
         }
-        let mut out = Vec::new();
-        for first in std::mem::take(&mut self.first) {
-            encode(&mut out, &first);
+        if self.held.is_empty() {
+            return if done { Poll::Ready(None) } else { self.poll_keep_alive(cx) };
         }
-        self.over = self.over || self.cut.as_mut().poll(cx).is_ready();
-        let over = self.over;
+        if self.held.len() > held_before {
+            self.asked = 0;
+        }
+        if !done && self.held.len() < GATHERED && self.asked < ASKED_IN_A_TURN {
+            self.asked += 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.alive.as_mut().reset(Instant::now() + KEEP_ALIVE_INTERVAL);
+        Poll::Ready(Some(std::mem::take(&mut self.held).into()))
+    }
+
+    /// Takes what the relays have.
+    fn gather(&mut self, cx: &mut Context<'_>, mut access: Option<&mut Access>) {
+        let (over, out) = (self.cut.ordered(), &mut self.held);
         // None of several fills every piece before it is the others' turn.
-        self.relays.rotate_left(1);
+        if self.relays.len() > 1 {
+            self.relays.rotate_left(1);
+        }
         self.relays.retain_mut(|relay| {
             while out.len() < GATHERED {
                 let next = if over { Poll::Ready(relay.cut_off(STOPPING)) } else { relay.poll_next(cx) };
                 match next {
                     Poll::Pending => break,
-                    Poll::Ready(Some(Outgoing::Notification(message))) => encode(&mut out, &message),
+                    Poll::Ready(Some(Outgoing::Notification(message))) => encode(out, &message),
                     Poll::Ready(Some(Outgoing::Response(message, code))) => {
-                        encode(&mut out, &message);
+                        encode(out, &message);
                         if let Some(access) = access.as_deref_mut() {
                             access.code = code;
                         }
@@ -141,25 +167,13 @@ impl Events {
             }
             true
         });
-        let done = self.relays.is_empty();
-        if let Some(access) = access {
-            access.complete = done;
-        }
-        if out.is_empty() && !done {
-            if self.alive.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            out.extend_from_slice(KEEP_ALIVE);
-        }
-        if done && out.is_empty() {
-            return Poll::Ready(None);
-        }
-        if !done {
-            self.alive.as_mut().reset(Instant::now() + KEEP_ALIVE_INTERVAL);
-            // Resetting does not wake: the timer has to be asked again for that.
-            let _ = self.alive.as_mut().poll(cx);
-        }
-        Poll::Ready(Some(out.into()))
+    }
+
+    /// Says that the stream is alive, if it has been silent for long.
+    fn poll_keep_alive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        ready!(self.alive.as_mut().poll(cx));
+        self.alive.as_mut().reset(Instant::now() + KEEP_ALIVE_INTERVAL);
+        Poll::Ready(Some(Bytes::from_static(KEEP_ALIVE)))
     }
 }
 
@@ -225,9 +239,9 @@ pub fn event_stream(first: Option<Vec<u8>>, relay: Relay, cut: &Shutdown) -> Res
 #[must_use]
 pub fn event_streams(first: Vec<Vec<u8>>, relays: Vec<Relay>, cut: &Shutdown) -> Response<Body> {
     let alive = Box::pin(tokio::time::sleep(KEEP_ALIVE_INTERVAL));
-    let mut cut = cut.clone();
-    let cut = Box::pin(async move { cut.recv().await });
-    let events = Events { relays, first, alive, over: false, cut };
+    let mut held = Vec::new();
+    first.iter().for_each(|message| encode(&mut held, message));
+    let events = Events { relays, held, asked: 0, alive, cut: cut.clone() };
     let body = Body { content: Content::Events(Box::new(events)), access: None, budget: None };
     let mut response = with_type(StatusCode::OK, "text/event-stream", body);
     let headers = response.headers_mut();

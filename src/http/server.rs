@@ -207,7 +207,11 @@ impl Worker {
             Some(ended) => ended,
             None => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                // Answers that are still open when they are cut off are woken by this, and end themselves.
+                match self.cut.clone().or(connection.as_mut()).await {
+                    Some(ended) => ended,
+                    None => connection.await,
+                }
             }
         };
         if let Err(error) = ended {
@@ -307,7 +311,7 @@ impl Worker {
                 access.client = Some(principal.client().clone());
                 method()?;
                 let (gateway, http, memory) = (&self.gateway, &self.http, &self.memory);
-                let (headers, cut) = (parts.headers, self.cut.clone());
+                let (headers, cut) = (parts.headers, &self.cut);
                 let named = Named::of(&headers);
                 let mut exchange =
                     Exchange { gateway, http, memory, snapshot, principal, headers, named, now, cut, access };

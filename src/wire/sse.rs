@@ -225,7 +225,10 @@ impl Decoder {
         let Ok(text) = std::str::from_utf8(&line) else {
             return Err(self.fail(SseError::NotUtf8));
         };
-        let (name, value) = text.split_once(':').unwrap_or((text, ""));
+        // Names are short, so that looking at one byte after the other is quickest.
+        let colon = line.iter().position(|&byte| byte == b':').unwrap_or(line.len());
+        let (name, value) = text.split_at_checked(colon).unwrap_or((text, ""));
+        let value = value.strip_prefix(':').unwrap_or(value);
         let value = value.strip_prefix(' ').unwrap_or(value);
         match name {
             "data" => self.data.push(line.slice_ref(value.as_bytes())),
@@ -292,7 +295,23 @@ fn find_line_end(bytes: &[u8]) -> Option<usize> {
     let clean =
         blocks.iter().take_while(|block| block.iter().fold(0, |found, &b| found | u8::from(is_line_end(b))) == 0);
     let clean = clean.count() * 32;
-    bytes.iter().skip(clean).position(|&byte| is_line_end(byte)).map(|at| clean + at)
+    let (words, rest) = bytes.get(clean..).unwrap_or_default().as_chunks::<8>();
+    let found = words.iter().map(|word| line_ends_in(u64::from_le_bytes(*word)));
+    match found.enumerate().find(|(_, found)| *found != 0) {
+        Some((word, found)) => Some(clean + word * 8 + found.trailing_zeros() as usize / 8),
+        None => {
+            let at = rest.iter().position(|&byte| is_line_end(byte))?;
+            Some(clean + words.len() * 8 + at)
+        }
+    }
+}
+
+/// The lowest bit that is set in a word stands in its first byte that is a CR or LF; none is set if there is none.
+fn line_ends_in(word: u64) -> u64 {
+    const LOW: u64 = u64::MAX / 255;
+    // What is borrowed from later bytes does not matter for the first.
+    let zeros = |word: u64| word.wrapping_sub(LOW) & !word & (LOW * 0x80);
+    zeros(word ^ (LOW * u64::from(b'\n'))) | zeros(word ^ (LOW * u64::from(b'\r')))
 }
 
 fn is_line_end(byte: u8) -> bool {
@@ -303,6 +322,23 @@ fn is_line_end(byte: u8) -> bool {
 mod tests {
     use super::*;
     use std::path::Path;
+
+    #[test]
+    fn the_first_line_end_is_found_wherever_it_stands() {
+        // Neighbours of the line ends, which are none.
+        let plain = [0, 9, 11, 12, 14, 0x7f, 0x80, 0x8a, 0x8d, 0xff];
+        for length in 0..100 {
+            let mut bytes: Vec<u8> = plain.iter().copied().cycle().take(length).collect();
+            assert_eq!(find_line_end(&bytes), None);
+            for at in 0..length {
+                for end in [b'\n', b'\r'] {
+                    let before = std::mem::replace(&mut bytes[at], end);
+                    assert_eq!(find_line_end(&bytes), Some(at), "{length}");
+                    bytes[at] = before;
+                }
+            }
+        }
+    }
 
     /// What a stream gives: every event, then what its end gives.
     fn read(limit: usize, chunks: impl IntoIterator<Item = Bytes>) -> Result<(Vec<Event>, Option<Event>), SseError> {

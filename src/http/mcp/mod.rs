@@ -9,12 +9,15 @@ mod modern;
 
 use std::borrow::Cow;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
+use tokio::time::sleep;
 
 use super::access::Access;
 use super::request::{Single, only, single};
@@ -50,8 +53,8 @@ pub(super) struct Exchange<'a> {
     pub(super) named: Named,
     /// Time since the Unix epoch.
     pub(super) now: Duration,
-    /// Heard shortly before open answers are cut off.
-    pub(super) cut: Shutdown,
+    /// Ordered shortly before open answers are cut off.
+    pub(super) cut: &'a Shutdown,
     /// The request's record.
     pub(super) access: &'a mut Access,
 }
@@ -221,19 +224,19 @@ async fn begin(
 /// The answer to a call: as JSON if the response comes first and soon, else as an event stream. Until then nothing is
 /// decided, so that an error still has its status; `status` says which.
 async fn answer_of(exchange: &mut Exchange<'_>, mut relay: Relay, status: fn(i64) -> StatusCode) -> Response<Body> {
-    let mut cut = exchange.cut.clone();
-    let first = tokio::time::timeout(COMMIT, cut.or(poll_fn(|cx| relay.poll_next(cx)))).await;
-    let first = match first {
-        Ok(None) => relay.cut_off(STOPPING),
-        Ok(Some(first)) => first,
-        Err(_) => return event_stream(None, relay, &exchange.cut),
-    };
-    match first {
+    let mut late = pin!(sleep(COMMIT));
+    let first = poll_fn(|cx| match relay.poll_next(cx) {
+        Poll::Ready(first) => Poll::Ready(first),
+        // The connection wakes whoever is served on it when that is so.
+        Poll::Pending if exchange.cut.ordered() => Poll::Ready(relay.cut_off(STOPPING)),
+        Poll::Pending => late.as_mut().poll(cx).map(|()| None),
+    });
+    match first.await {
         Some(Outgoing::Response(message, code)) => {
             exchange.access.code = code;
             json(code.map_or(StatusCode::OK, status), message)
         }
-        Some(Outgoing::Notification(message)) => event_stream(Some(message), relay, &exchange.cut),
-        None => event_stream(None, relay, &exchange.cut),
+        Some(Outgoing::Notification(message)) => event_stream(Some(message), relay, exchange.cut),
+        None => event_stream(None, relay, exchange.cut),
     }
 }
