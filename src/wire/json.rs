@@ -158,15 +158,17 @@ pub struct Member<'a> {
 /// The same as [`members_of`], with the places of whole members.
 #[must_use]
 pub fn whole_members_of(bytes: &[u8], object: Span) -> Vec<Member<'_>> {
-    let mut after = object.start + 1;
-    let members = members_of(bytes, object).into_iter().map(|(key, value)| {
+    let (mut members, mut after) = (Vec::new(), object.start + 1);
+    let _ = Scanner::again(bytes, object).object(|s, key| {
+        let value = s.value()?.behind(object.start);
         // From the end of the value before, less the comma and white space between them.
         let between = bytes.get(after..value.start).unwrap_or_default();
         let start = after + between.iter().position(|&b| b == b'"').unwrap_or(0);
         after = value.end;
-        Member { key, whole: Span { start, end: value.end }, value }
+        members.push(Member { key, whole: Span { start, end: value.end }, value });
+        Ok(())
     });
-    members.collect()
+    members
 }
 
 /// The elements of an array that was scanned before, in order; empty for other values.
@@ -302,7 +304,7 @@ impl<'a> Scanner<'a> {
         self.enter(b'{', "an object")?;
         if !self.eat(b'}') {
             loop {
-                self.raw_key()?;
+                self.skip_key()?;
                 self.skip()?;
                 if self.leaves(b'}', "`,` or `}`")? {
                     break;
@@ -313,28 +315,34 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn key(&mut self) -> Result<Cow<'a, str>, JsonError> {
-        let start = self.at;
-        let key = self.raw_key()?;
-        if !key.has_escapes {
-            return Ok(Cow::Borrowed(self.text.get(start + 1..key.end - 1).unwrap_or_default()));
-        }
-        // A key with an unpaired surrogate equals no name that is looked for; its raw text stands in for it.
-        let raw = self.text.get(start..key.end).unwrap_or_default();
-        Ok(text_of(raw.as_bytes()).unwrap_or(Cow::Borrowed(raw)))
-    }
-
     /// Takes a key and the colon behind it.
-    fn raw_key(&mut self) -> Result<StringEnd, JsonError> {
+    fn key(&mut self) -> Result<Cow<'a, str>, JsonError> {
         if self.peek() != Some(b'"') {
             return Err(self.expected("a member name"));
         }
-        let string = self.string()?;
-        self.space();
-        if !self.eat(b':') {
-            return Err(self.expected("`:`"));
+        let start = self.at;
+        let (has_escapes, end) = (self.string()?, self.at);
+        self.colon()?;
+        if !has_escapes {
+            return Ok(Cow::Borrowed(self.text.get(start + 1..end - 1).unwrap_or_default()));
         }
-        Ok(string)
+        // A key with an unpaired surrogate equals no name that is looked for; its raw text stands in for it.
+        let raw = self.text.get(start..end).unwrap_or_default();
+        Ok(text_of(raw.as_bytes()).unwrap_or(Cow::Borrowed(raw)))
+    }
+
+    /// The same for a key that nobody wants to know.
+    fn skip_key(&mut self) -> Result<(), JsonError> {
+        if self.peek() != Some(b'"') {
+            return Err(self.expected("a member name"));
+        }
+        self.string()?;
+        self.colon()
+    }
+
+    fn colon(&mut self) -> Result<(), JsonError> {
+        self.space();
+        if self.eat(b':') { Ok(()) } else { Err(self.expected("`:`")) }
     }
 
     fn enter(&mut self, bracket: u8, expected: &'static str) -> Result<(), JsonError> {
@@ -393,15 +401,30 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn string(&mut self) -> Result<StringEnd, JsonError> {
+    /// Takes a string; whether something in it is escaped.
+    #[inline]
+    fn string(&mut self) -> Result<bool, JsonError> {
         self.at += 1;
+        // Most strings are short names.
+        if let Some(word) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk::<8>) {
+            let special = special_in(u64::from_le_bytes(*word));
+            let length = special.trailing_zeros() as usize / 8;
+            if word.get(length) == Some(&b'"') {
+                self.at += length + 1;
+                return Ok(false);
+            }
+        }
+        self.long_string()
+    }
+
+    fn long_string(&mut self) -> Result<bool, JsonError> {
         let mut has_escapes = false;
         loop {
             self.at += plain_prefix(self.bytes.get(self.at..).unwrap_or_default());
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(StringEnd { end: self.at, has_escapes });
+                    return Ok(has_escapes);
                 }
                 Some(b'\\') => {
                     has_escapes = true;
@@ -466,13 +489,6 @@ impl<'a> Scanner<'a> {
     fn expected(&self, what: &'static str) -> JsonError {
         Fault::Syntax(what, self.at).into()
     }
-}
-
-/// What was learnt of a string by skipping it.
-struct StringEnd {
-    /// One past its closing quote.
-    end: usize,
-    has_escapes: bool,
 }
 
 /// Length of the longest prefix without quote, backslash and control characters.

@@ -467,7 +467,11 @@ pub fn is_id(value: &[u8]) -> bool {
 #[must_use]
 pub fn is_number(value: &[u8], number: u64) -> bool {
     let digits = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
-    std::str::from_utf8(digits).is_ok_and(|text| text.parse() == Ok(number))
+    let append = |so_far: u64, digit: &u8| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        so_far.checked_mul(10)?.checked_add(digit)
+    };
+    !digits.is_empty() && digits.iter().try_fold(0, append) == Some(number)
 }
 
 impl fmt::Display for ErrorObject {

@@ -33,11 +33,12 @@ impl<'a> Splice<'a> {
         }
     }
 
-    /// Writes the new message behind what `out` holds.
-    pub fn write_to(mut self, out: &mut Vec<u8>) {
-        self.edits.sort_by_key(|(span, _)| span.start);
+    /// The new message.
+    #[must_use]
+    pub fn build(mut self) -> Vec<u8> {
         let added: usize = self.edits.iter().map(|(_, with)| with.len()).sum();
-        out.reserve(self.bytes.len() + added);
+        let mut out = Vec::with_capacity(self.bytes.len() + added);
+        self.edits.sort_by_key(|(span, _)| span.start);
         let mut copied = 0;
         for (span, with) in self.edits {
             if span.start < copied {
@@ -48,13 +49,6 @@ impl<'a> Splice<'a> {
             copied = span.end;
         }
         out.extend_from_slice(self.bytes.get(copied..).unwrap_or_default());
-    }
-
-    /// The new message.
-    #[must_use]
-    pub fn build(self) -> Vec<u8> {
-        let mut out = Vec::new();
-        self.write_to(&mut out);
         out
     }
 }

@@ -332,7 +332,7 @@ mod tests {
             assert_eq!(find_line_end(&bytes), None);
             for at in 0..length {
                 for end in [b'\n', b'\r'] {
-                    let before = std::mem::replace(&mut bytes[at], end);
+                    let before = mem::replace(&mut bytes[at], end);
                     assert_eq!(find_line_end(&bytes), Some(at), "{length}");
                     bytes[at] = before;
                 }
