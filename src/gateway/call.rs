@@ -66,7 +66,9 @@ impl Speech {
 /// A client's request to call a tool.
 pub struct Request {
     /// Names the request in the log.
-    pub id: RequestId,
+    pub request_id: RequestId,
+    /// The client's id of the request, as it wrote it.
+    pub id: Arc<[u8]>,
     /// The policy under which the request is served, to its end.
     pub snapshot: Snapshot,
     /// Who calls.
@@ -122,7 +124,6 @@ impl Gateway {
         let client_slot = client_slot.ok_or(GatewayError::Overloaded("client"))?;
         let call_slot = entry.upstream.call_slot(principal.client()).ok_or(GatewayError::Overloaded("server"))?;
         let (upstream, permit, http) = (Arc::clone(&entry.upstream), entry.permit.clone(), http.clone());
-        let id = Bytes::copy_from_slice(envelope.id().unwrap_or(b"null"));
         let tenant = request.session.tenant(principal.client());
         let call = Call {
             client: answered,
@@ -132,10 +133,10 @@ impl Gateway {
                 tenant: tenant.clone(),
                 id: upstream.next_id(),
             },
-            lease: Lease::new(principal, request.session, permit.clone(), id, request.now),
+            lease: Lease::new(principal, request.session, permit.clone(), request.id, request.now),
             token: envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice),
             tool: request.tool,
-            request: request.id,
+            request: request.request_id,
             log: self.log.clone(),
             slot: call_slot,
             _held: (client_slot, self.calls.hold()),
@@ -276,7 +277,7 @@ struct Sent {
 /// How far a call has got.
 enum Progress {
     /// The server has not begun to answer.
-    Sending(Pin<Box<dyn Future<Output = Result<Answer, UpstreamError>> + Send>>),
+    Sending(Pin<Box<dyn Future<Output = Result<Box<Answer>, UpstreamError>> + Send>>),
     Answering(Box<Answer>),
 }
 
@@ -347,7 +348,7 @@ impl Call {
                 Progress::Answering(answer) => answer,
                 Progress::Sending(sending) => match ready!(sending.as_mut().poll(cx)) {
                     Ok(answer) => {
-                        *progress = Progress::Answering(Box::new(answer));
+                        *progress = Progress::Answering(answer);
                         continue;
                     }
                     Err(error) => return Poll::Ready(Some(self.failure(error))),

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use hyper::body::Bytes;
 use tokio::time::{Sleep, sleep};
 
 use super::principal::Principal;
@@ -42,7 +41,7 @@ impl fmt::Display for Over {
 #[derive(Debug)]
 struct Flight {
     /// The client's id of the request, as it wrote it.
-    id: Bytes,
+    id: Arc<[u8]>,
     caller: Caller,
     permit: Permit,
     /// One of the values below; whatever was ordered first counts.
@@ -111,7 +110,7 @@ impl Flights {
 
     /// Ends the calls of this id, as the client wrote it. A client may use an id twice; calling it off means both.
     pub(super) fn call_off(&self, id: &[u8]) {
-        self.lock().iter().filter(|flight| flight.id == id).for_each(|flight| flight.end(CALLED_OFF));
+        self.lock().iter().filter(|flight| *flight.id == *id).for_each(|flight| flight.end(CALLED_OFF));
     }
 }
 
@@ -126,7 +125,7 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Begins a call with the client's `id`; `now` is the time since the epoch.
-    pub(super) fn new(principal: &Principal, session: Session, permit: Permit, id: Bytes, now: Duration) -> Self {
+    pub(super) fn new(principal: &Principal, session: Session, permit: Permit, id: Arc<[u8]>, now: Duration) -> Self {
         let (client, caller) = (Arc::clone(&principal.state), principal.caller().clone());
         let expiry = caller.expires().map(|expires| Box::pin(sleep(expires.saturating_sub(now))));
         let (order, waker) = (AtomicU8::new(GO_ON), Mutex::default());
@@ -138,7 +137,7 @@ impl Lease {
     }
 
     /// The client's id of the request, as it wrote it.
-    pub(super) fn id(&self) -> &Bytes {
+    pub(super) fn id(&self) -> &[u8] {
         &self.flight.id
     }
 

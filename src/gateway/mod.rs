@@ -49,7 +49,7 @@ pub use self::explain::{Candidate, Explanation, Health, Reason, SeenServer, Seen
 pub use self::principal::{Memory, Principal};
 pub use self::register::{Granted, TOKEN_LIFETIME};
 pub use self::session::{NoSession, Session};
-pub use self::view::View;
+pub use self::view::{Page, View};
 pub use self::vitals::{ServerVitals, Vitals};
 
 use self::flight::Flights;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::http::connection::Busy;
 use crate::http::metrics::{End, METHODS, Traffic};
@@ -122,8 +122,8 @@ impl Access {
         self.stream = Some(self.traffic.streams.hold());
     }
 
-    /// Counts the request, which is over.
-    fn count(&self) {
+    /// Counts the request, which took so long.
+    fn count(&self, took: Duration) {
         self.traffic.request(self.route, self.status);
         let Some(method) = &self.rpc else { return };
         let end = match self.code {
@@ -131,13 +131,14 @@ impl Access {
             None if self.status < 400 => End::Fine,
             _ => End::Error,
         };
-        self.traffic.rpc(method, end, self.started.elapsed());
+        self.traffic.rpc(method, end, took);
     }
 }
 
 impl Drop for Access {
     fn drop(&mut self) {
-        self.count();
+        let took = self.started.elapsed();
+        self.count(took);
         self.log.info("request", |r| {
             r.text("req", self.id.as_str());
             let client = self.client.as_ref().map(ClientId::as_str);
@@ -163,7 +164,7 @@ impl Drop for Access {
                 r.field("end", "client left");
             }
             r.number("bytes", self.bytes);
-            r.millis("ms", self.started.elapsed());
+            r.millis("ms", took);
         });
     }
 }

@@ -6,8 +6,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,41 +17,29 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 /// What a connection is doing; shared by its socket and its requests.
-#[derive(Clone)]
-pub struct Phase(Arc<Shared>);
+#[derive(Clone, Default)]
+pub struct Phase(Arc<AtomicU8>);
 
-struct Shared {
-    phase: AtomicU8,
-    /// When the phase began.
-    since: Mutex<Instant>,
-}
-
+/// Nothing: it waits for the next request.
 const IDLE: u8 = 0;
+/// The head of a request has begun to come.
 const HEAD: u8 = 1;
+/// A request is served.
 const BUSY: u8 = 2;
 
 impl Phase {
-    fn new() -> Self {
-        Self(Arc::new(Shared { phase: AtomicU8::new(IDLE), since: Mutex::new(Instant::now()) }))
-    }
-
     fn set(&self, phase: u8) {
-        *self.0.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        self.0.phase.store(phase, Ordering::Relaxed);
+        self.0.store(phase, Ordering::Relaxed);
     }
 
     fn get(&self) -> u8 {
-        self.0.phase.load(Ordering::Relaxed)
-    }
-
-    fn since(&self) -> Instant {
-        *self.0.since.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.load(Ordering::Relaxed)
     }
 
     /// A request has arrived; until the guard is dropped nothing is read against a clock.
     #[must_use]
     pub fn busy(&self) -> Busy {
-        self.0.phase.store(BUSY, Ordering::Relaxed);
+        self.set(BUSY);
         Busy(self.clone())
     }
 }
@@ -80,6 +68,8 @@ pub struct IoLimits {
 pub struct Socket {
     stream: TokioIo<TcpStream>,
     phase: Phase,
+    /// The phase in which something was waited for last, and since when. The clock is only read to begin to wait.
+    waiting: Option<(u8, Instant)>,
     limits: IoLimits,
     timer: Pin<Box<Sleep>>,
     /// Runs while the peer takes nothing.
@@ -98,7 +88,8 @@ impl Socket {
     #[must_use]
     pub fn new(stream: TcpStream, limits: IoLimits) -> Self {
         let timer = Box::pin(tokio::time::sleep(limits.idle));
-        Self { stream: TokioIo::new(stream), phase: Phase::new(), limits, timer, stalled: None, closing: None }
+        let (stream, phase) = (TokioIo::new(stream), Phase::default());
+        Self { stream, phase, waiting: None, limits, timer, stalled: None, closing: None }
     }
 
     /// The connection's phase, for its requests.
@@ -110,14 +101,22 @@ impl Socket {
     /// Fails when the limit of the phase has passed. The timer is moved only when it rings too early or would ring too
     /// late, so that a busy connection does not touch the clock's queue for every request.
     fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let limit = match self.phase.get() {
+        let phase = self.phase.get();
+        let limit = match phase {
             // Not idle yet: the end of an answer is still on its way.
             IDLE if self.stalled.is_some() => return Poll::Pending,
             IDLE => self.limits.idle,
             HEAD => self.limits.head,
-            _ => return Poll::Pending,
+            _ => {
+                self.waiting = None;
+                return Poll::Pending;
+            }
         };
-        let deadline = self.phase.since() + limit;
+        let since = match self.waiting {
+            Some((same, since)) if same == phase => since,
+            _ => self.waiting.insert((phase, Instant::now())).1,
+        };
+        let deadline = since + limit;
         if self.timer.deadline() > deadline {
             self.timer.as_mut().reset(deadline);
         }
@@ -135,8 +134,8 @@ impl Socket {
     /// What a write comes to: one that the peer does not let happen fails when the limit has passed.
     fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            if self.stalled.take().is_some() && self.phase.get() == IDLE {
-                self.phase.set(IDLE);
+            if self.stalled.take().is_some() {
+                self.waiting = None;
             }
             return written;
         }
@@ -170,6 +169,7 @@ impl Read for Socket {
             Poll::Ready(done) => {
                 if self.phase.get() == IDLE {
                     self.phase.set(HEAD);
+                    self.waiting = None;
                 }
                 Poll::Ready(done)
             }

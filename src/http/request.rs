@@ -5,14 +5,15 @@
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING,
 };
-use hyper::http::request::Parts;
-use hyper::http::uri::Authority;
+use hyper::http::uri::{Authority, Uri};
+use tokio::time::{Sleep, sleep};
 
 use super::response::Refusal;
 use crate::budget::Holding;
@@ -29,13 +30,13 @@ const SMALL: usize = 16 * 1024;
 ///
 /// # Errors
 /// [`Refusal::BadHost`], [`Refusal::Host`].
-pub fn check_host(parts: &Parts, settings: &Settings) -> Result<(), Refusal> {
-    let host = only(&parts.headers, &HOST).ok_or(Refusal::BadHost)?;
-    if parts.uri.authority().is_none() && is_plainly_loopback(host.as_bytes()) {
+pub fn check_host(headers: &HeaderMap, target: &Uri, settings: &Settings) -> Result<(), Refusal> {
+    let host = only(headers, &HOST).ok_or(Refusal::BadHost)?;
+    if target.authority().is_none() && is_plainly_loopback(host.as_bytes()) {
         return Ok(());
     }
     let host: Authority = host.to_str().ok().and_then(|h| h.parse().ok()).ok_or(Refusal::BadHost)?;
-    let authorities = [Some(&host), parts.uri.authority()];
+    let authorities = [Some(&host), target.authority()];
     let served = authorities.into_iter().flatten().all(|a| is_loopback(a.host()) || is_listed(a, settings));
     if served { Ok(()) } else { Err(Refusal::Host) }
 }
@@ -175,7 +176,7 @@ pub fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
 /// # Errors
 /// [`Refusal::TooLarge`], [`Refusal::TooSlow`], [`Refusal::Broken`], [`Refusal::Overloaded`].
 pub async fn read_body(
-    mut body: Incoming,
+    body: &mut Incoming,
     limit: usize,
     within: Duration,
     mut holding: Holding,
@@ -183,27 +184,30 @@ pub async fn read_body(
     if body.size_hint().lower() > limit as u64 {
         return Err(Refusal::TooLarge(limit));
     }
-    let read = async {
-        let mut gather = Gather::new(limit);
-        while let Some(chunk) = next_chunk(&mut body).await? {
-            gather.push(chunk).map_err(|too_large| Refusal::TooLarge(too_large.limit))?;
-            if gather.held() <= SMALL {
-                holding.set(gather.held());
-            } else if holding.resize(gather.held()).is_err() {
-                drop(holding);
-                return Err(Refusal::Overloaded(skim(body, gather, limit).await?));
-            }
+    let (mut gather, mut patience) = (Gather::new(limit), Patience::new(within));
+    while let Some(chunk) = next_chunk(body, &mut patience).await? {
+        gather.push(chunk).map_err(|too_large| Refusal::TooLarge(too_large.limit))?;
+        if gather.held() <= SMALL {
+            holding.set(gather.held());
+        } else if holding.resize(gather.held()).is_err() {
+            drop(holding);
+            // Boxed because it is rare and large.
+            return Err(Refusal::Overloaded(Box::pin(skim(body, gather, limit, patience)).await?));
         }
-        Ok(holding.keep(gather.finish()))
-    };
-    tokio::time::timeout(within, read).await.unwrap_or(Err(Refusal::TooSlow(within.as_secs())))
+    }
+    Ok(holding.keep(gather.finish()))
 }
 
 /// Reads the rest of a body that there is no room for, and keeps what it takes to answer the message in it.
-async fn skim(mut body: Incoming, mut gather: Gather, limit: usize) -> Result<Vec<u8>, Refusal> {
+async fn skim(
+    body: &mut Incoming,
+    mut gather: Gather,
+    limit: usize,
+    mut patience: Patience,
+) -> Result<Vec<u8>, Refusal> {
     let (mut skim, mut size) = (Skim::default(), gather.held());
     skim.push(&gather.finish());
-    while let Some(chunk) = next_chunk(&mut body).await? {
+    while let Some(chunk) = next_chunk(body, &mut patience).await? {
         size += chunk.len();
         if size > limit {
             return Err(Refusal::TooLarge(limit));
@@ -213,12 +217,40 @@ async fn skim(mut body: Incoming, mut gather: Gather, limit: usize) -> Result<Ve
     Ok(skim.finish())
 }
 
-async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
+/// How long a body is waited for. hyper hands over nothing before it was asked, even if all is there, so that the clock is
+/// set only for whoever has to wait a second time.
+struct Patience {
+    within: Duration,
+    asked: bool,
+    over: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(within: Duration) -> Self {
+        Self { within, asked: false, over: None }
+    }
+
+    /// Waits on, or fails.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Refusal> {
+        if !std::mem::replace(&mut self.asked, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let over = self.over.get_or_insert_with(|| Box::pin(sleep(self.within)));
+        over.as_mut().poll(cx).map(|()| Refusal::TooSlow(self.within.as_secs()))
+    }
+}
+
+async fn next_chunk(body: &mut Incoming, patience: &mut Patience) -> Result<Option<Bytes>, Refusal> {
     loop {
-        match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+        let frame = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(frame.transpose().map_err(|_| Refusal::Broken)),
+            Poll::Pending => patience.poll(cx).map(Err),
+        });
+        match frame.await? {
             None => return Ok(None),
             // Trailers are of no use here.
-            Some(frame) => match frame.map_err(|_| Refusal::Broken)?.into_data() {
+            Some(frame) => match frame.into_data() {
                 Ok(chunk) => return Ok(Some(chunk)),
                 Err(_) => continue,
             },

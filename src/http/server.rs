@@ -13,7 +13,6 @@ use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, HeaderMap, HeaderName, HeaderValue, VARY,
 };
-use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -195,9 +194,9 @@ impl Worker {
         let socket = Socket::new(stream, io_limits);
         let phase = socket.phase();
         let worker = &self;
-        let service = service_fn(move |request| {
+        let service = service_fn(move |mut request| {
             let phase = phase.clone();
-            async move { Ok::<_, Infallible>(worker.wrap(&phase, peer, request).await) }
+            async move { Ok::<_, Infallible>(worker.wrap(&phase, peer, &mut request).await) }
         });
         let mut builder = http1::Builder::new();
         builder.max_buf_size(limits.head_bytes).max_headers(limits.headers).header_read_timeout(None);
@@ -225,7 +224,7 @@ impl Worker {
     }
 
     /// The wrapper around every request: clock, id, record, and the headers that every answer has.
-    async fn wrap(&self, phase: &Phase, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    async fn wrap(&self, phase: &Phase, peer: SocketAddr, request: &mut Request<Incoming>) -> Response<Body> {
         let now = wall_clock();
         let id = self.ids.next();
         let (method, path) = (request.method().clone(), request.uri().path());
@@ -280,49 +279,50 @@ impl Worker {
         &self,
         route: Route,
         snapshot: Snapshot,
-        request: Request<Incoming>,
+        request: &mut Request<Incoming>,
         arrived: Arrived<'_>,
         access: &mut Access,
     ) -> Result<Response<Body>, Refusal> {
         let now = arrived.now;
-        let (parts, body) = request.into_parts();
         if route.checks_host() {
-            check_host(&parts, snapshot.registry().settings())?;
+            check_host(request.headers(), request.uri(), snapshot.registry().settings())?;
         }
         let from_page = arrived.origin.as_ref().map_err(Clone::clone)?.is_some();
-        check_framing(&parts.headers)?;
-        if from_page && parts.method == Method::OPTIONS {
-            return Ok(preflight(route, &parts.headers));
+        check_framing(request.headers())?;
+        if from_page && *request.method() == Method::OPTIONS {
+            return Ok(preflight(route, request.headers()));
         }
-        let method = || if route.takes(&parts.method) { Ok(()) } else { Err(Refusal::Method(route.allow())) };
         match route {
-            Route::Health => method().map(|()| ops::health()),
-            Route::Ready => method().map(|()| ops::ready(self.stop.ordered())),
+            Route::Health => check_method(route, request).map(|()| ops::health()),
+            Route::Ready => check_method(route, request).map(|()| ops::ready(self.stop.ordered())),
             Route::Metrics => {
-                self.check_reader(&snapshot, &parts.headers, now, access)?;
-                method().map(|()| metrics::page(&self.gateway, &snapshot, &self.traffic))
+                self.check_reader(&snapshot, request.headers(), now, access)?;
+                check_method(route, request).map(|()| metrics::page(&self.gateway, &snapshot, &self.traffic))
             }
-            Route::OpenApi => method().map(|()| openapi::document()),
-            Route::Docs => method().and_then(|()| openapi::page(parts.uri.path()).ok_or(Refusal::NotFound)),
+            Route::OpenApi => check_method(route, request).map(|()| openapi::document()),
+            Route::Docs => {
+                check_method(route, request)?;
+                openapi::page(request.uri().path()).ok_or(Refusal::NotFound)
+            }
             // Boxed, so that the connections of those who only call tools do not have to make room for it.
-            Route::Api(endpoint) => Box::pin(self.api(endpoint, snapshot, parts, body, arrived, access)).await,
+            Route::Api(endpoint) => Box::pin(self.api(endpoint, snapshot, request, arrived, access)).await,
             Route::Mcp => {
-                let principal = self.sign_in(&snapshot, &parts.headers, now)?;
+                let principal = self.sign_in(&snapshot, request.headers(), now)?;
                 access.client = Some(principal.client().clone());
-                method()?;
-                let (gateway, http, memory) = (&self.gateway, &self.http, &self.memory);
-                let (headers, cut) = (parts.headers, &self.cut);
+                check_method(route, request)?;
+                let (gateway, http, memory, cut) = (&self.gateway, &self.http, &self.memory, &self.cut);
+                let headers = std::mem::take(request.headers_mut());
                 let named = Named::of(&headers);
                 let mut exchange =
                     Exchange { gateway, http, memory, snapshot, principal, headers, named, now, cut, access };
-                if parts.method == Method::DELETE {
+                if *request.method() == Method::DELETE {
                     return Ok(mcp::delete(&exchange));
                 }
                 check_content_type(&exchange.headers)?;
                 check_accept(&exchange.headers)?;
                 let limits = &exchange.snapshot.registry().settings().limits;
                 let holding = gateway.budget().hold(limits.buffered_bytes);
-                let body = read_body(body, limits.body_bytes, limits.body_read, holding).await?;
+                let body = read_body(request.body_mut(), limits.body_bytes, limits.body_read, holding).await?;
                 Ok(mcp::post(&mut exchange, body).await)
             }
         }
@@ -333,28 +333,25 @@ impl Worker {
         &self,
         endpoint: Endpoint,
         snapshot: Snapshot,
-        parts: Parts,
-        body: Incoming,
+        request: &mut Request<Incoming>,
         arrived: Arrived<'_>,
         access: &mut Access,
     ) -> Result<Response<Body>, Refusal> {
-        let route = Route::Api(endpoint);
         let principal = match endpoint {
             Endpoint::RegisterClient => None,
-            _ => Some(self.sign_in(&snapshot, &parts.headers, arrived.now)?),
+            _ => Some(self.sign_in(&snapshot, request.headers(), arrived.now)?),
         };
         access.client = principal.as_ref().map(|principal| principal.client().clone());
-        if !route.takes(&parts.method) {
-            return Err(Refusal::Method(route.allow()));
-        }
-        let body = self.api_body(endpoint, &snapshot, &parts.headers, body).await?;
-        let (query, now) = (parts.uri.query(), arrived.now);
+        check_method(Route::Api(endpoint), request)?;
+        let headers = std::mem::take(request.headers_mut());
+        let body = self.api_body(endpoint, &snapshot, &headers, request.body_mut()).await?;
+        let (query, now) = (request.uri().query(), arrived.now);
         let call = api::Call { gateway: &self.gateway, snapshot: snapshot.clone(), query, body, now };
         Ok(match principal {
             Some(principal) => api::serve(call, endpoint, &principal).await,
             None => {
                 let peer = arrived.peer.ip();
-                api::register_client(call, &self.registrations, peer, &parts.headers, self.address).await
+                api::register_client(call, &self.registrations, peer, &headers, self.address).await
             }
         })
     }
@@ -390,7 +387,7 @@ impl Worker {
         endpoint: Endpoint,
         snapshot: &Snapshot,
         headers: &HeaderMap,
-        body: Incoming,
+        body: &mut Incoming,
     ) -> Result<Bytes, Refusal> {
         if !endpoint.changes() || body.is_end_stream() {
             return Ok(Bytes::new());
@@ -402,6 +399,10 @@ impl Worker {
         budget.admit(most).map_err(|Full| Refusal::Overloaded(Vec::new()))?;
         Ok(body)
     }
+}
+
+fn check_method(route: Route, request: &Request<Incoming>) -> Result<(), Refusal> {
+    if route.takes(request.method()) { Ok(()) } else { Err(Refusal::Method(route.allow())) }
 }
 
 /// How a request came.

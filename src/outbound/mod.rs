@@ -83,29 +83,33 @@ impl Client {
     ///
     /// # Errors
     /// [`OutboundError`]; where [`OutboundError::never_sent`] holds, the server has not seen the request.
-    pub async fn send(
+    pub fn send(
         &self,
         to: &Endpoint,
         reach: Reach,
         connect_limit: Duration,
-        mut request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, OutboundError> {
-        loop {
-            let idle = self.pool.take(key(to, reach));
-            let reused = idle.is_some();
-            let mut link = match idle {
-                Some(link) => link,
-                // Boxed because it is rare and large: it would make every request's future as large.
-                None => Box::pin(connect::connect(to, reach, &self.trust, connect_limit)).await?,
-            };
-            match link.sender.try_send_request(request).await {
-                Ok(answer) => return Ok(Incoming::wrap(answer, link, &self.pool)),
-                // hyper hands a request back only if it wrote nothing of it.
-                Err(mut failure) => match failure.take_message() {
-                    Some(unsent) if reused => request = unsent,
-                    Some(_) => return Err(OutboundError::closed_at_once(link.peer)),
-                    None => return Err(failure.into_error().into()),
-                },
+        request: Request<Full<Bytes>>,
+    ) -> impl Future<Output = Result<Response<Incoming>, OutboundError>> {
+        // Not an async function, which would keep the request twice.
+        let mut request = request;
+        async move {
+            loop {
+                let idle = self.pool.take(key(to, reach));
+                let reused = idle.is_some();
+                let mut link = match idle {
+                    Some(link) => link,
+                    // Boxed because it is rare and large: it would make every request's future as large.
+                    None => Box::pin(connect::connect(to, reach, &self.trust, connect_limit)).await?,
+                };
+                match link.sender.try_send_request(request).await {
+                    Ok(answer) => return Ok(Incoming::wrap(answer, link, &self.pool)),
+                    // hyper hands a request back only if it wrote nothing of it.
+                    Err(mut failure) => match failure.take_message() {
+                        Some(unsent) if reused => request = unsent,
+                        Some(_) => return Err(OutboundError::closed_at_once(link.peer)),
+                        None => return Err(failure.into_error().into()),
+                    },
+                }
             }
         }
     }

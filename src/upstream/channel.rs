@@ -68,13 +68,13 @@ impl Channel {
         tenant: &Tenant,
         id: u64,
         request: &Request<'_>,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> Result<Box<Answer>, UpstreamError> {
         let known = match self.upstream.remembered() {
             Some(known) => known,
             None => Box::pin(self.known()).await?,
         };
         let answer = self.request_as(&known, tenant, id, request).await;
-        let refusal = answer.as_ref().ok().and_then(Answer::refusal);
+        let refusal = answer.as_ref().ok().and_then(|answer| answer.refusal());
         if known.era() == Era::Legacy && refusal == Some(code::INVALID_PARAMS) {
             // The words of a modern server for a request without `_meta`, and of a tool that has looked at its arguments:
             // not to be sent twice, but a reason to ask again.
@@ -90,12 +90,12 @@ impl Channel {
     async fn request_anew(
         &self,
         era: Era,
-        answer: Result<Answer, UpstreamError>,
+        answer: Result<Box<Answer>, UpstreamError>,
         tenant: &Tenant,
         id: u64,
         request: &Request<'_>,
-    ) -> Result<Answer, UpstreamError> {
-        let unsupported = answer.as_ref().ok().and_then(Answer::refusal) == Some(code::UNSUPPORTED_VERSION);
+    ) -> Result<Box<Answer>, UpstreamError> {
+        let unsupported = answer.as_ref().ok().and_then(|answer| answer.refusal()) == Some(code::UNSUPPORTED_VERSION);
         match self.known_anew(era).await {
             // Whatever was refused by a server of the other era, or for its revision, was not executed.
             Ok(now) if unsupported || now.era() != era => self.request_as(&now, tenant, id, request).await,
@@ -113,7 +113,7 @@ impl Channel {
         tenant: &Tenant,
         id: u64,
         request: &Request<'_>,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> Result<Box<Answer>, UpstreamError> {
         let message = request.write(known.era(), id)?;
         let dialect = match known {
             Known::Legacy => Dialect::Legacy(self.prepared_session(tenant, request.level()).await?),
@@ -140,7 +140,7 @@ impl Channel {
         tenant: &Tenant,
         id: u64,
         request: &Request<'_>,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> Result<Box<Answer>, UpstreamError> {
         self.upstream.log.debug("server session lost", |r| _ = r.field("server", self.upstream.id()));
         self.upstream.sessions.forget(tenant, lost);
         self.upstream.refresh_soon();
@@ -224,7 +224,7 @@ impl Channel {
         id: u64,
         response: Response<Incoming>,
         timer: Timer,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> Result<Box<Answer>, UpstreamError> {
         let sizes = self.sizes(tenant);
         // A list is gathered whatever else is held: it is bounded by limits of its own, and everybody waits for it.
         let most = match tenant {
@@ -232,7 +232,7 @@ impl Channel {
             Tenant::Client { .. } => self.settings.limits.buffered_bytes,
         };
         let holding = self.upstream.budget.hold(most);
-        Answer::new(self.clone(), dialect, id, response, sizes, timer, holding)
+        Answer::new(self.clone(), dialect, id, response, sizes, timer, holding).map(Box::new)
     }
 
     /// Makes an answer of a response, or tells why it is none.
@@ -243,7 +243,7 @@ impl Channel {
         id: u64,
         response: Response<Incoming>,
         mut timer: Timer,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> Result<Box<Answer>, UpstreamError> {
         if response.status().is_success() {
             return self.answered(tenant, dialect, id, response, timer);
         }
@@ -257,7 +257,7 @@ impl Channel {
             self.upstream.sessions.forget(tenant, session);
         }
         match self.error_message(body).filter(|message| message.error().is_some()) {
-            Some(error) => Ok(Answer::settled(self.clone(), dialect, id, error, timer)),
+            Some(error) => Ok(Box::new(Answer::settled(self.clone(), dialect, id, error, timer))),
             None => Err(UpstreamError::BadStatus(status.as_u16())),
         }
     }

@@ -238,7 +238,7 @@ impl Upstream {
     }
 
     /// Takes note of how the server answered a call, or failed to.
-    pub(super) fn note_call(&self, answer: &Result<Answer, UpstreamError>) {
+    pub(super) fn note_call(&self, answer: &Result<Box<Answer>, UpstreamError>) {
         let contact = Contact::of(answer);
         let well = contact == Contact::Made && !self.health.ailing.load(Ordering::Acquire);
         if well || contact == Contact::Unclear {

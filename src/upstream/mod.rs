@@ -275,7 +275,7 @@ impl Upstream {
         tenant: &Tenant,
         id: u64,
         asked: &Asked,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> Result<Box<Answer>, UpstreamError> {
         // SECURITY: a permit is for a server as the registry it came from had it, with its address and credentials.
         if *permit.server() != self.server {
             return Err(UpstreamError::Removed);
@@ -287,7 +287,7 @@ impl Upstream {
         let (name, state) = (permit.name(), state.as_deref());
         let call = Request::Call(Call { envelope, name, asker: *asker, state, annotations, passed_on });
         let mut answer = channel.request(tenant, id, &call).await;
-        if answer.as_ref().ok().and_then(Answer::refusal) == Some(code::HEADER_MISMATCH) {
+        if answer.as_ref().ok().and_then(|answer| answer.refusal()) == Some(code::HEADER_MISMATCH) {
             answer = Box::pin(self.call_anew(&channel, tenant, id, &call)).await;
         }
         self.note_call(&answer);
@@ -301,7 +301,7 @@ impl Upstream {
         tenant: &Tenant,
         id: u64,
         call: &Request<'_>,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> Result<Box<Answer>, UpstreamError> {
         let fresh = self.refreshed().await;
         let tool = fresh.tools.iter().find(|tool| call.is_for(&tool.name));
         let annotations = tool.map(|tool| tool.annotations.as_slice()).unwrap_or_default();

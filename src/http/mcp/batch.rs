@@ -3,12 +3,15 @@
 //! Each is served like one that comes by itself; the responses come in one array, or on one event stream if a tool is
 //! called. Source: MCP 2025-03-26, basic, "Batching"; protocol.md 2.4, L1.
 
+use std::sync::Arc;
+
 use hyper::body::Bytes;
 use hyper::{Response, StatusCode};
 
-use super::{Exchange, Named, is_modern, legacy, refused};
+use super::legacy::{self, Served};
+use super::{Exchange, Named, begin, is_modern, refused};
 use crate::gateway::Session;
-use crate::http::response::{Body, empty, event_streams, json, rpc};
+use crate::http::response::{Body, empty, event_streams, json, rpc, rpc_error};
 use crate::wire::json::{Span, elements_of};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Sender, result_message};
 use crate::wire::mcp::{ProtocolVersion, code, method};
@@ -38,10 +41,19 @@ pub(super) async fn post(exchange: &mut Exchange<'_>, body: &Bytes) -> Response<
     let (mut responses, mut relays) = (Vec::new(), Vec::new());
     for (message, kind) in messages.into_iter().zip(kinds) {
         match kind {
-            Kind::Request => match legacy::serve(exchange, &session, message).await {
-                legacy::Served::Response(response, _) => responses.push(response),
-                legacy::Served::List(id, list) => responses.push(result_message(&id, &list)),
-                legacy::Served::Call(relay) => relays.push(relay),
+            Kind::Request => match legacy::serve(exchange, &session, message) {
+                Served::Response(response, _) => responses.push(response),
+                Served::List(list) => responses.push(match list.page(exchange).await {
+                    Ok(page) => result_message(&list.id, &page.bytes),
+                    Err(error) => rpc_error(&error).to_message(Some(&list.id)),
+                }),
+                Served::Call(request) => {
+                    let id = Arc::clone(&request.id);
+                    match begin(exchange, request).await {
+                        Ok(relay) => relays.push(relay),
+                        Err(error) => responses.push(rpc_error(&error).to_message(Some(&id))),
+                    }
+                }
             },
             Kind::Notification => legacy::notified(&session, &message),
             Kind::Result | Kind::Error => {}

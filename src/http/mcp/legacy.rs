@@ -3,20 +3,19 @@
 //! JSON-RPC errors go out with status 200, because clients of this era lose the body of everything else and read 404 as
 //! the end of their session. Source: protocol.md 2.4.
 
-use hyper::body::Bytes;
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 
-use super::{Exchange, Named, Reply, begin, cursor, no_such_method, tool_of, with_instructions};
-use crate::gateway::{GatewayError, NoSession, Relay, Session, Speech};
+use super::{Exchange, List, Named, Step, failed, id_of, no_such_method, request, tool_of, with_instructions};
+use crate::gateway::{GatewayError, NoSession, Request, Session, Speech};
 use crate::http::request::{Single, only, single};
 use crate::http::response::{Body, Refusal, empty, json, result, rpc, rpc_error};
 use crate::wire::json::{JsonType, Span, members_of, text_of, type_of};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Param, result_message};
-use crate::wire::mcp::{ClientCapabilities, IDENTITY, LogLevel, MODERN, ProtocolVersion, code, header, method};
+use crate::wire::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, ProtocolVersion, code, header, method};
 
-/// Serves a message of the legacy era.
-pub(super) async fn post(exchange: &mut Exchange<'_>, kind: Kind, envelope: Envelope) -> Reply {
+/// Takes a message of the legacy era.
+pub(super) fn step(exchange: &mut Exchange<'_>, kind: Kind, envelope: Envelope) -> Step {
     if kind == Kind::Request && envelope.method().as_deref() == Some(method::INITIALIZE) {
         return initialize(exchange, &envelope).into();
     }
@@ -30,13 +29,13 @@ pub(super) async fn post(exchange: &mut Exchange<'_>, kind: Kind, envelope: Enve
             exchange.access.code = Some(code::INVALID_REQUEST);
             session_required(envelope.id()).into()
         }
-        Kind::Request => match serve(exchange, &session, envelope).await {
-            Served::Call(relay) => Reply::Call(relay, |_| StatusCode::OK),
+        Kind::Request => match serve(exchange, &session, envelope) {
+            Served::Call(request) => Step::Call(request),
+            Served::List(list) => Step::List(list),
             Served::Response(response, code) => {
                 exchange.access.code = code;
                 json(StatusCode::OK, response).into()
             }
-            Served::List(id, list) => result(&id, list).into(),
         },
         Kind::Notification => {
             notified(&session, &envelope);
@@ -112,7 +111,7 @@ fn initialize(exchange: &mut Exchange<'_>, envelope: &Envelope) -> Response<Body
     let id = envelope.id().unwrap_or_default();
     let Some((asked, capabilities)) = read_initialize(envelope) else {
         let expected = "expected `protocolVersion`, `capabilities` and `clientInfo` with `name` and `version`";
-        return failed(exchange, id, &GatewayError::InvalidParams(expected));
+        return failed(exchange, Era::Legacy, id, &GatewayError::InvalidParams(expected));
     };
     let agreed = asked.unwrap_or(ProtocolVersion::LATEST);
     let offered = r#"{"tools":{},"logging":{}}"#;
@@ -135,44 +134,53 @@ fn read_initialize(envelope: &Envelope) -> Option<(Option<ProtocolVersion>, Clie
     (has("name") && has("version")).then(|| (ProtocolVersion::parse(&asked), ClientCapabilities::parse(capabilities)))
 }
 
-/// What came of a request.
+/// What a request comes to, as far as nothing has to be waited for.
 pub(super) enum Served {
     /// Its response, and the code of its error, if it is one.
     Response(Vec<u8>, Option<i64>),
-    /// The request's id, and the list that is its result, which is not copied.
-    List(Bytes, Bytes),
-    /// A call that runs.
-    Call(Relay),
+    /// It asks for a list.
+    List(List),
+    /// It calls a tool.
+    Call(Box<Request>),
 }
 
 impl Served {
-    fn failed(id: &[u8], error: &ErrorObject) -> Self {
+    /// The response to a request that failed.
+    pub(super) fn failed(id: &[u8], error: &GatewayError) -> Self {
+        Self::error(id, &rpc_error(error))
+    }
+
+    fn error(id: &[u8], error: &ErrorObject) -> Self {
         Self::Response(error.to_message(Some(id)), Some(error.code))
     }
 }
 
-/// Serves a request in a session, or outside of one.
-pub(super) async fn serve(exchange: &mut Exchange<'_>, session: &Session, envelope: Envelope) -> Served {
-    let id = Bytes::copy_from_slice(envelope.id().unwrap_or_default());
-    let failed = |error: &GatewayError| Served::failed(&id, &rpc_error(error));
+/// Takes a request in a session, or outside of one.
+pub(super) fn serve(exchange: &mut Exchange<'_>, session: &Session, envelope: Envelope) -> Served {
+    let id = id_of(&envelope);
     if !envelope.params_fit() {
-        return failed(&GatewayError::InvalidParams("expected `params` to be an object"));
+        return Served::failed(&id, &GatewayError::InvalidParams("expected `params` to be an object"));
     }
     match envelope.method().as_deref() {
         Some(method::PING) => Served::Response(result_message(&id, b"{}"), None),
         Some(method::SET_LEVEL) => match set_level(session, &envelope) {
             Ok(()) => Served::Response(result_message(&id, b"{}"), None),
-            Err(error) => failed(&error),
+            Err(error) => Served::failed(&id, &error),
         },
-        Some(method::TOOLS_LIST) => match listed(exchange, session, &envelope).await {
-            Ok(list) => Served::List(id, list),
-            Err(error) => failed(&error),
+        Some(method::TOOLS_LIST) => {
+            let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::V2025_03_26);
+            Served::List(List::new(id, Some(session.version().unwrap_or(assumed)), &envelope))
+        }
+        Some(method::TOOLS_CALL) => match tool_of(exchange, &envelope) {
+            Ok(tool) => {
+                // Whoever has named no revision gets results as they are.
+                let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::LATEST);
+                let speech = Speech::Legacy(session.version().unwrap_or(assumed));
+                Served::Call(request(exchange, id, session.clone(), speech, tool, envelope))
+            }
+            Err(error) => Served::failed(&id, &error),
         },
-        Some(method::TOOLS_CALL) => match call(exchange, session, envelope).await {
-            Ok(relay) => Served::Call(relay),
-            Err(error) => failed(&error),
-        },
-        other => Served::failed(&id, &no_such_method(other)),
+        other => Served::error(&id, &no_such_method(other)),
     }
 }
 
@@ -184,27 +192,4 @@ fn set_level(session: &Session, envelope: &Envelope) -> Result<(), GatewayError>
     } else {
         Err(GatewayError::InvalidParams("expected a session to set a level in"))
     }
-}
-
-/// The result of `tools/list`.
-async fn listed(exchange: &Exchange<'_>, session: &Session, envelope: &Envelope) -> Result<Bytes, GatewayError> {
-    let cursor = cursor(envelope);
-    let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::V2025_03_26);
-    let (principal, version) = (&exchange.principal, session.version().unwrap_or(assumed));
-    let page = exchange.gateway.list_tools(&exchange.snapshot, principal, Some(version), cursor.as_deref()).await?;
-    Ok(page.bytes)
-}
-
-async fn call(exchange: &mut Exchange<'_>, session: &Session, envelope: Envelope) -> Result<Relay, GatewayError> {
-    let tool = tool_of(exchange, &envelope)?;
-    // Whoever has named no revision gets results as they are.
-    let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::LATEST);
-    let speech = Speech::Legacy(session.version().unwrap_or(assumed));
-    begin(exchange, session.clone(), speech, tool, envelope).await
-}
-
-fn failed(exchange: &mut Exchange<'_>, id: &[u8], error: &GatewayError) -> Response<Body> {
-    let error = rpc_error(error);
-    exchange.access.code = Some(error.code);
-    rpc(StatusCode::OK, Some(id), &error)
 }

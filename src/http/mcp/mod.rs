@@ -7,7 +7,6 @@ mod batch;
 mod legacy;
 mod modern;
 
-use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,8 +20,10 @@ use tokio::time::sleep;
 
 use super::access::Access;
 use super::request::{Single, only, single};
-use super::response::{Body, STOPPING, event_stream, json, not_a_message};
-use crate::gateway::{Gateway, GatewayError, Memory, Outgoing, Principal, Relay, Request, Session, Snapshot, Speech};
+use super::response::{Body, STOPPING, event_stream, json, not_a_message, result, rpc, rpc_error};
+use crate::gateway::{
+    Gateway, GatewayError, Memory, Outgoing, Page, Principal, Relay, Request, Session, Snapshot, Speech,
+};
 use crate::outbound::Client;
 use crate::policy::ServerId;
 use crate::shutdown::Shutdown;
@@ -76,28 +77,87 @@ pub(super) async fn post(exchange: &mut Exchange<'_>, body: Bytes) -> Response<B
     if let Some(method) = envelope.method() {
         exchange.access.set_rpc(&method);
     }
-    let reply = if is_modern(exchange.named, &envelope) {
-        modern::post(exchange, kind, envelope).await
-    } else {
-        legacy::post(exchange, kind, envelope).await
+    let era = if is_modern(exchange.named, &envelope) { Era::Modern } else { Era::Legacy };
+    let step = match era {
+        Era::Legacy => legacy::step(exchange, kind, envelope),
+        Era::Modern => modern::step(exchange, kind, envelope),
     };
-    match reply {
-        Reply::Answer(answer) => answer,
-        Reply::Call(relay, status) => answer_of(exchange, relay, status).await,
+    match step {
+        Step::Answer(answer) => answer,
+        Step::List(list) => match list.page(exchange).await {
+            Ok(page) if era == Era::Modern => modern::listed(&list.id, page),
+            Ok(page) => result(&list.id, page.bytes),
+            Err(error) => failed(exchange, era, &list.id, &error),
+        },
+        Step::Call(request) => {
+            let id = Arc::clone(&request.id);
+            match begin(exchange, request).await {
+                Ok(relay) => answer_of(exchange, relay, era).await,
+                Err(error) => failed(exchange, era, &id, &error),
+            }
+        }
     }
 }
 
-/// What came of a message.
-enum Reply {
-    /// Its answer.
+/// What a message comes to, as far as nothing has to be waited for.
+enum Step {
+    /// It is answered.
     Answer(Response<Body>),
-    /// A call that runs, and the status of the errors that it may end with.
-    Call(Relay, fn(i64) -> StatusCode),
+    /// It asks for a list.
+    List(List),
+    /// It calls a tool.
+    Call(Box<Request>),
 }
 
-impl From<Response<Body>> for Reply {
+impl From<Response<Body>> for Step {
     fn from(answer: Response<Body>) -> Self {
         Self::Answer(answer)
+    }
+}
+
+/// A list that a client asks for.
+struct List {
+    /// The client's id of the request.
+    id: Arc<[u8]>,
+    /// For which legacy revision, if for one.
+    version: Option<ProtocolVersion>,
+    /// Where it is to go on, if it is not to begin. What is no text is no cursor that was ever given out, and neither is an
+    /// empty text.
+    cursor: Option<String>,
+}
+
+impl List {
+    fn new(id: Arc<[u8]>, version: Option<ProtocolVersion>, envelope: &Envelope) -> Self {
+        let cursor = envelope.param(Param::Cursor).filter(|cursor| type_of(cursor) != JsonType::Null);
+        Self { id, version, cursor: cursor.map(|cursor| text_of(cursor).unwrap_or_default().into_owned()) }
+    }
+
+    async fn page(&self, exchange: &Exchange<'_>) -> Result<Page, GatewayError> {
+        let (snapshot, principal, cursor) = (&exchange.snapshot, &exchange.principal, self.cursor.as_deref());
+        exchange.gateway.list_tools(snapshot, principal, self.version, cursor).await
+    }
+}
+
+/// The id of a request, as its client wrote it.
+fn id_of(envelope: &Envelope) -> Arc<[u8]> {
+    envelope.id().unwrap_or_default().into()
+}
+
+/// The answer to a request that failed.
+fn failed(exchange: &mut Exchange<'_>, era: Era, id: &[u8], error: &GatewayError) -> Response<Body> {
+    let error = rpc_error(error);
+    refused(exchange.access, rpc(status_of(era, error.code), Some(id), &error), error.code)
+}
+
+/// The HTTP status that goes with an error of a request.
+fn status_of(era: Era, code: i64) -> StatusCode {
+    match (era, code) {
+        (Era::Legacy, _) => StatusCode::OK,
+        (Era::Modern, code::METHOD_NOT_FOUND) => StatusCode::NOT_FOUND,
+        (Era::Modern, code::HEADER_MISMATCH | code::MISSING_CAPABILITY | code::UNSUPPORTED_VERSION) => {
+            StatusCode::BAD_REQUEST
+        }
+        (Era::Modern, _) => StatusCode::OK,
     }
 }
 
@@ -151,13 +211,6 @@ impl Named {
     }
 }
 
-/// Where a list is to go on, if it is not to begin. What is no text is no cursor that was ever given out, and neither is an
-/// empty text.
-fn cursor(envelope: &Envelope) -> Option<Cow<'_, str>> {
-    let cursor = envelope.param(Param::Cursor).filter(|cursor| type_of(cursor) != JsonType::Null);
-    cursor.map(|cursor| text_of(cursor).unwrap_or_default())
-}
-
 /// The text of a header that must not be repeated, without the white space around it.
 fn only_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     only(headers, name).and_then(|value| value.to_str().ok()).map(str::trim)
@@ -188,33 +241,30 @@ fn with_instructions(exchange: &Exchange<'_>, open: String) -> Bytes {
     text.into()
 }
 
-/// Starts to call a tool, and notes in the record where the call goes.
-async fn begin(
-    exchange: &mut Exchange<'_>,
+/// A client's request to call a tool, as it is served here.
+fn request(
+    exchange: &Exchange<'_>,
+    id: Arc<[u8]>,
     session: Session,
     speech: Speech,
     tool: String,
     envelope: Envelope,
-) -> Result<Relay, GatewayError> {
-    let era = speech.era();
-    let view = exchange.gateway.view_of(&exchange.snapshot, &exchange.principal, Some(&tool)).await;
-    let request = Request {
-        id: exchange.access.id.clone(),
-        snapshot: exchange.snapshot.clone(),
-        principal: exchange.principal.clone(),
-        now: exchange.now,
-        session,
-        speech,
-        tool,
-        envelope,
-    };
-    let access = &mut *exchange.access;
+) -> Box<Request> {
+    let (snapshot, principal) = (exchange.snapshot.clone(), exchange.principal.clone());
+    let (request_id, now) = (exchange.access.id.clone(), exchange.now);
+    Box::new(Request { request_id, id, snapshot, principal, now, session, speech, tool, envelope })
+}
+
+/// Starts to call a tool, and notes in the record where the call goes.
+async fn begin(exchange: &mut Exchange<'_>, request: Box<Request>) -> Result<Relay, GatewayError> {
+    let view = exchange.gateway.view_of(&request.snapshot, &request.principal, Some(&request.tool)).await;
+    let (access, era) = (&mut *exchange.access, request.speech.era());
     let (server, eras) = (&mut access.server, &mut access.eras);
     let found = |found: &ServerId, theirs: Option<Era>| {
         *server = Some(found.clone());
         *eras = theirs.map(|theirs| (era, theirs));
     };
-    let relay = exchange.gateway.call(exchange.http, &view, request, found);
+    let relay = exchange.gateway.call(exchange.http, &view, *request, found);
     if let Err(GatewayError::UnknownTool(_)) = relay {
         access.denied();
     }
@@ -222,8 +272,8 @@ async fn begin(
 }
 
 /// The answer to a call: as JSON if the response comes first and soon, else as an event stream. Until then nothing is
-/// decided, so that an error still has its status; `status` says which.
-async fn answer_of(exchange: &mut Exchange<'_>, mut relay: Relay, status: fn(i64) -> StatusCode) -> Response<Body> {
+/// decided, so that an error still has the status that it has in the client's era.
+async fn answer_of(exchange: &mut Exchange<'_>, mut relay: Relay, era: Era) -> Response<Body> {
     let mut late = pin!(sleep(COMMIT));
     let first = poll_fn(|cx| match relay.poll_next(cx) {
         Poll::Ready(first) => Poll::Ready(first),
@@ -234,7 +284,7 @@ async fn answer_of(exchange: &mut Exchange<'_>, mut relay: Relay, status: fn(i64
     match first.await {
         Some(Outgoing::Response(message, code)) => {
             exchange.access.code = code;
-            json(code.map_or(StatusCode::OK, status), message)
+            json(code.map_or(StatusCode::OK, |code| status_of(era, code)), message)
         }
         Some(Outgoing::Notification(message)) => event_stream(Some(message), relay, exchange.cut),
         None => event_stream(None, relay, exchange.cut),

@@ -3,22 +3,23 @@
 //! What a request says twice, in its body and in its headers, is compared before it is acted on; errors of the protocol
 //! have HTTP statuses. Source: protocol.md 2.3; MCP 2026-07-28, streamable HTTP and versioning.
 
-use hyper::body::Bytes;
+use std::sync::Arc;
+
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 
-use super::{Exchange, Reply, begin, cursor, no_such_method, only_text, tool_of, with_instructions};
-use crate::gateway::{GatewayError, Session, Speech};
-use crate::http::response::{Body, empty, result, result_of, rpc, rpc_error};
+use super::{Exchange, List, Step, failed, id_of, no_such_method, only_text, status_of, tool_of, with_instructions};
+use crate::gateway::{GatewayError, Page, Session, Speech};
+use crate::http::response::{Body, empty, result, result_of, rpc};
 use crate::wire::headers::decode;
 use crate::wire::json::{JsonType, text_of, type_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta, is_id};
-use crate::wire::mcp::{ClientCapabilities, IDENTITY, LogLevel, MODERN, code, header, meta, method};
+use crate::wire::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, code, header, meta, method};
 
-/// Serves a message of the modern era.
-pub(super) async fn post(exchange: &mut Exchange<'_>, kind: Kind, envelope: Envelope) -> Reply {
+/// Takes a message of the modern era.
+pub(super) fn step(exchange: &mut Exchange<'_>, kind: Kind, envelope: Envelope) -> Step {
     match kind {
-        Kind::Request => request(exchange, envelope).await,
+        Kind::Request => request(exchange, envelope),
         Kind::Notification if version_header(&exchange.headers) == Some(MODERN) => empty(StatusCode::ACCEPTED).into(),
         Kind::Notification => {
             let error = unsupported(version_header(&exchange.headers).unwrap_or_default());
@@ -32,17 +33,8 @@ pub(super) async fn post(exchange: &mut Exchange<'_>, kind: Kind, envelope: Enve
     }
 }
 
-/// The HTTP status that goes with an error.
-pub(super) fn status_of(code: i64) -> StatusCode {
-    match code {
-        code::METHOD_NOT_FOUND => StatusCode::NOT_FOUND,
-        code::HEADER_MISMATCH | code::MISSING_CAPABILITY | code::UNSUPPORTED_VERSION => StatusCode::BAD_REQUEST,
-        _ => StatusCode::OK,
-    }
-}
-
-async fn request(exchange: &mut Exchange<'_>, envelope: Envelope) -> Reply {
-    let id = Bytes::copy_from_slice(envelope.id().unwrap_or_default());
+fn request(exchange: &mut Exchange<'_>, envelope: Envelope) -> Step {
+    let id = id_of(&envelope);
     if let Err(missing) = check_meta(&envelope) {
         let error = ErrorObject::new(code::INVALID_PARAMS, format!("invalid params: {missing}"));
         return super::refused(exchange.access, rpc(StatusCode::BAD_REQUEST, Some(&id), &error), error.code).into();
@@ -54,8 +46,11 @@ async fn request(exchange: &mut Exchange<'_>, envelope: Envelope) -> Reply {
     }
     match envelope.method().as_deref() {
         Some(method::DISCOVER) => discover(exchange, &id, &envelope).into(),
-        Some(method::TOOLS_LIST) => list(exchange, &id, &envelope).await.into(),
-        Some(method::TOOLS_CALL) => call(exchange, &id, envelope).await,
+        Some(method::TOOLS_LIST) => match check_options(&envelope) {
+            Ok(_) => Step::List(List::new(id, None, &envelope)),
+            Err(error) => failed(exchange, Era::Modern, &id, &error).into(),
+        },
+        Some(method::TOOLS_CALL) => call(exchange, id, envelope),
         other => refused(exchange, Some(&id), &no_such_method(other)).into(),
     }
 }
@@ -63,16 +58,12 @@ async fn request(exchange: &mut Exchange<'_>, envelope: Envelope) -> Reply {
 /// An error with the status that goes with it.
 fn refused(exchange: &mut Exchange<'_>, id: Option<&[u8]>, error: &ErrorObject) -> Response<Body> {
     exchange.access.code = Some(error.code);
-    let status = match (id, status_of(error.code)) {
+    let status = match (id, status_of(Era::Modern, error.code)) {
         // What is no request has no response either, so that the status has to say it.
         (None, StatusCode::OK) => StatusCode::BAD_REQUEST,
         (_, status) => status,
     };
     rpc(status, id, error)
-}
-
-fn failed(exchange: &mut Exchange<'_>, id: &[u8], error: &GatewayError) -> Response<Body> {
-    refused(exchange, Some(id), &rpc_error(error))
 }
 
 /// What every request has to say about its sender.
@@ -144,44 +135,33 @@ fn hints(ttl_ms: u64) -> String {
 
 fn discover(exchange: &mut Exchange<'_>, id: &[u8], envelope: &Envelope) -> Response<Body> {
     if let Err(error) = check_options(envelope) {
-        return failed(exchange, id, &error);
+        return failed(exchange, Era::Modern, id, &error);
     }
     let offered = r#"{"tools":{},"logging":{}}"#;
     let text = format!(r#"{{{},"supportedVersions":["{MODERN}"],"capabilities":{offered}"#, hints(0));
     result(id, with_instructions(exchange, text))
 }
 
-async fn list(exchange: &mut Exchange<'_>, id: &[u8], envelope: &Envelope) -> Response<Body> {
-    if let Err(error) = check_options(envelope) {
-        return failed(exchange, id, &error);
-    }
-    let cursor = cursor(envelope);
-    let (snapshot, principal) = (&exchange.snapshot, &exchange.principal);
-    let page = exchange.gateway.list_tools(snapshot, principal, None, cursor.as_deref()).await;
-    match page {
-        Ok(page) => result_of(id, vec![format!("{{{},", hints(page.ttl_ms)).into(), page.bytes]),
-        Err(error) => failed(exchange, id, &error),
-    }
+/// The answer with a page of a list.
+pub(super) fn listed(id: &[u8], page: Page) -> Response<Body> {
+    result_of(id, vec![format!("{{{},", hints(page.ttl_ms)).into(), page.bytes])
 }
 
-async fn call(exchange: &mut Exchange<'_>, id: &[u8], envelope: Envelope) -> Reply {
+fn call(exchange: &mut Exchange<'_>, id: Arc<[u8]>, envelope: Envelope) -> Step {
     let tool = match tool_of(exchange, &envelope) {
         Ok(tool) => tool,
-        Err(error) => return failed(exchange, id, &error).into(),
+        Err(error) => return failed(exchange, Era::Modern, &id, &error).into(),
     };
     if decoded(&exchange.headers, &header::NAME).as_deref() != Some(tool.as_str()) {
-        return refused(exchange, Some(id), &mismatch("Mcp-Name", "params.name")).into();
+        return refused(exchange, Some(&id), &mismatch("Mcp-Name", "params.name")).into();
     }
     let level = match check_options(&envelope) {
         Ok(level) => level,
-        Err(error) => return failed(exchange, id, &error).into(),
+        Err(error) => return failed(exchange, Era::Modern, &id, &error).into(),
     };
     let capabilities = ClientCapabilities::parse(envelope.meta(Meta::ClientCapabilities).unwrap_or_default());
     let speech = Speech::Modern { level, capabilities, mirrored: mirrored(&exchange.headers) };
-    match begin(exchange, Session::default(), speech, tool, envelope).await {
-        Ok(relay) => Reply::Call(relay, status_of),
-        Err(error) => failed(exchange, id, &error).into(),
-    }
+    Step::Call(super::request(exchange, id, Session::default(), speech, tool, envelope))
 }
 
 /// The text of a header that may be written in Base64, if there is exactly one.
