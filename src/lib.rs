@@ -30,9 +30,11 @@
 //! 1. [`http::server`] accepts. One wrapper around every request takes the clock, makes a request id and writes the one
 //!    record of the request when its answer is over.
 //! 2. [`http::router`] says where it goes; [`http::request`] checks `Host` and `Origin` and finds the bearer token, which
-//!    [`policy::authenticate`] turns into a [`policy::Caller`]. Only then is the body read, up to the limit.
+//!    [`gateway::Gateway::sign_in`] turns into a [`gateway::Principal`]: by [`policy::authenticate`], or from this thread's
+//!    memory of what that found under the same registry. Only then is the body read, up to the limit.
 //! 3. [`gateway::Gateway::snapshot`] gives the one registry under which the request is served to its end.
-//! 4. [`wire::jsonrpc::Envelope`] reads the message in one pass, without a tree; `http::mcp` decides its era.
+//! 4. [`wire::jsonrpc::Envelope`] reads the message in one pass, without a tree; `http::mcp` decides its era, and what the
+//!    message comes to, before anything is waited for.
 //! 5. [`gateway::View`] knows what the caller sees: it finds the tool's server and the [`policy::Permit`] that
 //!    [`policy::Registry::decide`] gave when the view was made.
 //! 6. [`upstream::Upstream::call`] takes the permit and sends the message in the dialect that the server speaks, with the
@@ -40,6 +42,18 @@
 //!    ([`wire::rewrite`], [`wire::splice`]).
 //! 7. [`gateway::Relay`] hands the answer back message by message as it arrives, with the client's id and token, and as
 //!    the client's era has it.
+//!
+//! # What makes it cheap
+//!
+//! - One thread per core, each with its own connections; a request, its client's connection and its server's stay on one.
+//! - What is the same for many requests is made once: what a client sees, the bytes of its lists, whether a token or a
+//!   session id is good (per thread), the headers of every request to a server.
+//! - Whether a client may call a tool was decided when its view was made; a call looks up one name.
+//! - No task is made for a request, no timer is set for what is there already, and what is rare is boxed, so that the
+//!   future of a connection is small.
+//! - Events that have come together leave together.
+//!
+//! `tests/bench` has the measurements: `cargo bench`, `tests/bench/counts`, `tests/bench/compare`.
 //!
 //! # One change of the configuration
 //!
@@ -59,7 +73,7 @@
 //! - A way to an upstream without a [`policy::Permit`], but for the fetching of catalogues, which leave only through a view.
 //! - A clock below [`http`], but for timers; `async`, randomness or logging in [`wire`] and [`policy`].
 //! - A JSON tree of a message that passes through.
-//! - Global state, `unsafe` code, or a lock held across an await, but for the turn to ask a server for its era or to open
+//! - Global state (but for musl's allocator), `unsafe` code, or a lock held across an await, but for the turn to ask a server for its era or to open
 //!   a session with it, which those who come meanwhile wait for.
 
 pub mod shutdown;

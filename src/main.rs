@@ -1,4 +1,4 @@
-//! `mcp-x`: arguments → load → serve → exit code; nothing else.
+//! `mcp-x`: arguments → load → serve → exit code; nothing else but the allocator.
 
 use std::process::ExitCode;
 

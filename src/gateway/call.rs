@@ -90,8 +90,8 @@ pub struct Request {
 pub enum Outgoing {
     /// A notification that belongs to the call.
     Notification(Vec<u8>),
-    /// The response; nothing follows. The code is that of its error, if it is one.
-    Response(Vec<u8>, Option<i64>),
+    /// The response, in pieces that follow one another; nothing comes after it. The code is that of its error, if it is one.
+    Response(Vec<Bytes>, Option<i64>),
 }
 
 impl Gateway {
@@ -490,8 +490,8 @@ impl Call {
         if response.id().is_none() {
             return self.error(&error);
         }
-        let spliced = Splice::new(response.bytes()).replace_if(response.id_span(), self.lease.id()).build();
-        Outgoing::Response(spliced, Some(error.code))
+        let spliced = Splice::new(response.bytes()).replace_if(response.id_span(), self.lease.id());
+        Outgoing::Response(spliced.pieces(response.bytes()), Some(error.code))
     }
 
     /// An error that the client has no code for, as the result of a tool that failed.
@@ -499,7 +499,7 @@ impl Call {
         self.report("server answered with an error of its own", error);
         let text = rewrite::text_block(cut(&error.message, LONGEST_MESSAGE));
         let result = [b"{\"content\":[", text.as_slice(), b"],\"isError\":true}"].concat();
-        Outgoing::Response(result_message(self.lease.id(), &result), None)
+        Outgoing::Response(vec![result_message(self.lease.id(), &result).into()], None)
     }
 
     /// The response to a call that failed without an answer: the log says why, the client as much as it may know.
@@ -522,7 +522,7 @@ impl Call {
     }
 
     fn error(&self, error: &ErrorObject) -> Outgoing {
-        Outgoing::Response(error.to_message(Some(self.lease.id())), Some(error.code))
+        Outgoing::Response(vec![error.to_message(Some(self.lease.id())).into()], Some(error.code))
     }
 
     fn report(&self, event: &str, reason: &dyn std::fmt::Display) {

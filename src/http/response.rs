@@ -153,9 +153,9 @@ impl Events {
                 let next = if over { Poll::Ready(relay.cut_off(STOPPING)) } else { relay.poll_next(cx) };
                 match next {
                     Poll::Pending => break,
-                    Poll::Ready(Some(Outgoing::Notification(message))) => encode(out, &message),
+                    Poll::Ready(Some(Outgoing::Notification(message))) => encode(out, [message.as_slice()]),
                     Poll::Ready(Some(Outgoing::Response(message, code))) => {
-                        encode(out, &message);
+                        encode(out, message.iter().map(AsRef::as_ref));
                         if let Some(access) = access.as_deref_mut() {
                             access.code = code;
                         }
@@ -195,7 +195,14 @@ pub fn empty(status: StatusCode) -> Response<Body> {
 /// A JSON answer.
 #[must_use]
 pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
-    with_type(status, "application/json", Body::of(vec![body.into()]))
+    json_of(status, vec![body.into()])
+}
+
+/// A JSON answer in pieces that follow one another.
+#[must_use]
+pub fn json_of(status: StatusCode, mut pieces: Vec<Bytes>) -> Response<Body> {
+    pieces.reverse();
+    with_type(status, "application/json", Body::of(pieces))
 }
 
 /// An error of every endpoint but MCP: `{"detail": …}`.
@@ -240,7 +247,7 @@ pub fn event_stream(first: Option<Vec<u8>>, relay: Relay, cut: &Shutdown) -> Res
 pub fn event_streams(first: Vec<Vec<u8>>, relays: Vec<Relay>, cut: &Shutdown) -> Response<Body> {
     let alive = Box::pin(tokio::time::sleep(KEEP_ALIVE_INTERVAL));
     let mut held = Vec::new();
-    first.iter().for_each(|message| encode(&mut held, message));
+    first.iter().for_each(|message| encode(&mut held, [message.as_slice()]));
     let events = Events { relays, held, asked: 0, alive, cut: cut.clone() };
     let body = Body { content: Content::Events(Box::new(events)), access: None, budget: None };
     let mut response = with_type(StatusCode::OK, "text/event-stream", body);

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use hyper::body::Bytes;
+
 use super::json::{JsonType, Member, Span, elements_of, members_of, text_of, type_of, whole_members_of, write_text};
 use super::jsonrpc::{Envelope, Found, Meta, Param, ResultMember};
 use super::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, ProtocolVersion, meta};
@@ -210,12 +212,12 @@ fn needed_for(bytes: &[u8], request: Span) -> Option<ClientCapabilities> {
 /// The response that carries a tool's result, as a modern client gets it: complete unless it says otherwise, with the
 /// gateway as the server, and with `state` where the server gave out one of its own.
 #[must_use]
-pub fn result_for_modern(response: &Envelope, id: &[u8], server: Era, state: Option<&[u8]>) -> Vec<u8> {
+pub fn result_for_modern(response: &Envelope, id: &[u8], server: Era, state: Option<&[u8]>) -> Vec<Bytes> {
     const COMPLETE: &[u8] = b"\"complete\"";
     let bytes = response.bytes();
     let splice = Splice::new(bytes).replace_if(response.id_span(), id);
     let Some(result) = response.result_span().filter(|r| type_of(r.of(bytes)) == JsonType::Object) else {
-        return splice.build();
+        return splice.pieces(response.bytes());
     };
     let last = |member: ResultMember| response.in_result(member).map(|found| found.value);
     let (old_type, old_meta) = (last(ResultMember::Type), last(ResultMember::Meta));
@@ -257,17 +259,17 @@ pub fn result_for_modern(response: &Envelope, id: &[u8], server: Era, state: Opt
             splice = splice.replace(value, new);
         }
     }
-    splice.build()
+    splice.pieces(response.bytes())
 }
 
 /// The response that carries a tool's result, as a client of this legacy revision gets it.
 #[must_use]
-pub fn result_for_legacy(response: &Envelope, id: &[u8], version: ProtocolVersion, server: Era) -> Vec<u8> {
+pub fn result_for_legacy(response: &Envelope, id: &[u8], version: ProtocolVersion, server: Era) -> Vec<Bytes> {
     let bytes = response.bytes();
     let splice = Splice::new(bytes).replace_if(response.id_span(), id);
     let as_it_is = server == Era::Legacy && version >= ProtocolVersion::V2025_06_18;
     let Some(result) = response.result_span().filter(|r| !as_it_is && type_of(r.of(bytes)) == JsonType::Object) else {
-        return splice.build();
+        return splice.pieces(response.bytes());
     };
     let structured = response.in_result(ResultMember::Structured);
     let keeps_structure = structured.is_none_or(|found| type_of(found.value.of(bytes)) == JsonType::Object);
@@ -280,7 +282,7 @@ pub fn result_for_legacy(response: &Envelope, id: &[u8], version: ProtocolVersio
     let same = changed.iter().zip(&members).all(|(new, old)| new.as_deref() == Some(old.whole.of(bytes)));
     let lost_structure = lost_structure(bytes, &members);
     if same && lost_structure.is_none() {
-        return splice.build();
+        return splice.pieces(response.bytes());
     }
     let mut parts: Vec<Cow<'_, [u8]>> = changed.into_iter().flatten().collect();
     match (lost_structure, members.iter().rposition(|member| member.key == "content")) {
@@ -289,11 +291,11 @@ pub fn result_for_legacy(response: &Envelope, id: &[u8], version: ProtocolVersio
         (Some(text), Some(at)) => with_text_block(bytes, members.get(at), &mut parts, text),
     }
     let rebuilt = object_of(parts.iter().map(AsRef::as_ref));
-    splice.replace(result, &rebuilt).build()
+    splice.replace(result, &rebuilt).pieces(response.bytes())
 }
 
 /// A modern result without what legacy clients do not know; everything else keeps its place and its bytes.
-fn without_modern_members(response: &Envelope, splice: Splice<'_>) -> Vec<u8> {
+fn without_modern_members(response: &Envelope, splice: Splice<'_>) -> Vec<Bytes> {
     let bytes = response.bytes();
     let meta = response.in_result(ResultMember::Meta).filter(|meta| type_of(meta.value.of(bytes)) == JsonType::Object);
     let kept_meta = meta.map(|meta| meta_of(bytes, Some(meta.value), &RESULT_KEYS, b""));
@@ -317,7 +319,7 @@ fn without_modern_members(response: &Envelope, splice: Splice<'_>) -> Vec<u8> {
         }
         splice = splice.replace(Span { start, end }, b"");
     }
-    splice.build()
+    splice.pieces(response.bytes())
 }
 
 /// White space in front of something.
@@ -499,8 +501,8 @@ mod tests {
         let message = |id: &str, result: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
         let response = parse(&message("7", old));
         let new = match version {
-            Some(version) => result_for_legacy(&response, b"\"x\"", version, server),
-            None => result_for_modern(&response, b"\"x\"", server, Some(b"\"ours\"")),
+            Some(version) => result_for_legacy(&response, b"\"x\"", version, server).concat(),
+            None => result_for_modern(&response, b"\"x\"", server, Some(b"\"ours\"")).concat(),
         };
         assert_eq!(String::from_utf8(new).unwrap(), message("\"x\"", expected.unwrap_or(old)), "{old}");
     }
@@ -560,7 +562,7 @@ mod tests {
             some.rotate_left(turn);
             let result = format!("{{ {} }}", some.join(" , "));
             let response = parse(&format!(r#"{{"jsonrpc":"2.0","id":7,"result":{result}}}"#));
-            let new = result_for_legacy(&response, b"7", ProtocolVersion::V2025_11_25, Era::Modern);
+            let new = result_for_legacy(&response, b"7", ProtocolVersion::V2025_11_25, Era::Modern).concat();
             let new: serde_json::Value = serde_json::from_slice(&new).unwrap_or_else(|e| panic!("{e}: {result}"));
             let left: Vec<&str> = new["result"].as_object().unwrap().keys().map(String::as_str).collect();
             let expected: Vec<&str> =

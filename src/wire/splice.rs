@@ -2,7 +2,12 @@
 //!
 //! This is what keeps the gateway lossless: numbers keep their spelling, objects their order, and unknown members stay.
 
+use hyper::body::Bytes;
+
 use super::json::Span;
+
+/// Bytes of an unchanged stretch from which on it is shared instead of copied.
+const WORTH_SHARING: usize = 8 * 1024;
 
 /// Replacements in one message, collected and then carried out in one copy.
 pub struct Splice<'a> {
@@ -53,6 +58,36 @@ impl<'a> Splice<'a> {
     }
 }
 
+impl Splice<'_> {
+    /// The new message in pieces that follow one another, nearly always one. Long stretches that stay as they are are not
+    /// copied but share `whole`, which must be the message that the splice was made of.
+    #[must_use]
+    pub fn pieces(mut self, whole: &Bytes) -> Vec<Bytes> {
+        if whole.len() < WORTH_SHARING {
+            return vec![self.build().into()];
+        }
+        self.edits.sort_by_key(|(span, _)| span.start);
+        self.edits.push((Span { start: whole.len(), end: whole.len() }, b""));
+        let (mut pieces, mut copied, mut at) = (Vec::new(), Vec::new(), 0);
+        for (span, with) in self.edits {
+            if span.start < at {
+                continue;
+            }
+            let stretch = Span { start: at, end: span.start };
+            if span.start - at < WORTH_SHARING {
+                copied.extend_from_slice(stretch.of(whole));
+            } else {
+                pieces.extend(Some(std::mem::take(&mut copied).into()).filter(|piece: &Bytes| !piece.is_empty()));
+                pieces.push(whole.slice(stretch.range()));
+            }
+            copied.extend_from_slice(with);
+            at = span.end;
+        }
+        pieces.extend(Some(copied.into()).filter(|piece: &Bytes| !piece.is_empty()));
+        pieces
+    }
+}
+
 /// Rebuilds an object from some of its members, given as the spans of whole members (`"key": value`) or as new text.
 #[must_use]
 pub fn object_of<'a>(members: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>) -> Vec<u8> {
@@ -80,6 +115,30 @@ mod tests {
             s.replace(Span { start: *start, end: *end }, with.as_bytes())
         });
         assert_eq!(String::from_utf8(splice.build()).unwrap(), expected);
+    }
+
+    #[test]
+    fn long_stretches_are_shared_and_the_pieces_are_the_whole() {
+        let whole: Bytes = (0..4 * WORTH_SHARING).map(|at| b'a' + (at % 26) as u8).collect::<Vec<_>>().into();
+        let at = |start: usize, end: usize| Span { start, end };
+        let end = whole.len();
+        for edits in [
+            vec![],
+            vec![at(0, 0)],
+            vec![at(end, end)],
+            vec![at(0, end)],
+            vec![at(20, 25), at(end - 3, end - 1)],
+            vec![at(end / 2, end / 2 + 1), at(5, 9), at(6, 8)],
+            vec![at(WORTH_SHARING - 1, WORTH_SHARING), at(2 * WORTH_SHARING, 2 * WORTH_SHARING)],
+        ] {
+            let splice = || edits.iter().fold(Splice::new(&whole), |splice, span| splice.replace(*span, b"+new+"));
+            let pieces = splice().pieces(&whole);
+            assert_eq!(pieces.concat(), splice().build(), "{edits:?}");
+            assert!(pieces.iter().all(|piece| !piece.is_empty()), "{edits:?}");
+            let own: usize =
+                pieces.iter().filter(|piece| !whole.as_ptr_range().contains(&piece.as_ptr())).map(Bytes::len).sum();
+            assert!(own < 2 * WORTH_SHARING, "{edits:?}: {own} bytes were copied");
+        }
     }
 
     #[test]

@@ -69,7 +69,7 @@ fn add_request(operations: &mut Operations, client: Era, request: &Bytes) -> Res
 
 /// What a client of each era is sent for a result of this one.
 fn add_result(operations: &mut Operations, server: Era, size: &str, result: &Bytes) -> Result<(), Box<dyn Error>> {
-    let is_result = |written: &Vec<u8>| is_message(written, Kind::Result, CLIENTS);
+    let is_result = |written: &Vec<Bytes>| is_message(&written.concat(), Kind::Result, CLIENTS);
     let name = |client: Era| format!("rewrite: result, {server} server, {client} client, {size}");
     let read = Envelope::parse(result.clone(), DEPTH, Sender::Server)?;
     let envelope = read.clone();

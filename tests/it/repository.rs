@@ -126,11 +126,15 @@ fn packages(arguments: &[&str]) -> BTreeSet<String> {
     stdout.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).filter(|line| !line.starts_with(own)).collect()
 }
 
-/// The `[dependencies]` of a manifest that have no row in the table under "Dependencies" of a readme.
+/// The `[dependencies]` of a manifest, those of one target included, that have no row in the table under "Dependencies" of
+/// a readme.
 fn unexplained(manifest: &str, readme: &str) -> Vec<String> {
     let manifest = DeTable::parse(manifest).unwrap_or_else(|error| panic!("Cargo.toml: {error}"));
-    let dependencies = manifest.get_ref().get("dependencies").and_then(|value| value.get_ref().as_table());
-    let names = dependencies.into_iter().flat_map(|table| table.keys()).map(|key| key.get_ref());
+    let manifest = manifest.get_ref();
+    let targets = manifest.get("target").and_then(|value| value.get_ref().as_table());
+    let targets = targets.into_iter().flat_map(|table| table.values()).filter_map(|value| value.get_ref().as_table());
+    let dependencies = targets.chain([manifest]).filter_map(|table| table.get("dependencies")?.get_ref().as_table());
+    let names = dependencies.flat_map(|table| table.keys()).map(|key| key.get_ref());
     let section = readme.lines().skip_while(|line| line.trim_start_matches('#') != " Dependencies").skip(1);
     let table: String =
         section.take_while(|line| !line.starts_with('#')).filter(|line| line.starts_with('|')).collect();
@@ -266,5 +270,7 @@ fn a_dependency_without_a_row_is_found() {
         "[dependencies]\nhyper = \"1\"\nhyper-util = { version = \"1\" }\ntokio = \"1\"\n[dev-dependencies]\nx = \"1\"";
     let readme = "`tokio`\n## Dependencies\nText on `tokio`.\n\n| `hyper-util` | why |\n## Other\n| `tokio` | no |";
     check(unexplained(manifest, readme), &["hyper", "tokio"]);
+    let of_a_target = format!("{manifest}\n[target.'cfg(unix)'.dependencies]\nlibc = \"1\"");
+    check(unexplained(&of_a_target, readme), &["libc", "hyper", "tokio"]);
     check(unexplained(manifest, &readme.replace("## Other", "| `tokio`, `hyper` | why |")), &[]);
 }

@@ -20,7 +20,7 @@ use tokio::time::sleep;
 
 use super::access::Access;
 use super::request::{Single, only, single};
-use super::response::{Body, STOPPING, event_stream, json, not_a_message, result, rpc, rpc_error};
+use super::response::{Body, STOPPING, event_stream, json_of, not_a_message, result, rpc, rpc_error};
 use crate::gateway::{
     Gateway, GatewayError, Memory, Outgoing, Page, Principal, Relay, Request, Session, Snapshot, Speech,
 };
@@ -284,7 +284,7 @@ async fn answer_of(exchange: &mut Exchange<'_>, mut relay: Relay, era: Era) -> R
     match first.await {
         Some(Outgoing::Response(message, code)) => {
             exchange.access.code = code;
-            json(code.map_or(StatusCode::OK, |code| status_of(era, code)), message)
+            json_of(code.map_or(StatusCode::OK, |code| status_of(era, code)), message)
         }
         Some(Outgoing::Notification(message)) => event_stream(Some(message), relay, exchange.cut),
         None => event_stream(None, relay, exchange.cut),
