@@ -73,8 +73,8 @@
 //! - A way to an upstream without a [`policy::Permit`], but for the fetching of catalogues, which leave only through a view.
 //! - A clock below [`http`], but for timers; `async`, randomness or logging in [`wire`] and [`policy`].
 //! - A JSON tree of a message that passes through.
-//! - Global state (but for musl's allocator), `unsafe` code, or a lock held across an await, but for the turn to ask a server for its era or to open
-//!   a session with it, which those who come meanwhile wait for.
+//! - Global state (but for musl's allocator), `unsafe` code, or a lock held across an await, but for the turn to ask a
+//!   server for its era or to open a session with it, which those who come meanwhile wait for.
 
 pub mod shutdown;
 pub mod time;

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::task::{Poll, Waker};
 
 use tokio::sync::watch;
+use tokio::task::unconstrained;
 
 /// Makes a connected pair.
 #[must_use]
@@ -44,7 +45,8 @@ impl Shutdown {
     /// Waits for `future`, or for the stop, whichever comes first; `None` for the stop.
     pub async fn or<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
         let order = self.clone();
-        let (mut future, mut stop) = (pin!(future), pin!(self.recv()));
+        // Without a budget of the runtime it would not begin to listen, and nobody would ask it again.
+        let (mut future, mut stop) = (pin!(future), pin!(unconstrained(self.recv())));
         // Whom the stop wakes. As long as that is the same task, it need not be told again.
         let mut waiting: Option<Waker> = None;
         poll_fn(|cx| match future.as_mut().poll(cx) {
@@ -63,7 +65,26 @@ impl Shutdown {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Context;
+
     use super::*;
+
+    #[tokio::test]
+    async fn the_stop_is_heard_by_whoever_begins_to_wait_without_a_budget() {
+        let (trigger, mut stop) = channel();
+        let waiting = tokio::spawn(async move {
+            // All that a task may do before it is the others' turn.
+            while pin!(tokio::task::consume_budget()).poll(&mut Context::from_waker(Waker::noop())).is_ready() {}
+            stop.or(std::future::pending::<()>()).await
+        });
+        // It has been asked once more by then, with a budget, and sleeps.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        trigger.fire();
+        let heard = tokio::time::timeout(std::time::Duration::from_secs(10), waiting).await;
+        assert_eq!(heard.expect("the stop was not heard").unwrap(), None);
+    }
 
     #[tokio::test]
     async fn firing_reaches_listeners_made_before_and_after() {

@@ -24,7 +24,7 @@ use crate::policy::{Server, ServerId};
 use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Outcome, Tenant, Upstream, UpstreamError};
 use crate::wire::headers::{agrees, decode, find};
 use crate::wire::json::{JsonType, Span, members_of, type_of};
-use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_id, is_number, result_message};
+use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_number, result_message};
 use crate::wire::mcp::{ClientCapabilities, Era, LogLevel, ProtocolVersion, code, method};
 use crate::wire::rewrite::{self, Asker, ResultType};
 use crate::wire::seal::{RequestState, Sealer};
@@ -81,7 +81,7 @@ pub struct Request {
     pub speech: Speech,
     /// The tool, as the client names it.
     pub tool: String,
-    /// The message.
+    /// The message, whose progress token, if it has one, is a string or an integer.
     pub envelope: Envelope,
 }
 
@@ -108,9 +108,6 @@ impl Gateway {
         found: impl FnOnce(&ServerId, Option<Era>),
     ) -> Result<Relay, GatewayError> {
         let envelope = &request.envelope;
-        if envelope.meta(Meta::ProgressToken).is_some_and(|token| !is_id(token)) {
-            return Err(GatewayError::InvalidParams("expected a `progressToken` that is a string or an integer"));
-        }
         let principal = &request.principal;
         let entry = view.tool(&request.tool).ok_or_else(|| GatewayError::UnknownTool(request.tool.clone()))?;
         found(entry.upstream.id(), entry.upstream.era());
@@ -120,7 +117,8 @@ impl Gateway {
         let (asker, passed_on) = request.asked(&tool)?;
         let answered = request.client(entry.permit.server(), &self.keys.states);
         let state = answered.opened(envelope)?;
-        let client_slot = self.client_slot(&request.snapshot, principal);
+        let client = self.current_state(principal, &request.snapshot);
+        let client_slot = self.client_slot(&request.snapshot, Arc::clone(&client));
         let client_slot = client_slot.ok_or(GatewayError::Overloaded("client"))?;
         let call_slot = entry.upstream.call_slot(principal.client()).ok_or(GatewayError::Overloaded("server"))?;
         let (upstream, permit, http) = (Arc::clone(&entry.upstream), entry.permit.clone(), http.clone());
@@ -133,7 +131,7 @@ impl Gateway {
                 tenant: tenant.clone(),
                 id: upstream.next_id(),
             },
-            lease: Lease::new(principal, request.session, permit.clone(), request.id, request.now),
+            lease: Lease::new(client, principal.caller(), request.session, permit.clone(), request.id, request.now),
             token: envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice),
             tool: request.tool,
             request: request.request_id,

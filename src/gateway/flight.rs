@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-use super::principal::Principal;
 use super::{ClientState, Session};
 use crate::policy::{Caller, Permit, Registry};
 
@@ -125,8 +124,15 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Begins a call with the client's `id`; `now` is the time since the epoch.
-    pub(super) fn new(principal: &Principal, session: Session, permit: Permit, id: Arc<[u8]>, now: Duration) -> Self {
-        let (client, caller) = (Arc::clone(&principal.state), principal.caller().clone());
+    pub(super) fn new(
+        client: Arc<ClientState>,
+        caller: &Caller,
+        session: Session,
+        permit: Permit,
+        id: Arc<[u8]>,
+        now: Duration,
+    ) -> Self {
+        let caller = caller.clone();
         let expiry = caller.expires().map(|expires| Box::pin(sleep(expires.saturating_sub(now))));
         let (order, waker) = (AtomicU8::new(GO_ON), Mutex::default());
         let flight = Arc::new(Flight { id, caller, permit, order, waker });

@@ -7,7 +7,7 @@
 //! | `mod` | [`Gateway`]: the snapshot, and what is kept for each client |
 //! | `view` | [`View`]: what one client sees, and its ready-made lists |
 //! | `paging` | where a list goes on after an entry, even one that is gone |
-//! | `principal` | [`Principal`]: who has signed in, and what was found good lately
+//! | `principal` | [`Principal`]: who has signed in, and what was found good lately |
 //! | `call` | [`Relay`]: one call from its permit to its response |
 //! | `bridge` | a server that asks for input before it goes on |
 //! | `flight` | calls in flight, and what ends them before their answer |
@@ -168,7 +168,7 @@ pub struct Beginning {
 /// What is kept for one client; all of it can be made anew.
 struct ClientState {
     /// The client, as sealed values name it.
-    principal: [u8; 16],
+    digest: [u8; 16],
     view: Mutex<Option<Arc<View>>>,
     sessions: Mutex<Sessions>,
     in_flight: AtomicUsize,
@@ -182,7 +182,7 @@ struct ClientState {
 impl ClientState {
     fn new(client: &ClientId) -> Self {
         Self {
-            principal: SessionId::principal(client.as_str()),
+            digest: SessionId::principal(client.as_str()),
             view: Mutex::default(),
             sessions: Mutex::default(),
             in_flight: AtomicUsize::default(),
@@ -242,7 +242,7 @@ impl Gateway {
     /// has as many as the limit allows.
     #[must_use]
     pub fn rest_slot(&self, snapshot: &Snapshot, principal: &Principal) -> Option<ClientSlot> {
-        self.client_slot(snapshot, principal)
+        self.client_slot(snapshot, self.current_state(principal, snapshot))
     }
 
     /// What all requests hold in buffers.
@@ -299,6 +299,8 @@ impl Gateway {
             if after.registry().client(&client).is_none() {
                 self.shard(&client).remove(&client);
                 self.pool.end_client(&client);
+                // Whoever still holds the state must not hold all that the client could see.
+                *state.view.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 continue;
             }
             // A view is made anew only for a client whose part of the registry has changed.
@@ -353,9 +355,9 @@ impl Gateway {
     }
 
     /// Counts a call of a client while the guard lives; `None` when it has as many as the limit allows.
-    fn client_slot(&self, snapshot: &Snapshot, principal: &Principal) -> Option<ClientSlot> {
+    fn client_slot(&self, snapshot: &Snapshot, client: Arc<ClientState>) -> Option<ClientSlot> {
         let limit = snapshot.registry().settings().limits.calls_per_client;
-        let slot = ClientSlot(Arc::clone(&principal.state));
+        let slot = ClientSlot(client);
         let free = slot.0.in_flight.fetch_add(1, Ordering::Relaxed) < limit;
         if !free {
             self.overloaded.inc();

@@ -1,8 +1,9 @@
 //! Who has signed in, and what was found good lately: a token or a session id is verified once, not for every request.
 //!
-//! Each thread has a [`Memory`] of its own. It is of fixed size, and holds only what verification has let through. What a
+//! Each thread has a [`Memory`] of its own, with a fixed number of places for what verification has let through. What a
 //! token proved is good for the registry it was looked up in, so that a client that is removed, or a token that is
-//! revoked, is refused at once; what a session id says is sealed and never changes.
+//! revoked, is refused at once, and forgotten with the thread's next request; what a session id says is sealed and never
+//! changes.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,9 +41,27 @@ impl Principal {
 /// What one thread has found good lately.
 #[derive(Default)]
 pub struct Memory {
-    /// Tokens, with the generation of the registry in which they were found.
-    tokens: Mutex<Memo<(u64, Principal)>>,
+    tokens: Mutex<Tokens>,
     sessions: Mutex<Memo<SessionId>>,
+}
+
+/// Whose tokens were found in one registry.
+#[derive(Default)]
+struct Tokens {
+    /// The registry's generation.
+    generation: u64,
+    found: Memo<Principal>,
+}
+
+impl Tokens {
+    /// What is remembered of this generation; what was of an earlier one is forgotten now. `None` for a request that began
+    /// before the newest one that was seen here.
+    fn of(&mut self, generation: u64) -> Option<&mut Memo<Principal>> {
+        if generation > self.generation {
+            *self = Self { generation, found: Memo::default() };
+        }
+        (generation == self.generation).then_some(&mut self.found)
+    }
 }
 
 /// Values by the texts that they were made of.
@@ -81,8 +100,8 @@ impl<T> Memo<T> {
     }
 }
 
-fn lock<T>(memo: &Mutex<Memo<T>>) -> MutexGuard<'_, Memo<T>> {
-    memo.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Gateway {
@@ -97,19 +116,29 @@ impl Gateway {
         token: &str,
         now: Duration,
     ) -> Result<Principal, AuthError> {
-        if let Some((generation, principal)) = lock(&memory.tokens).get(token)
-            && *generation == snapshot.generation
-            && principal.caller.expires().is_none_or(|expires| now < expires)
-        {
-            return Ok(principal.clone());
+        let remembered = lock(&memory.tokens).of(snapshot.generation).and_then(|found| found.get(token).cloned());
+        let lasts = |principal: &Principal| principal.caller.expires().is_none_or(|expires| now < expires);
+        if let Some(principal) = remembered.filter(lasts) {
+            return Ok(principal);
         }
         let caller = authenticate(snapshot.registry(), &self.keys.tokens, token, now)?;
         let principal = Principal { state: self.client(caller.client()), caller };
         if let Some(expires) = principal.caller.expires() {
             principal.state.token_lasts_until(expires);
         }
-        lock(&memory.tokens).put(token, (snapshot.generation, principal.clone()));
+        if let Some(found) = lock(&memory.tokens).of(snapshot.generation) {
+            found.put(token, principal.clone());
+        }
         Ok(principal)
+    }
+
+    /// What is kept for a client now, if the registry is another than when it signed in: it may have been removed since,
+    /// and have come again.
+    pub(super) fn current_state(&self, principal: &Principal, snapshot: &Snapshot) -> Arc<ClientState> {
+        match self.snapshot().generation == snapshot.generation {
+            true => Arc::clone(&principal.state),
+            false => self.client(principal.client()),
+        }
     }
 
     /// Reads the session id that a client sent.
@@ -130,7 +159,7 @@ impl Gateway {
             }
         };
         // SECURITY: an id is worth nothing to another client, even if it was stolen.
-        let own = id.principal == principal.state.principal;
+        let own = id.principal == principal.state.digest;
         if own && now < ends(&id) { Ok(id) } else { Err(NoSession) }
     }
 }

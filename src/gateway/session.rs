@@ -168,7 +168,7 @@ impl Gateway {
         now: Duration,
     ) -> String {
         let (issued, nonce) = (now.as_secs(), rand::random());
-        let id = SessionId { principal: principal.state.principal, version, capabilities, issued, nonce };
+        let id = SessionId { principal: principal.state.digest, version, capabilities, issued, nonce };
         id.seal(&self.keys.sessions)
     }
 

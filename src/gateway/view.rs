@@ -287,10 +287,10 @@ impl Gateway {
 
     /// The entry after which a list goes on.
     fn read_cursor(&self, principal: &Principal, cursor: &str) -> Result<Mark, GatewayError> {
-        let principal = principal.state.principal;
+        let whose = principal.state.digest;
         Cursor::open(&self.keys.cursors, cursor)
             // SECURITY: a cursor is worth nothing to another client, so that nobody learns from it what is where.
-            .filter(|cursor| cursor.list == ListKind::Tools && cursor.principal == principal)
+            .filter(|cursor| cursor.list == ListKind::Tools && cursor.principal == whose)
             .map(|cursor| Mark { server: ServerKey::from_bytes(cursor.server), name: cursor.name.into() })
             .ok_or(GatewayError::InvalidParams("unknown cursor"))
     }
@@ -345,7 +345,7 @@ impl Gateway {
         // A request that began before a reload must not undo it for those that come after.
         let comes_after = slot.as_ref().is_none_or(|v| v.generation.load(Ordering::Acquire) <= snapshot.generation);
         let earlier = slot.as_deref().filter(|_| comes_after).and_then(|view| view.order.as_ref());
-        let view = Arc::new(self.make_view(snapshot, client, state.principal, earlier));
+        let view = Arc::new(self.make_view(snapshot, client, state.digest, earlier));
         if comes_after {
             *slot = Some(Arc::clone(&view));
         }

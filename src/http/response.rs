@@ -30,13 +30,15 @@ const SKIMMED_DEPTH: usize = 2;
 const GATHERED: usize = 64 * 1024;
 /// How often hyper asks a body for its next piece, at most, before other tasks have their turn.
 const ASKED_IN_A_TURN: u8 = 2;
+/// How often a piece is held back, at most, because another event has come: for 32 of them or so.
+const MOST_ASKED: u8 = 2 * ASKED_IN_A_TURN * 16;
 
 /// The body of every answer.
 pub struct Body {
     content: Content,
     /// Written to the log when the body is dropped.
     access: Option<Box<Access>>,
-    /// Where what is sent counts until the client has taken it; `None` for what is held anyway, such as a list.
+    /// Where events count until the client has taken them.
     budget: Option<Budget>,
 }
 
@@ -62,7 +64,14 @@ impl Body {
 
     /// Counts what is sent as held until the client has taken it. It is not refused: it has been gathered already.
     pub fn set_budget(&mut self, budget: &Budget) {
-        self.budget = Some(budget.clone());
+        match &mut self.content {
+            Content::Pieces(pieces) => {
+                for piece in pieces {
+                    *piece = budget.hold(usize::MAX).keep(std::mem::take(piece));
+                }
+            }
+            Content::Events(_) => self.budget = Some(budget.clone()),
+        }
     }
 }
 
@@ -107,8 +116,10 @@ struct Events {
     relays: Vec<Relay>,
     /// Events that have come and were not sent yet.
     held: Vec<u8>,
-    /// How often hyper has asked for more since the last of them came.
-    asked: u8,
+    /// How often hyper has asked for more since the last of them came, and since the first.
+    asked: (u8, u8),
+    /// Whether any was sent. The first goes at once, in one write with the head.
+    begun: bool,
     alive: Pin<Box<Sleep>>,
     /// Says when the stream has to end; the connection wakes whoever writes on it then.
     cut: Shutdown,
@@ -118,7 +129,8 @@ impl Events {
     /// All events that are there, in one piece.
     ///
     /// The connection to a server hands over one event a turn of the runtime, even where it has read them all. So what has
-    /// come is held until that connection has had its turn and nothing more came; nothing is waited for.
+    /// come is held until that connection has had its turn and nothing more came, for a number of turns at most; nothing
+    /// is waited for.
     fn poll_next(&mut self, cx: &mut Context<'_>, mut access: Option<&mut Access>) -> Poll<Option<Bytes>> {
         let held_before = self.held.len();
         self.gather(cx, access.as_deref_mut());
@@ -129,14 +141,15 @@ impl Events {
         if self.held.is_empty() {
             return if done { Poll::Ready(None) } else { self.poll_keep_alive(cx) };
         }
-        if self.held.len() > held_before {
-            self.asked = 0;
-        }
-        if !done && self.held.len() < GATHERED && self.asked < ASKED_IN_A_TURN {
-            self.asked += 1;
+        let (lately, in_all) = self.asked;
+        let lately = if self.held.len() > held_before { 0 } else { lately };
+        let more = !done && self.begun && self.held.len() < GATHERED;
+        if more && lately < ASKED_IN_A_TURN && in_all < MOST_ASKED {
+            self.asked = (lately + 1, in_all + 1);
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        (self.asked, self.begun) = ((0, 0), true);
         self.alive.as_mut().reset(Instant::now() + KEEP_ALIVE_INTERVAL);
         Poll::Ready(Some(std::mem::take(&mut self.held).into()))
     }
@@ -248,7 +261,7 @@ pub fn event_streams(first: Vec<Vec<u8>>, relays: Vec<Relay>, cut: &Shutdown) ->
     let alive = Box::pin(tokio::time::sleep(KEEP_ALIVE_INTERVAL));
     let mut held = Vec::new();
     first.iter().for_each(|message| encode(&mut held, [message.as_slice()]));
-    let events = Events { relays, held, asked: 0, alive, cut: cut.clone() };
+    let events = Events { relays, held, asked: (0, 0), begun: false, alive, cut: cut.clone() };
     let body = Body { content: Content::Events(Box::new(events)), access: None, budget: None };
     let mut response = with_type(StatusCode::OK, "text/event-stream", body);
     let headers = response.headers_mut();

@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::access::Access;
 use super::api::{self, Endpoint, Registrations};
 use super::connection::{IoLimits, Phase, Socket};
-use super::mcp::{self, Exchange, Named};
+use super::mcp::{self, Exchange, NamedVersion};
 use super::metrics::Traffic;
 use super::request::{
     bearer_token, check_accept, check_content_type, check_framing, check_host, check_origin, read_body,
@@ -312,7 +312,7 @@ impl Worker {
                 check_method(route, request)?;
                 let (gateway, http, memory, cut) = (&self.gateway, &self.http, &self.memory, &self.cut);
                 let headers = std::mem::take(request.headers_mut());
-                let named = Named::of(&headers);
+                let named = NamedVersion::of(&headers);
                 let mut exchange =
                     Exchange { gateway, http, memory, snapshot, principal, headers, named, now, cut, access };
                 if *request.method() == Method::DELETE {

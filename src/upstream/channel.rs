@@ -23,6 +23,7 @@ const ERROR_BYTES: usize = 64 * 1024;
 /// How much longer an answer to the gateway itself is waited for than a connection: one that cannot be made is to be told
 /// apart from a server that is silent, and so must not be outrun.
 const BEYOND_CONNECT: Duration = Duration::from_secs(1);
+
 /// How a request is made: in a session of its own, or by itself at a server that stands there.
 #[derive(Clone)]
 pub(super) enum Dialect {

@@ -45,7 +45,6 @@ pub enum Tenant {
 }
 
 /// What a handshake agreed on.
-#[derive(Debug)]
 pub(super) struct Session {
     /// The server's session id; `None` for a session-less server.
     pub(super) id: Option<HeaderValue>,

@@ -285,10 +285,10 @@ impl Upstream {
         let Asked { envelope, asker, passed_on, state, tool: (catalogue, at) } = asked;
         let annotations = catalogue.annotations(*at);
         let (name, state) = (permit.name(), state.as_deref());
-        let call = Request::Call(Call { envelope, name, asker: *asker, state, annotations, passed_on });
-        let mut answer = channel.request(tenant, id, &call).await;
+        let call = Call { envelope, name, asker: *asker, state, annotations, passed_on };
+        let mut answer = channel.request(tenant, id, &Request::Call(call)).await;
         if answer.as_ref().ok().and_then(|answer| answer.refusal()) == Some(code::HEADER_MISMATCH) {
-            answer = Box::pin(self.call_anew(&channel, tenant, id, &call)).await;
+            answer = Box::pin(self.call_anew(&channel, tenant, id, call)).await;
         }
         self.note_call(&answer);
         answer
@@ -300,12 +300,12 @@ impl Upstream {
         channel: &Channel,
         tenant: &Tenant,
         id: u64,
-        call: &Request<'_>,
+        call: Call<'_>,
     ) -> Result<Box<Answer>, UpstreamError> {
         let fresh = self.refreshed().await;
-        let tool = fresh.tools.iter().find(|tool| call.is_for(&tool.name));
+        let tool = fresh.tools.iter().find(|tool| tool.name == call.name);
         let annotations = tool.map(|tool| tool.annotations.as_slice()).unwrap_or_default();
-        channel.request(tenant, id, &call.with_annotations(annotations)).await
+        channel.request(tenant, id, &Request::Call(Call { annotations, ..call })).await
     }
 
     /// What the server offers, asked for once more as soon as it may be; what was known before if that takes longer than a

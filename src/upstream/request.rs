@@ -63,23 +63,7 @@ pub(super) struct Call<'a> {
     pub(super) passed_on: &'a HeaderMap,
 }
 
-impl<'a> Request<'a> {
-    /// Whether it is a call of this tool, by the server's own name.
-    pub(super) fn is_for(&self, tool: &str) -> bool {
-        matches!(self, Self::Call(call) if call.name == tool)
-    }
-
-    /// The same request, with other arguments mirrored.
-    pub(super) fn with_annotations<'b>(&self, annotations: &'b [Annotation]) -> Request<'b>
-    where
-        'a: 'b,
-    {
-        match *self {
-            Self::Tools { cursor } => Request::Tools { cursor },
-            Self::Call(call) => Request::Call(Call { annotations, ..call }),
-        }
-    }
-
+impl Request<'_> {
     /// From which level on whoever is behind it wants log messages.
     pub(super) fn level(&self) -> Option<LogLevel> {
         match self {

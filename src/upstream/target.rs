@@ -13,8 +13,7 @@ const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("mcp-x/", env!("CARGO_PKG_VERSION")));
 
-/// Where requests go, and the headers that they have in common.
-#[derive(Debug)]
+/// Where requests go, and the headers that they have in common. Not to be shown: they may hold credentials.
 pub(super) struct Target {
     pub(super) place: Arc<Endpoint>,
     /// The request target, in origin form.

@@ -9,7 +9,7 @@ use super::json::Span;
 /// Bytes of an unchanged stretch from which on it is shared instead of copied.
 const WORTH_SHARING: usize = 8 * 1024;
 
-/// Replacements in one message, collected and then carried out in one copy.
+/// Replacements in one message, collected and then carried out at once.
 pub struct Splice<'a> {
     bytes: &'a [u8],
     edits: Vec<(Span, &'a [u8])>,
@@ -67,9 +67,9 @@ impl Splice<'_> {
             return vec![self.build().into()];
         }
         self.edits.sort_by_key(|(span, _)| span.start);
-        self.edits.push((Span { start: whole.len(), end: whole.len() }, b""));
+        let end = Span { start: whole.len(), end: whole.len() };
         let (mut pieces, mut copied, mut at) = (Vec::new(), Vec::new(), 0);
-        for (span, with) in self.edits {
+        for (span, with) in self.edits.into_iter().chain([(end, b"".as_slice())]) {
             if span.start < at {
                 continue;
             }
@@ -77,13 +77,14 @@ impl Splice<'_> {
             if span.start - at < WORTH_SHARING {
                 copied.extend_from_slice(stretch.of(whole));
             } else {
-                pieces.extend(Some(std::mem::take(&mut copied).into()).filter(|piece: &Bytes| !piece.is_empty()));
+                pieces.push(Bytes::from(std::mem::take(&mut copied)));
                 pieces.push(whole.slice(stretch.range()));
             }
             copied.extend_from_slice(with);
             at = span.end;
         }
-        pieces.extend(Some(copied.into()).filter(|piece: &Bytes| !piece.is_empty()));
+        pieces.push(copied.into());
+        pieces.retain(|piece| !piece.is_empty());
         pieces
     }
 }

@@ -58,6 +58,23 @@ fn a_call_that_is_called_off_ends_at_the_server_and_is_not_answered() {
 }
 
 #[test]
+fn a_client_that_has_left_can_still_call_off() {
+    let upstream = Plan::new("a").start();
+    let (harness, gate) = waiting(&upstream, false);
+    let mut alice = harness.client(ALICE);
+    alice.initialize("2025-11-25");
+    let mut later = alice.another();
+    alice.send(call_message("7", "echo", "{}"));
+    upstream.wait_for("the call", |s| s.of("tools/call").len() == 1);
+    drop(alice);
+    harness.wait_for_log("end=\"client left\"");
+    assert!(upstream.state().of("notifications/cancelled").is_empty(), "leaving calls nothing off");
+    assert_eq!(later.post(cancelled("7")).status(), 202);
+    upstream.wait_for("the cancellation", |s| s.of("notifications/cancelled").len() == 1);
+    gate.open();
+}
+
+#[test]
 fn only_the_session_that_called_can_call_off() {
     let upstream = Plan::new("a").start();
     let (harness, gate) = waiting(&upstream, false);

@@ -9,7 +9,7 @@ use hyper::body::Bytes;
 use hyper::{Response, StatusCode};
 
 use super::legacy::{self, Served};
-use super::{Exchange, Named, begin, is_modern, refused};
+use super::{Exchange, NamedVersion, begin, is_modern, refused};
 use crate::gateway::Session;
 use crate::http::response::{Body, empty, event_streams, json, rpc, rpc_error};
 use crate::wire::json::{Span, elements_of};
@@ -70,7 +70,7 @@ pub(super) async fn post(exchange: &mut Exchange<'_>, body: &Bytes) -> Response<
 
 /// The messages of a body, and what they are.
 fn read(exchange: &Exchange<'_>, session: &Session, body: &Bytes) -> Result<(Vec<Envelope>, Vec<Kind>), String> {
-    let unversioned = session.version().is_none() && exchange.named == Named::Nothing;
+    let unversioned = session.version().is_none() && exchange.named == NamedVersion::Nothing;
     if !unversioned && session.version() != Some(ProtocolVersion::V2025_03_26) {
         return Err(format!("batches belong to sessions of {}", ProtocolVersion::V2025_03_26));
     }

@@ -6,7 +6,10 @@
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 
-use super::{Exchange, List, Named, Step, failed, id_of, no_such_method, request, tool_of, with_instructions};
+use super::{
+    Exchange, List, NamedVersion, Step, check_progress_token, failed, id_of, no_such_method, request, tool_of,
+    with_instructions,
+};
 use crate::gateway::{GatewayError, NoSession, Request, Session, Speech};
 use crate::http::request::{Single, only, single};
 use crate::http::response::{Body, Refusal, empty, json, result, rpc, rpc_error};
@@ -60,7 +63,7 @@ pub(in crate::http) fn delete(exchange: &Exchange<'_>) -> Response<Body> {
         // That era has no sessions to end.
         return Refusal::Method("POST").rpc();
     }
-    if exchange.named == Named::Other {
+    if exchange.named == NamedVersion::Other {
         let known = ProtocolVersion::ALL.map(ProtocolVersion::as_str).join(", ");
         let what = format!("unsupported protocol version: expected one of {known}");
         return rpc(StatusCode::BAD_REQUEST, None, &ErrorObject::new(code::INVALID_REQUEST, what));
@@ -171,7 +174,10 @@ pub(super) fn serve(exchange: &mut Exchange<'_>, session: &Session, envelope: En
             let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::V2025_03_26);
             Served::List(List::new(id, Some(session.version().unwrap_or(assumed)), &envelope))
         }
-        Some(method::TOOLS_CALL) => match tool_of(exchange, &envelope) {
+        Some(method::TOOLS_CALL) => match tool_of(exchange, &envelope).and_then(|tool| {
+            check_progress_token(&envelope)?;
+            Ok(tool)
+        }) {
             Ok(tool) => {
                 // Whoever has named no revision gets results as they are.
                 let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::LATEST);

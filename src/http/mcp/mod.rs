@@ -28,7 +28,7 @@ use crate::outbound::Client;
 use crate::policy::ServerId;
 use crate::shutdown::Shutdown;
 use crate::wire::json::{JsonType, text_of, type_of, write_text};
-use crate::wire::jsonrpc::{Envelope, ErrorObject, MessageError, Meta, Param, Sender};
+use crate::wire::jsonrpc::{Envelope, ErrorObject, MessageError, Meta, Param, Sender, is_id};
 use crate::wire::mcp::{Era, ProtocolVersion, code, header, method};
 
 pub(super) use legacy::delete;
@@ -51,7 +51,7 @@ pub(super) struct Exchange<'a> {
     /// The request's headers.
     pub(super) headers: HeaderMap,
     /// The revision that they name.
-    pub(super) named: Named,
+    pub(super) named: NamedVersion,
     /// Time since the Unix epoch.
     pub(super) now: Duration,
     /// Ordered shortly before open answers are cut off.
@@ -167,20 +167,20 @@ fn refused(access: &mut Access, answer: Response<Body>, code: i64) -> Response<B
 }
 
 /// Whether a message belongs to the modern era (protocol.md 2.2): by its body first, then by its version header.
-fn is_modern(named: Named, envelope: &Envelope) -> bool {
+fn is_modern(named: NamedVersion, envelope: &Envelope) -> bool {
     if envelope.meta_span(Meta::ProtocolVersion).is_some() || envelope.meta_span(Meta::ClientCapabilities).is_some() {
         return true;
     }
     match envelope.method().as_deref() {
         Some(method::INITIALIZE) => false,
         Some(method::DISCOVER | method::LISTEN) => true,
-        _ => named == Named::Other,
+        _ => named == NamedVersion::Other,
     }
 }
 
 /// What the version header names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Named {
+pub(super) enum NamedVersion {
     /// There is none.
     Nothing,
     /// A legacy revision.
@@ -189,7 +189,7 @@ pub(super) enum Named {
     Other,
 }
 
-impl Named {
+impl NamedVersion {
     /// Reads the header.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         match single(headers, &header::PROTOCOL_VERSION) {
@@ -222,6 +222,16 @@ fn tool_of(exchange: &mut Exchange<'_>, envelope: &Envelope) -> Result<String, G
     let name = name.ok_or(GatewayError::InvalidParams("expected a string `name`"))?;
     exchange.access.set_tool(&name);
     Ok(name.into_owned())
+}
+
+/// Checks the token under which a client wants progress.
+fn check_progress_token(envelope: &Envelope) -> Result<(), GatewayError> {
+    match envelope.meta(Meta::ProgressToken) {
+        Some(token) if !is_id(token) => {
+            Err(GatewayError::InvalidParams("expected a `progressToken` that is a string or an integer"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The error for a method that is not served.

@@ -8,12 +8,15 @@ use std::sync::Arc;
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 
-use super::{Exchange, List, Step, failed, id_of, no_such_method, only_text, status_of, tool_of, with_instructions};
+use super::{
+    Exchange, List, Step, check_progress_token, failed, id_of, no_such_method, only_text, status_of, tool_of,
+    with_instructions,
+};
 use crate::gateway::{GatewayError, Page, Session, Speech};
 use crate::http::response::{Body, empty, result, result_of, rpc};
 use crate::wire::headers::decode;
 use crate::wire::json::{JsonType, text_of, type_of, write_text};
-use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta, is_id};
+use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta};
 use crate::wire::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, code, header, meta, method};
 
 /// Takes a message of the modern era.
@@ -117,9 +120,7 @@ fn unsupported(requested: &str) -> ErrorObject {
 
 /// The optional parts of `_meta`: the level of log messages that the client wants.
 fn check_options(envelope: &Envelope) -> Result<Option<LogLevel>, GatewayError> {
-    if envelope.meta(Meta::ProgressToken).is_some_and(|token| !is_id(token)) {
-        return Err(GatewayError::InvalidParams("expected a `progressToken` that is a string or an integer"));
-    }
+    check_progress_token(envelope)?;
     let Some(level) = envelope.meta(Meta::LogLevel) else { return Ok(None) };
     let level = text_of(level).and_then(|level| LogLevel::parse(&level));
     level.map(Some).ok_or(GatewayError::InvalidParams("expected a log level from `debug` to `emergency`"))

@@ -110,7 +110,7 @@ async fn measure(options: &Options, target: &Target, plan: Plan) -> Result<(), S
     }
     run.all(clients).await?;
     let seconds = begun.elapsed().as_secs_f64();
-    print(&run.report(seconds, watched.nanoseconds()? - cpu))
+    print(&run.report(seconds, watched.nanoseconds()?.saturating_sub(cpu)))
 }
 
 fn print(line: &str) -> Result<(), String> {
