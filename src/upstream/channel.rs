@@ -204,15 +204,15 @@ impl Channel {
         &self,
         dialect: &Dialect,
         method: Method,
-        message: Outbound,
+        mut message: Outbound,
     ) -> impl Future<Output = Result<Response<Incoming>, OutboundError>> {
         let target = dialect.target();
-        let mut request = hyper::Request::new(Full::new(message.body));
+        let mut request = hyper::Request::new(Full::new(std::mem::take(&mut message.body)));
         *request.method_mut() = method;
         *request.uri_mut() = target.uri.clone();
         let headers = request.headers_mut();
         *headers = target.headers.clone();
-        headers.extend(message.mirrored);
+        message.mirror_in(headers);
         let (reach, limit) = (self.upstream.server.reach, self.settings.limits.connect);
         self.http.send(&target.place, reach, limit, request)
     }

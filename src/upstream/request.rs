@@ -15,23 +15,37 @@ use crate::wire::splice::object_of;
 #[derive(Clone, Default)]
 pub(super) struct Outbound {
     pub(super) body: Bytes,
-    pub(super) mirrored: HeaderMap,
+    /// Of a modern request.
+    method: Option<&'static str>,
+    /// The tool that a modern request is about.
+    name: Option<HeaderValue>,
+    /// Those that mirror arguments.
+    mirrored: HeaderMap,
 }
 
 impl Outbound {
     /// A message that is not mirrored.
     pub(super) fn of(body: Vec<u8>) -> Self {
-        Self { body: body.into(), mirrored: HeaderMap::new() }
+        Self { body: body.into(), ..Self::default() }
     }
 
     /// A modern request; `name` is the tool it is about.
     pub(super) fn modern(body: Vec<u8>, method: &'static str, name: Option<&str>) -> Self {
-        let mut mirrored = HeaderMap::new();
-        mirrored.insert(header::METHOD, HeaderValue::from_static(method));
-        if let Some(name) = name.and_then(|name| HeaderValue::try_from(encode(name).as_ref()).ok()) {
-            mirrored.insert(header::NAME, name);
+        let name = name.and_then(|name| HeaderValue::try_from(encode(name).as_ref()).ok());
+        Self { body: body.into(), method: Some(method), name, mirrored: HeaderMap::new() }
+    }
+
+    /// Adds the headers to those that the request has anyway.
+    pub(super) fn mirror_in(&mut self, headers: &mut HeaderMap) {
+        if let Some(method) = self.method {
+            headers.insert(header::METHOD, HeaderValue::from_static(method));
         }
-        Self { body: body.into(), mirrored }
+        if let Some(name) = self.name.take() {
+            headers.insert(header::NAME, name);
+        }
+        if !self.mirrored.is_empty() {
+            headers.extend(std::mem::take(&mut self.mirrored));
+        }
     }
 }
 
