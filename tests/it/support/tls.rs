@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use mcp_x_fixture::Port;
+use mcp_x_fixture::{Listening, Port};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
@@ -26,7 +26,7 @@ pub(crate) struct Tls {
     /// Held while the certificate is changed, too.
     port: Port,
     behind: SocketAddr,
-    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>, Listening)>,
 }
 
 impl Tls {
@@ -51,6 +51,7 @@ impl Tls {
     fn start(&mut self, certificate: &'static [u8]) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind(self.port.address())).unwrap();
+        let listening = Listening::of(&listener).unwrap();
         let (acceptor, behind) = (acceptor(certificate), self.behind);
         let (sender, stopped) = oneshot::channel();
         // The runtime is dropped with its tasks, which closes the connections.
@@ -62,13 +63,14 @@ impl Tls {
                 }
             });
         });
-        self.running = Some((sender, thread));
+        self.running = Some((sender, thread, listening));
     }
 
     fn stop(&mut self) {
-        if let Some((sender, thread)) = self.running.take() {
+        if let Some((sender, thread, listening)) = self.running.take() {
             drop(sender);
             thread.join().unwrap();
+            listening.end();
         }
     }
 }

@@ -11,7 +11,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use mcp_x_fixture::Port;
+use mcp_x_fixture::{Listening, Port};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -109,7 +109,8 @@ impl Plan {
         let listener = TcpListener::bind(port.address()).unwrap();
         let scripts = Mutex::new(Scripts { call: Arc::new(exchange::echo), request: None });
         let shared = Shared { plan: self, scripts, state: Mutex::default(), changed: Condvar::new() };
-        let upstream = Upstream { port, shared: Arc::new(shared), accepting: Mutex::new(None) };
+        let upstream =
+            Upstream { port, shared: Arc::new(shared), accepting: Mutex::new(None), listening: Mutex::new(None) };
         upstream.accept(listener);
         upstream
     }
@@ -167,6 +168,7 @@ pub(crate) struct Upstream {
     port: Port,
     shared: Arc<Shared>,
     accepting: Mutex<Option<JoinHandle<()>>>,
+    listening: Mutex<Option<Listening>>,
 }
 
 impl Upstream {
@@ -249,6 +251,9 @@ impl Upstream {
             let _ = TcpStream::connect(self.port.address());
             let _ = thread.join();
         }
+        if let Some(listening) = self.listening.lock().unwrap().take() {
+            listening.end();
+        }
     }
 
     /// Listens again where it did before.
@@ -258,6 +263,7 @@ impl Upstream {
     }
 
     fn accept(&self, listener: TcpListener) {
+        *self.listening.lock().unwrap() = Some(Listening::of(&listener).unwrap());
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
