@@ -10,6 +10,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 
+use super::words;
+
 /// A stretch of a message, as byte offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -117,11 +119,17 @@ pub fn type_of(value: &[u8]) -> JsonType {
 /// The text of a string value that was scanned before; `None` for other values and for unpaired surrogates.
 #[must_use]
 pub fn text_of(value: &[u8]) -> Option<Cow<'_, str>> {
-    let inner = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    let inner = inside_quotes(value)?;
     if inner.contains(&b'\\') {
         return serde_json::from_slice(value).ok().map(Cow::Owned);
     }
     std::str::from_utf8(inner).ok().map(Cow::Borrowed)
+}
+
+/// What stands between the quotes of a string value, as it is written; `None` for other values.
+#[must_use]
+pub fn inside_quotes(value: &[u8]) -> Option<&[u8]> {
+    value.strip_prefix(b"\"")?.strip_suffix(b"\"")
 }
 
 /// Appends `text` as a JSON string.
@@ -304,7 +312,7 @@ impl<'a> Scanner<'a> {
         self.enter(b'{', "an object")?;
         if !self.eat(b'}') {
             loop {
-                self.skip_key()?;
+                self.raw_key()?;
                 self.skip()?;
                 if self.leaves(b'}', "`,` or `}`")? {
                     break;
@@ -315,14 +323,9 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Takes a key and the colon behind it.
     fn key(&mut self) -> Result<Cow<'a, str>, JsonError> {
-        if self.peek() != Some(b'"') {
-            return Err(self.expected("a member name"));
-        }
         let start = self.at;
-        let (has_escapes, end) = (self.string()?, self.at);
-        self.colon()?;
+        let (end, has_escapes) = self.raw_key()?;
         if !has_escapes {
             return Ok(Cow::Borrowed(self.text.get(start + 1..end - 1).unwrap_or_default()));
         }
@@ -331,18 +334,14 @@ impl<'a> Scanner<'a> {
         Ok(text_of(raw.as_bytes()).unwrap_or(Cow::Borrowed(raw)))
     }
 
-    /// The same for a key that nobody wants to know.
-    fn skip_key(&mut self) -> Result<(), JsonError> {
+    /// Takes a key and the colon behind it; where the key ends, and whether something in it is escaped.
+    fn raw_key(&mut self) -> Result<(usize, bool), JsonError> {
         if self.peek() != Some(b'"') {
             return Err(self.expected("a member name"));
         }
-        self.string()?;
-        self.colon()
-    }
-
-    fn colon(&mut self) -> Result<(), JsonError> {
+        let (has_escapes, end) = (self.string()?, self.at);
         self.space();
-        if self.eat(b':') { Ok(()) } else { Err(self.expected("`:`")) }
+        if self.eat(b':') { Ok((end, has_escapes)) } else { Err(self.expected("`:`")) }
     }
 
     fn enter(&mut self, bracket: u8, expected: &'static str) -> Result<(), JsonError> {
@@ -494,46 +493,19 @@ impl<'a> Scanner<'a> {
 /// Length of the longest prefix without quote, backslash and control characters.
 fn plain_prefix(bytes: &[u8]) -> usize {
     // Most strings are names of a few letters; whole blocks are left to texts.
-    let begun = plain_words(bytes.get(..32).unwrap_or(bytes));
-    if begun < 32 {
-        return begun;
+    if let Some(special) = words::find(bytes.get(..32).unwrap_or(bytes), special_in) {
+        return special;
     }
-    let blocks = begun + plain_blocks(bytes.get(begun..).unwrap_or_default());
-    blocks + plain_words(bytes.get(blocks..).unwrap_or_default())
-}
-
-/// The same, eight bytes at a time.
-fn plain_words(bytes: &[u8]) -> usize {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut length = 0;
-    for word in words {
-        let found = special_in(u64::from_le_bytes(*word));
-        if found != 0 {
-            return length + found.trailing_zeros() as usize / 8;
-        }
-        length += 8;
-    }
-    length + rest.iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20).unwrap_or(rest.len())
-}
-
-/// The lowest bit that is set in a word stands in its first byte that is a quote, a backslash or a control character;
-/// none is set if there is none.
-fn special_in(word: u64) -> u64 {
-    const LOW: u64 = u64::MAX / 255;
-    const HIGH: u64 = LOW * 0x80;
-    // The first byte that is less than `n`, for `n` up to 128; what carries into later bytes does not matter.
-    let below = |word: u64, n: u64| word.wrapping_sub(LOW * n) & !word & HIGH;
-    below(word, 0x20) | below(word ^ (LOW * u64::from(b'"')), 1) | below(word ^ (LOW * u64::from(b'\\')), 1)
-}
-
-/// Length of the blocks at the beginning that are plain as a whole.
-fn plain_blocks(bytes: &[u8]) -> usize {
+    let begun = bytes.len().min(32);
     let special = |b: u8| u8::from(b == b'"') | u8::from(b == b'\\') | u8::from(b < 0x20);
-    // Whole blocks are tested without a branch in them, which the compiler turns into vector instructions; with `bool`
-    // instead of `u8` it does not, and is twelve times slower.
-    let (blocks, _) = bytes.as_chunks::<32>();
-    let plain = blocks.iter().take_while(|block| block.iter().map(|&b| special(b)).fold(0, |found, b| found | b) == 0);
-    plain.count() * 32
+    let clean = begun + words::clean_blocks(bytes.get(begun..).unwrap_or_default(), special);
+    let rest = bytes.get(clean..).unwrap_or_default();
+    clean + words::find(rest, special_in).unwrap_or(rest.len())
+}
+
+/// Marks quotes, backslashes and control characters.
+fn special_in(word: u64) -> u64 {
+    words::below(word, 0x20) | words::equal(word, b'"') | words::equal(word, b'\\')
 }
 
 /// The keys of one object, as hashes: compared one by one while they are few, by a set when there are many.

@@ -387,10 +387,9 @@ impl Spans {
             "id" => self.id = Some(s.value()?),
             "method" => {
                 let value = s.value()?;
-                let is = |name: &str| {
-                    value.of(bytes).strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")) == Some(name.as_bytes())
-                };
-                (self.method, self.usual_method) = (Some(value), method::USUAL.into_iter().find(|name| is(name)));
+                let name = json::inside_quotes(value.of(bytes));
+                self.usual_method = method::USUAL.into_iter().find(|usual| name == Some(usual.as_bytes()));
+                self.method = Some(value);
             }
             "params" => {
                 // Should there be two, the last counts, with nothing of the first.
@@ -466,7 +465,7 @@ pub fn is_id(value: &[u8]) -> bool {
 /// Whether a value that was scanned is this number, written as a number or (as some servers do) as a string.
 #[must_use]
 pub fn is_number(value: &[u8], number: u64) -> bool {
-    let digits = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
+    let digits = json::inside_quotes(value).unwrap_or(value);
     let append = |so_far: u64, digit: &u8| {
         let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
         so_far.checked_mul(10)?.checked_add(digit)

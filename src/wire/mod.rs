@@ -16,3 +16,4 @@ pub mod seal;
 pub mod skim;
 pub mod splice;
 pub mod sse;
+mod words;

@@ -40,52 +40,49 @@ impl<'a> Splice<'a> {
 
     /// The new message.
     #[must_use]
-    pub fn build(mut self) -> Vec<u8> {
+    pub fn build(self) -> Vec<u8> {
+        let bytes = self.bytes;
         let added: usize = self.edits.iter().map(|(_, with)| with.len()).sum();
-        let mut out = Vec::with_capacity(self.bytes.len() + added);
-        self.edits.sort_by_key(|(span, _)| span.start);
-        let mut copied = 0;
-        for (span, with) in self.edits {
-            if span.start < copied {
-                continue;
-            }
-            out.extend_from_slice(self.bytes.get(copied..span.start).unwrap_or_default());
+        let mut out = Vec::with_capacity(bytes.len() + added);
+        for (kept, with) in self.steps() {
+            out.extend_from_slice(kept.of(bytes));
             out.extend_from_slice(with);
-            copied = span.end;
         }
-        out.extend_from_slice(self.bytes.get(copied..).unwrap_or_default());
         out
     }
-}
 
-impl Splice<'_> {
     /// The new message in pieces that follow one another, nearly always one. Long stretches that stay as they are are not
     /// copied but share `whole`, which must be the message that the splice was made of.
     #[must_use]
-    pub fn pieces(mut self, whole: &Bytes) -> Vec<Bytes> {
+    pub fn pieces(self, whole: &Bytes) -> Vec<Bytes> {
         if whole.len() < WORTH_SHARING {
             return vec![self.build().into()];
         }
-        self.edits.sort_by_key(|(span, _)| span.start);
-        let end = Span { start: whole.len(), end: whole.len() };
-        let (mut pieces, mut copied, mut at) = (Vec::new(), Vec::new(), 0);
-        for (span, with) in self.edits.into_iter().chain([(end, b"".as_slice())]) {
-            if span.start < at {
-                continue;
-            }
-            let stretch = Span { start: at, end: span.start };
-            if span.start - at < WORTH_SHARING {
-                copied.extend_from_slice(stretch.of(whole));
+        let (mut pieces, mut copied) = (Vec::new(), Vec::new());
+        for (kept, with) in self.steps() {
+            if kept.range().len() < WORTH_SHARING {
+                copied.extend_from_slice(kept.of(whole));
             } else {
                 pieces.push(Bytes::from(std::mem::take(&mut copied)));
-                pieces.push(whole.slice(stretch.range()));
+                pieces.push(whole.slice(kept.range()));
             }
             copied.extend_from_slice(with);
-            at = span.end;
         }
         pieces.push(copied.into());
         pieces.retain(|piece| !piece.is_empty());
         pieces
+    }
+
+    /// The stretches that stay, each with what comes behind it.
+    fn steps(mut self) -> impl Iterator<Item = (Span, &'a [u8])> {
+        self.edits.sort_by_key(|(span, _)| span.start);
+        let end = self.bytes.len();
+        let mut at = 0;
+        self.edits.into_iter().chain([(Span { start: end, end }, b"".as_slice())]).filter_map(move |(span, with)| {
+            let kept = (span.start >= at).then_some(Span { start: at, end: span.start })?;
+            at = span.end;
+            Some((kept, with))
+        })
     }
 }
 

@@ -14,6 +14,8 @@ use std::mem;
 
 use hyper::body::{Buf, Bytes};
 
+use super::words;
+
 /// What keeps an idle stream open: a comment, which every reader skips.
 pub const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
@@ -289,30 +291,11 @@ fn parse_retry(value: &str) -> Option<u64> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok()).flatten()
 }
 
-/// Finds the first CR or LF. Whole blocks are judged without leaving early, which the compiler turns into vector
-/// instructions; with `bool` instead of `u8` it does not.
+/// Finds the first CR or LF.
 fn find_line_end(bytes: &[u8]) -> Option<usize> {
-    let (blocks, _) = bytes.as_chunks::<32>();
-    let clean =
-        blocks.iter().take_while(|block| block.iter().fold(0, |found, &b| found | u8::from(is_line_end(b))) == 0);
-    let clean = clean.count() * 32;
-    let (words, rest) = bytes.get(clean..).unwrap_or_default().as_chunks::<8>();
-    let found = words.iter().map(|word| line_ends_in(u64::from_le_bytes(*word)));
-    match found.enumerate().find(|(_, found)| *found != 0) {
-        Some((word, found)) => Some(clean + word * 8 + found.trailing_zeros() as usize / 8),
-        None => {
-            let at = rest.iter().position(|&byte| is_line_end(byte))?;
-            Some(clean + words.len() * 8 + at)
-        }
-    }
-}
-
-/// The lowest bit that is set in a word stands in its first byte that is a CR or LF; none is set if there is none.
-fn line_ends_in(word: u64) -> u64 {
-    const LOW: u64 = u64::MAX / 255;
-    // What is borrowed from later bytes does not matter for the first.
-    let zeros = |word: u64| word.wrapping_sub(LOW) & !word & (LOW * 0x80);
-    zeros(word ^ (LOW * u64::from(b'\n'))) | zeros(word ^ (LOW * u64::from(b'\r')))
+    let clean = words::clean_blocks(bytes, |byte| u8::from(is_line_end(byte)));
+    let line_ends_in = |word| words::equal(word, b'\n') | words::equal(word, b'\r');
+    words::find(bytes.get(clean..).unwrap_or_default(), line_ends_in).map(|at| clean + at)
 }
 
 fn is_line_end(byte: u8) -> bool {
