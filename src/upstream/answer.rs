@@ -191,14 +191,6 @@ impl Answer {
         }
     }
 
-    /// The code of the error with which the request was refused by its HTTP status, if it was.
-    pub(super) fn refusal(&self) -> Option<i64> {
-        match &self.form {
-            Form::Settled(Some(response)) => response.error().map(|error| error.code),
-            _ => None,
-        }
-    }
-
     /// Waits for the response. Notifications are passed over, and requests refused.
     ///
     /// # Errors
@@ -367,6 +359,14 @@ impl Answer {
         let error = UpstreamError::NotMcp(format!("expected at most {REPLIES} requests at a time"));
         self.abandon(&error);
         Err(error)
+    }
+}
+
+/// The code of the error with which a request was refused by its HTTP status, if it was.
+pub(super) fn refusal_of(answer: &Result<Box<Answer>, UpstreamError>) -> Option<i64> {
+    match &answer.as_ref().ok()?.form {
+        Form::Settled(Some(response)) => response.error().map(|error| error.code),
+        _ => None,
     }
 }
 

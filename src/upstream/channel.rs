@@ -8,7 +8,7 @@ use http_body_util::Full;
 use hyper::{Method, Response};
 
 use super::Upstream;
-use super::answer::{Answer, TimeLimits, Timer, collect, discard};
+use super::answer::{Answer, TimeLimits, Timer, collect, discard, refusal_of};
 use super::error::UpstreamError;
 use super::legacy::{Session, Tenant};
 use super::probe::Known;
@@ -63,19 +63,16 @@ impl Channel {
 
     /// Sends a request in the dialect that the server speaks, and once more if the server turns out to speak another.
     ///
-    /// What is rare is boxed here and below: it is large, and would make the future of every call as large.
+    /// What is rare is boxed here and below, as in [`known`](Self::known).
     pub(super) async fn request(
         &self,
         tenant: &Tenant,
         id: u64,
         request: &Request<'_>,
     ) -> Result<Box<Answer>, UpstreamError> {
-        let known = match self.upstream.remembered() {
-            Some(known) => known,
-            None => Box::pin(self.known()).await?,
-        };
+        let known = self.known().await?;
         let answer = self.request_as(&known, tenant, id, request).await;
-        let refusal = answer.as_ref().ok().and_then(|answer| answer.refusal());
+        let refusal = refusal_of(&answer);
         if known.era() == Era::Legacy && refusal == Some(code::INVALID_PARAMS) {
             // The words of a modern server for a request without `_meta`, and of a tool that has looked at its arguments:
             // not to be sent twice, but a reason to ask again.
@@ -96,7 +93,7 @@ impl Channel {
         id: u64,
         request: &Request<'_>,
     ) -> Result<Box<Answer>, UpstreamError> {
-        let unsupported = answer.as_ref().ok().and_then(|answer| answer.refusal()) == Some(code::UNSUPPORTED_VERSION);
+        let unsupported = refusal_of(&answer) == Some(code::UNSUPPORTED_VERSION);
         match self.known_anew(era).await {
             // Whatever was refused by a server of the other era, or for its revision, was not executed.
             Ok(now) if unsupported || now.era() != era => self.request_as(&now, tenant, id, request).await,

@@ -99,7 +99,7 @@ impl Sessions {
         opening
     }
 
-    /// The same for a request that is about to be sent in it.
+    /// The session for a request that is about to be sent, if there is one.
     fn in_use(&self, tenant: &Tenant) -> Option<Arc<Session>> {
         if let Some(session) = self.sessionless() {
             return Some(session);
@@ -160,13 +160,15 @@ impl Channel {
     /// # Errors
     /// What went wrong in the handshake; whoever comes later tries again.
     pub(super) async fn session(&self, tenant: &Tenant) -> Result<Arc<Session>, UpstreamError> {
-        if let Some(session) = self.upstream.sessions.sessionless() {
-            return Ok(session);
+        match self.upstream.sessions.in_use(tenant) {
+            Some(session) => Ok(session),
+            // Boxed because it is rare and large: it would make the future of every call as large.
+            None => Box::pin(self.make_session(tenant)).await,
         }
+    }
+
+    async fn make_session(&self, tenant: &Tenant) -> Result<Arc<Session>, UpstreamError> {
         let opening = self.upstream.sessions.opening(tenant);
-        if let Some(session) = opening.session.get() {
-            return Ok(Arc::clone(session));
-        }
         let since = Instant::now();
         let mut last = opening.turn.lock().await;
         match (opening.session.get(), &*last) {
@@ -236,24 +238,16 @@ impl Channel {
         tenant: &Tenant,
         level: Option<LogLevel>,
     ) -> Result<Arc<Session>, UpstreamError> {
-        if let Some(session) = self.upstream.sessions.in_use(tenant).filter(|session| session.is_told(level)) {
-            return Ok(session);
-        }
-        // Boxed because it is rare and large.
-        Box::pin(self.prepare_session(tenant, level)).await
-    }
-
-    async fn prepare_session(&self, tenant: &Tenant, level: Option<LogLevel>) -> Result<Arc<Session>, UpstreamError> {
         let session = self.session(tenant).await?;
-        if let Some(level) = level {
-            self.set_level(tenant, &session, level).await;
+        if let Some(level) = level.filter(|level| !session.is_told(*level)) {
+            Box::pin(self.set_level(tenant, &session, level)).await;
         }
         Ok(session)
     }
 
     /// Tells the server the level if it was told another; whether it knows of levels makes no difference to the call.
     async fn set_level(&self, tenant: &Tenant, session: &Arc<Session>, level: LogLevel) {
-        if session.is_told(Some(level)) || session.swap_level(level) == Some(level) {
+        if session.swap_level(level) == Some(level) {
             return;
         }
         let (id, name, method) = (self.upstream.next_id(), level.as_str(), method::SET_LEVEL);
@@ -279,8 +273,8 @@ impl Session {
     }
 
     /// Whether the server need not be told this level, because it was told last or has no session to remember it in.
-    fn is_told(&self, level: Option<LogLevel>) -> bool {
-        level.is_none() || self.id.is_none() || *self.level.lock().unwrap_or_else(PoisonError::into_inner) == level
+    fn is_told(&self, level: LogLevel) -> bool {
+        self.id.is_none() || *self.level.lock().unwrap_or_else(PoisonError::into_inner) == Some(level)
     }
 
     /// Notes the level that the server is told now; returns the one before.

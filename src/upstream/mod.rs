@@ -50,6 +50,7 @@ pub use self::legacy::Tenant;
 pub use self::pool::Pool;
 pub use self::series::{Outcome, Series};
 
+use self::answer::refusal_of;
 use self::channel::{Channel, Dialect};
 use self::health::{Health, LEAST_INTERVAL};
 use self::kept::OnDisk;
@@ -287,7 +288,7 @@ impl Upstream {
         let (name, state) = (permit.name(), state.as_deref());
         let call = Call { envelope, name, asker: *asker, state, annotations, passed_on };
         let mut answer = channel.request(tenant, id, &Request::Call(call)).await;
-        if answer.as_ref().ok().and_then(|answer| answer.refusal()) == Some(code::HEADER_MISMATCH) {
+        if refusal_of(&answer) == Some(code::HEADER_MISMATCH) {
             answer = Box::pin(self.call_anew(&channel, tenant, id, call)).await;
         }
         self.note_call(&answer);

@@ -64,7 +64,7 @@ impl Upstream {
         self.known.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(Known::era)
     }
 
-    pub(super) fn remembered(&self) -> Option<Known> {
+    fn remembered(&self) -> Option<Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -94,10 +94,11 @@ impl Channel {
     /// # Errors
     /// [`UpstreamError`] if the server says nothing from which its era can be told.
     pub(super) async fn known(&self) -> Result<Known, UpstreamError> {
-        if let Some(known) = self.upstream.remembered() {
-            return Ok(known);
+        match self.upstream.remembered() {
+            Some(known) => Ok(known),
+            // Boxed because it is rare and large: it would make the future of every call as large.
+            None => Box::pin(self.ask_unless(|_| true)).await,
         }
-        self.ask_unless(|_| true).await
     }
 
     /// The same after an answer that does not fit what is known. Meanwhile the others go on with that.
