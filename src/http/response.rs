@@ -242,10 +242,10 @@ pub fn result(id: &[u8], result: Bytes) -> Response<Body> {
 /// The same for a result in pieces.
 #[must_use]
 pub fn result_of(id: &[u8], result: Vec<Bytes>) -> Response<Body> {
-    let mut pieces = vec![Bytes::from_static(b"}")];
-    pieces.extend(result.into_iter().rev());
-    pieces.push(result_head(id).into());
-    with_type(StatusCode::OK, "application/json", Body::of(pieces))
+    let mut pieces = vec![result_head(id).into()];
+    pieces.extend(result);
+    pieces.push(Bytes::from_static(b"}"));
+    json_of(StatusCode::OK, pieces)
 }
 
 /// An event stream that begins with the message that made it one, if there is one, and goes on with the relay's; after

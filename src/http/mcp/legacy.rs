@@ -3,6 +3,8 @@
 //! JSON-RPC errors go out with status 200, because clients of this era lose the body of everything else and read 404 as
 //! the end of their session. Source: protocol.md 2.4.
 
+use std::sync::Arc;
+
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 
@@ -174,20 +176,26 @@ pub(super) fn serve(exchange: &mut Exchange<'_>, session: &Session, envelope: En
             let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::V2025_03_26);
             Served::List(List::new(id, Some(session.version().unwrap_or(assumed)), &envelope))
         }
-        Some(method::TOOLS_CALL) => match tool_of(exchange, &envelope).and_then(|tool| {
-            check_progress_token(&envelope)?;
-            Ok(tool)
-        }) {
-            Ok(tool) => {
-                // Whoever has named no revision gets results as they are.
-                let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::LATEST);
-                let speech = Speech::Legacy(session.version().unwrap_or(assumed));
-                Served::Call(request(exchange, id, session.clone(), speech, tool, envelope))
-            }
+        Some(method::TOOLS_CALL) => match call(exchange, session, Arc::clone(&id), envelope) {
+            Ok(request) => Served::Call(request),
             Err(error) => Served::failed(&id, &error),
         },
         other => Served::error(&id, &no_such_method(other)),
     }
+}
+
+fn call(
+    exchange: &mut Exchange<'_>,
+    session: &Session,
+    id: Arc<[u8]>,
+    envelope: Envelope,
+) -> Result<Box<Request>, GatewayError> {
+    let tool = tool_of(exchange, &envelope)?;
+    check_progress_token(&envelope)?;
+    // Whoever has named no revision gets results as they are.
+    let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::LATEST);
+    let speech = Speech::Legacy(session.version().unwrap_or(assumed));
+    Ok(request(exchange, id, session.clone(), speech, tool, envelope))
 }
 
 fn set_level(session: &Session, envelope: &Envelope) -> Result<(), GatewayError> {

@@ -14,12 +14,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use hyper::header::{HeaderMap, HeaderName};
+use hyper::header::HeaderMap;
 use hyper::{Response, StatusCode};
 use tokio::time::sleep;
 
 use super::access::Access;
-use super::request::{Single, only, single};
+use super::request::{Single, single};
 use super::response::{Body, STOPPING, event_stream, json_of, not_a_message, result, rpc, rpc_error};
 use crate::gateway::{
     Gateway, GatewayError, Memory, Outgoing, Page, Principal, Relay, Request, Session, Snapshot, Speech,
@@ -209,11 +209,6 @@ impl NamedVersion {
             Self::Nothing | Self::Other => None,
         }
     }
-}
-
-/// The text of a header that must not be repeated, without the white space around it.
-fn only_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    only(headers, name).and_then(|value| value.to_str().ok()).map(str::trim)
 }
 
 /// The tool that a call names, which is noted in the record.

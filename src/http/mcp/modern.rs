@@ -9,10 +9,10 @@ use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 
 use super::{
-    Exchange, List, Step, check_progress_token, failed, id_of, no_such_method, only_text, status_of, tool_of,
-    with_instructions,
+    Exchange, List, Step, check_progress_token, failed, id_of, no_such_method, status_of, tool_of, with_instructions,
 };
 use crate::gateway::{GatewayError, Page, Session, Speech};
+use crate::http::request::only;
 use crate::http::response::{Body, empty, result, result_of, rpc};
 use crate::wire::headers::decode;
 use crate::wire::json::{JsonType, text_of, type_of, write_text};
@@ -85,6 +85,11 @@ fn check_meta(envelope: &Envelope) -> Result<(), String> {
         return missing(&format!("`_meta` to have an object `{}`", meta::CLIENT_CAPABILITIES));
     }
     Ok(())
+}
+
+/// The text of a header that must not be repeated, without the white space around it.
+fn only_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    only(headers, name).and_then(|value| value.to_str().ok()).map(str::trim)
 }
 
 /// The version header, if there is exactly one.
@@ -167,7 +172,7 @@ fn call(exchange: &mut Exchange<'_>, id: Arc<[u8]>, envelope: Envelope) -> Step 
 
 /// The text of a header that may be written in Base64, if there is exactly one.
 fn decoded(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let value = crate::http::request::only(headers, name)?;
+    let value = only(headers, name)?;
     decode(value.as_bytes()).map(std::borrow::Cow::into_owned)
 }
 
