@@ -2,6 +2,8 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 
 use tokio::sync::watch;
@@ -10,36 +12,53 @@ use tokio::task::unconstrained;
 /// Makes a connected pair.
 #[must_use]
 pub fn channel() -> (Trigger, Shutdown) {
-    let (sender, receiver) = watch::channel(false);
-    (Trigger(sender), Shutdown(receiver))
+    let (sender, receiver) = watch::channel(());
+    let ordered = Arc::<AtomicBool>::default();
+    (Trigger { sender, ordered: Arc::clone(&ordered) }, Shutdown { receiver, ordered })
 }
 
 /// Tells every listener to stop. Dropping it tells them too.
 #[derive(Debug)]
-pub struct Trigger(watch::Sender<bool>);
+pub struct Trigger {
+    /// Wakes those who wait.
+    sender: watch::Sender<()>,
+    ordered: Arc<AtomicBool>,
+}
 
 impl Trigger {
     /// Tells every listener, present and future.
     pub fn fire(&self) {
-        self.0.send_replace(true);
+        self.ordered.store(true, Ordering::Release);
+        self.sender.send_replace(());
+    }
+}
+
+impl Drop for Trigger {
+    fn drop(&mut self) {
+        self.fire();
     }
 }
 
 /// Hears of the stop.
 #[derive(Clone, Debug)]
-pub struct Shutdown(watch::Receiver<bool>);
+pub struct Shutdown {
+    receiver: watch::Receiver<()>,
+    /// The same as a flag, which is looked at more often than it is waited for.
+    ordered: Arc<AtomicBool>,
+}
 
 impl Shutdown {
     /// Whether the stop was ordered already.
     #[must_use]
     pub fn ordered(&self) -> bool {
-        *self.0.borrow() || self.0.has_changed().is_err()
+        self.ordered.load(Ordering::Acquire)
     }
 
     /// Waits for the stop; returns at once if it was ordered already.
     pub async fn recv(&mut self) {
+        let ordered = &self.ordered;
         // An error means that the trigger is gone, which is a stop as well.
-        let _ = self.0.wait_for(|stop| *stop).await.map(drop);
+        let _ = self.receiver.wait_for(|()| ordered.load(Ordering::Acquire)).await.map(drop);
     }
 
     /// Waits for `future`, or for the stop, whichever comes first; `None` for the stop.

@@ -116,7 +116,9 @@ impl<T> Words<T> {
     /// The instrument of a word, or else that of the last one.
     #[must_use]
     pub fn of(&self, word: &str) -> Option<&T> {
-        self.0.iter().find(|(known, _)| *known == word).or(self.0.last()).map(|(_, instrument)| instrument)
+        let same = self.0.iter().find(|(known, _)| std::ptr::eq(*known, word));
+        let found = same.or_else(|| self.0.iter().find(|(known, _)| *known == word));
+        found.or(self.0.last()).map(|(_, instrument)| instrument)
     }
 
     /// Every word with its instrument.

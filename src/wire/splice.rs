@@ -9,23 +9,42 @@ use super::json::Span;
 /// Bytes of an unchanged stretch from which on it is shared instead of copied.
 const WORTH_SHARING: usize = 8 * 1024;
 
+/// A span, and what comes in its place.
+type Edit<'a> = (Span, &'a [u8]);
+
 /// Replacements in one message, collected and then carried out at once.
 pub struct Splice<'a> {
     bytes: &'a [u8],
-    edits: Vec<(Span, &'a [u8])>,
+    /// The edits, while they are few, and how many.
+    few: ([Edit<'a>; FEW], usize),
+    /// All edits, once they are many.
+    many: Vec<Edit<'a>>,
 }
+
+/// So many edits need no memory of their own.
+const FEW: usize = 4;
 
 impl<'a> Splice<'a> {
     /// Starts with the message as it is.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, edits: Vec::with_capacity(4) }
+        Self { bytes, few: ([(Span { start: 0, end: 0 }, b"".as_slice()); FEW], 0), many: Vec::new() }
     }
 
     /// Replaces the bytes of `span`; an empty span inserts. Spans must not overlap; of overlapping ones the first counts.
     #[must_use]
     pub fn replace(mut self, span: Span, with: &'a [u8]) -> Self {
-        self.edits.push((span, with));
+        let (few, count) = &mut self.few;
+        match few.get_mut(*count) {
+            Some(free) => *free = (span, with),
+            None => {
+                if self.many.is_empty() {
+                    self.many.extend_from_slice(few);
+                }
+                self.many.push((span, with));
+            }
+        }
+        *count += 1;
         self
     }
 
@@ -40,11 +59,11 @@ impl<'a> Splice<'a> {
 
     /// The new message.
     #[must_use]
-    pub fn build(self) -> Vec<u8> {
-        let bytes = self.bytes;
-        let added: usize = self.edits.iter().map(|(_, with)| with.len()).sum();
-        let mut out = Vec::with_capacity(bytes.len() + added);
-        for (kept, with) in self.steps() {
+    pub fn build(mut self) -> Vec<u8> {
+        let (bytes, steps) = (self.bytes, self.steps());
+        // Exactly so much, because then it becomes `Bytes` as it is.
+        let mut out = Vec::with_capacity(steps.clone().map(|(kept, with)| kept.range().len() + with.len()).sum());
+        for (kept, with) in steps {
             out.extend_from_slice(kept.of(bytes));
             out.extend_from_slice(with);
         }
@@ -54,7 +73,7 @@ impl<'a> Splice<'a> {
     /// The new message in pieces that follow one another, nearly always one. Long stretches that stay as they are are not
     /// copied but share `whole`, which must be the message that the splice was made of.
     #[must_use]
-    pub fn pieces(self, whole: &Bytes) -> Vec<Bytes> {
+    pub fn pieces(mut self, whole: &Bytes) -> Vec<Bytes> {
         if whole.len() < WORTH_SHARING {
             return vec![self.build().into()];
         }
@@ -74,11 +93,14 @@ impl<'a> Splice<'a> {
     }
 
     /// The stretches that stay, each with what comes behind it.
-    fn steps(mut self) -> impl Iterator<Item = (Span, &'a [u8])> {
-        self.edits.sort_by_key(|(span, _)| span.start);
+    fn steps(&mut self) -> impl Iterator<Item = Edit<'a>> + Clone {
+        let (few, count) = &mut self.few;
+        let edits = if self.many.is_empty() { few.get_mut(..*count).unwrap_or_default() } else { &mut self.many };
+        edits.sort_by_key(|(span, _)| span.start);
         let end = self.bytes.len();
         let mut at = 0;
-        self.edits.into_iter().chain([(Span { start: end, end }, b"".as_slice())]).filter_map(move |(span, with)| {
+        let edits = edits.iter().copied();
+        edits.chain([(Span { start: end, end }, b"".as_slice())]).filter_map(move |(span, with)| {
             let kept = (span.start >= at).then_some(Span { start: at, end: span.start })?;
             at = span.end;
             Some((kept, with))
@@ -148,6 +170,9 @@ mod tests {
         check(&[(0, 10, "")], "");
         check(&[(2, 6, "a"), (4, 8, "b")], "01a6789");
         check(&[(10, 10, "end")], "0123456789end");
+        let many = [9, 7, 5, 3, 1].map(|at| (at, at + 1, "-"));
+        check(&many, "0-2-4-6-8-");
+        check(many.get(..FEW).unwrap(), "012-4-6-8-");
     }
 
     #[test]
