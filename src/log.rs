@@ -15,8 +15,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hyper::body::Bytes;
-
 use crate::time::Timestamp;
 
 /// How long the writer lets records gather after it was woken.
@@ -91,9 +89,8 @@ impl FromStr for Format {
 #[derive(Clone)]
 pub struct Log {
     level: Level,
-    shared: Arc<Shared>,
-    /// Ends the writer when the last handle is gone.
-    _writer: Arc<Writer>,
+    /// Ends when the last handle is gone.
+    writer: Arc<Writer>,
 }
 
 /// What the handles and the writer thread share.
@@ -189,8 +186,7 @@ impl Log {
         let shared = Arc::new(Shared { format, state: Mutex::new(state), woken: Condvar::new() });
         let for_thread = Arc::clone(&shared);
         let spawned = std::thread::Builder::new().name("log".into()).spawn(move || write_until_closed(&for_thread));
-        let writer = Writer { shared: Arc::clone(&shared), thread: spawned.ok() };
-        Self { level, shared, _writer: Arc::new(writer) }
+        Self { level, writer: Arc::new(Writer { shared, thread: spawned.ok() }) }
     }
 
     /// Opens a log that keeps nothing.
@@ -221,7 +217,7 @@ impl Log {
 
     /// Puts out what waits, on the calling thread; for the moment before the process ends.
     pub fn flush(&self) {
-        self.shared.drain();
+        self.writer.shared.drain();
     }
 
     /// Writes a record of this level.
@@ -229,10 +225,11 @@ impl Log {
         if level > self.level {
             return;
         }
-        let mut record = Record::new(self.shared.format, level, event);
+        let shared = &self.writer.shared;
+        let mut record = Record::new(shared.format, level, event);
         fields(&mut record);
         let mut record = record.finish();
-        let mut state = self.shared.lock();
+        let mut state = shared.lock();
         if state.waiting.len() > MAX_WAITING {
             state.dropped += 1;
             return;
@@ -240,7 +237,7 @@ impl Log {
         state.waiting.append(&mut record);
         if state.asleep {
             state.asleep = false;
-            self.shared.woken.notify_one();
+            shared.woken.notify_one();
         }
     }
 }
@@ -293,10 +290,10 @@ impl Record {
             return self.field(name, value);
         }
         self.name(name);
-        let quote: &[u8] = if self.format == Format::Json { b"\"" } else { b"" };
-        for part in [quote, value.as_bytes(), quote] {
-            self.out.extend_from_slice(part);
-        }
+        let quoted = self.format == Format::Json;
+        self.quote(quoted);
+        self.out.extend_from_slice(value.as_bytes());
+        self.quote(quoted);
         self
     }
 
@@ -322,12 +319,17 @@ impl Record {
 
     /// Writes what comes before a value.
     fn name(&mut self, name: &str) {
-        let (before, after): (&[u8], &[u8]) = match self.format {
-            Format::Text => (b" ", b"="),
-            Format::Json => (b",\"", b"\":"),
-        };
-        for part in [before, name.as_bytes(), after] {
-            self.out.extend_from_slice(part);
+        let quoted = self.format == Format::Json;
+        self.out.push(if quoted { b',' } else { b' ' });
+        self.quote(quoted);
+        self.out.extend_from_slice(name.as_bytes());
+        self.quote(quoted);
+        self.out.push(if quoted { b':' } else { b'=' });
+    }
+
+    fn quote(&mut self, quoted: bool) {
+        if quoted {
+            self.out.push(b'"');
         }
     }
 
@@ -343,8 +345,12 @@ impl Record {
 
 /// Appends a number in decimal digits.
 fn write_decimal(out: &mut Vec<u8>, number: u64) {
-    let (mut digits, mut left) = ([0; 20], number);
-    let mut start = digits.len();
+    out.extend_from_slice(decimal(&mut [0; 20], number));
+}
+
+/// A number in decimal digits, at the end of the room for them.
+fn decimal(digits: &mut [u8; 20], number: u64) -> &[u8] {
+    let (mut start, mut left) = (digits.len(), number);
     for digit in digits.iter_mut().rev() {
         *digit = b'0' + (left % 10) as u8;
         (start, left) = (start - 1, left / 10);
@@ -352,7 +358,7 @@ fn write_decimal(out: &mut Vec<u8>, number: u64) {
             break;
         }
     }
-    out.extend_from_slice(digits.get(start..).unwrap_or_default());
+    digits.get(start..).unwrap_or_default()
 }
 
 /// A writer that escapes, as JSON strings do, what could end a string or a line, and takes no more than it has room for.
@@ -397,33 +403,32 @@ impl Escaped<'_> {
     }
 }
 
-/// The name of a request, in every record about it and in its answer. Clones share the text.
-#[derive(Clone, Debug)]
-pub struct RequestId(Bytes);
+/// The name of a request, in every record about it and in its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestId {
+    text: [u8; Self::LONGEST],
+    length: usize,
+}
 
 impl RequestId {
+    /// Four digits, a hyphen, and a `u64`.
+    const LONGEST: usize = 25;
+
     /// Names the request of this number; `prefix` tells the requests of one process from those of others.
     #[must_use]
     pub fn new(prefix: u16, number: u64) -> Self {
-        let mut text = Vec::with_capacity(24);
-        for shift in [12, 8, 4, 0] {
-            text.extend(b"0123456789abcdef".get(usize::from(prefix >> shift & 0xf)));
-        }
-        text.push(b'-');
-        write_decimal(&mut text, number);
-        Self(text.into())
+        let hex = |shift: u16| b"0123456789abcdef".get(usize::from(prefix >> shift & 0xf)).copied().unwrap_or_default();
+        let (mut digits, mut text) = ([0; 20], [0; Self::LONGEST]);
+        let parts = [&[hex(12), hex(8), hex(4), hex(0), b'-'], decimal(&mut digits, number)];
+        let length = parts.map(<[u8]>::len).iter().sum();
+        text.iter_mut().zip(parts.into_iter().flatten()).for_each(|(to, from)| *to = *from);
+        Self { text, length }
     }
 
     /// The name: letters, digits and a hyphen.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-
-    /// The same as bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &Bytes {
-        &self.0
+        self.text.get(..self.length).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
     }
 }
 
@@ -601,7 +606,7 @@ mod tests {
             for _ in 0..3 * MAX_WAITING / MAX_VALUE {
                 log.info("big", |r| _ = r.field("a", &big));
             }
-            assert!(log.shared.lock().waiting.len() < MAX_WAITING + 2 * MAX_VALUE);
+            assert!(log.writer.shared.lock().waiting.len() < MAX_WAITING + 2 * MAX_VALUE);
             drop(guard);
             drop(log);
             let text = sink.text();

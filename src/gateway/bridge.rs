@@ -31,7 +31,7 @@ pub(super) struct Repeatable {
 
 impl Repeatable {
     pub(super) fn new(asker: &Principal, server: &Server, tool: &str, arguments: Bytes, now: Duration) -> Self {
-        let (principal, server) = (asker.state.digest, *server.key.as_bytes());
+        let (principal, server) = (asker.state().digest, *server.key.as_bytes());
         Self { principal, server, tool: tool.to_owned(), arguments, now }
     }
 

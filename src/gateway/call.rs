@@ -14,14 +14,14 @@ use hyper::header::HeaderMap;
 use tokio::runtime::Handle;
 
 use super::bridge::Repeatable;
-use super::flight::{Lease, Over};
-use super::{ClientSlot, Gateway, GatewayError, Principal, Session, Snapshot, View};
+use super::flight::{Lease, Over, Sent};
+use super::{Gateway, GatewayError, Principal, Session, Snapshot, View};
 use crate::budget::Full;
 use crate::log::{Log, RequestId, cut};
 use crate::metrics::Held;
 use crate::outbound::Client as Http;
 use crate::policy::{Server, ServerId};
-use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Outcome, Tenant, Upstream, UpstreamError};
+use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Outcome, UpstreamError};
 use crate::wire::headers::{agrees, decode, find};
 use crate::wire::json::{JsonType, Span, members_of, type_of};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_number, result_message};
@@ -118,35 +118,35 @@ impl Gateway {
         let answered = request.client(entry.permit.server(), &self.keys.states);
         let state = answered.opened(envelope)?;
         let client = self.current_state(principal, &request.snapshot);
-        let client_slot = self.client_slot(&request.snapshot, Arc::clone(&client));
-        let client_slot = client_slot.ok_or(GatewayError::Overloaded("client"))?;
+        let client_slot = self.client_slot(&request.snapshot, client).ok_or(GatewayError::Overloaded("client"))?;
         let call_slot = entry.upstream.call_slot(principal.client()).ok_or(GatewayError::Overloaded("server"))?;
-        let (upstream, permit, http) = (Arc::clone(&entry.upstream), entry.permit.clone(), http.clone());
-        let tenant = request.session.tenant(principal.client());
+        let sent = Sent {
+            upstream: Arc::clone(&entry.upstream),
+            permit: entry.permit.clone(),
+            http: http.clone(),
+            tenant: request.session.tenant(principal.client()),
+            id: entry.upstream.next_id(),
+        };
         let call = Call {
             client: answered,
-            sent: Sent {
-                upstream: Arc::clone(&upstream),
-                http: http.clone(),
-                tenant: tenant.clone(),
-                id: upstream.next_id(),
-            },
-            lease: Lease::new(client, principal.caller(), request.session, permit.clone(), request.id, request.now),
+            lease: Lease::new(client_slot, request.principal, request.session, sent, request.id, request.now),
             token: envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice),
             tool: request.tool,
             request: request.request_id,
             log: self.log.clone(),
             slot: call_slot,
-            _held: (client_slot, self.calls.hold()),
+            _held: self.calls.hold(),
         };
-        let newest = self.snapshot();
-        if newest.generation() != request.snapshot.generation() {
+        if self.generation() != request.snapshot.generation() {
             // What was taken away while the call was being prepared was not taken from this call yet.
-            call.lease.review(newest.registry());
+            call.lease.review(self.snapshot().registry());
         }
-        let own_id = call.sent.id;
+        let flight = call.lease.flight();
         let asked = Asked { envelope: request.envelope, asker, passed_on, state, tool };
-        let sending = Box::pin(async move { upstream.call(&http, &permit, &tenant, own_id, &asked).await });
+        let sending = Box::pin(async move {
+            let Sent { upstream, permit, http, tenant, id } = &flight.sent;
+            upstream.call(http, permit, tenant, *id, &asked).await
+        });
         Ok(Relay { running: Some(Box::new((call, Progress::Sending(sending)))) })
     }
 }
@@ -252,24 +252,14 @@ struct Call {
     /// The client's progress token, as it wrote it.
     token: Option<Bytes>,
     tool: String,
-    /// The request as the server knows it.
-    sent: Sent,
-    /// What ends it before its answer.
+    /// What it was begun with, and what ends it before its answer.
     lease: Lease,
     request: RequestId,
     log: Log,
     /// What the call counts as at its server, and how it ended.
     slot: CallSlot,
     /// What the call counts as while it runs.
-    _held: (ClientSlot, Held),
-}
-
-/// A request as a server knows it.
-struct Sent {
-    upstream: Arc<Upstream>,
-    http: Http,
-    tenant: Tenant,
-    id: u64,
+    _held: Held,
 }
 
 /// How far a call has got.
@@ -306,7 +296,8 @@ impl Relay {
     }
 
     fn detach(&mut self) {
-        if let (Some(mut running), Ok(runtime)) = (self.running.take(), Handle::try_current()) {
+        let Some(mut running) = self.running.take() else { return };
+        if let Ok(runtime) = Handle::try_current() {
             let (call, progress) = &*running;
             if let Client::Modern(_) = call.client {
                 return call.cancel(progress);
@@ -331,7 +322,10 @@ impl Call {
     fn cancel(&self, progress: &Progress) {
         match progress {
             Progress::Answering(answer) => answer.cancel(),
-            Progress::Sending(_) => self.sent.upstream.cancel(&self.sent.http, &self.sent.tenant, self.sent.id),
+            Progress::Sending(_) => {
+                let Sent { upstream, http, tenant, id, .. } = self.lease.sent();
+                upstream.cancel(http, tenant, *id);
+            }
         }
     }
 
@@ -527,7 +521,7 @@ impl Call {
         self.log.warn(event, |r| {
             r.text("req", self.request.as_str())
                 .field("tool", &self.tool)
-                .field("server", self.sent.upstream.id())
+                .field("server", self.lease.sent().upstream.id())
                 .field("reason", reason);
         });
     }

@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-use super::{ClientState, Session};
-use crate::policy::{Caller, Permit, Registry};
+use super::{ClientSlot, Principal, Session};
+use crate::outbound::Client as Http;
+use crate::policy::{Permit, Registry};
+use crate::upstream::{Tenant, Upstream};
 
 /// Why a call was ended before its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +38,24 @@ impl fmt::Display for Over {
     }
 }
 
+/// A request as a server knows it, and what it takes to send it.
+pub(super) struct Sent {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) permit: Permit,
+    /// The connections of the thread that the client is served on.
+    pub(super) http: Http,
+    pub(super) tenant: Tenant,
+    pub(super) id: u64,
+}
+
 /// One call in flight.
-#[derive(Debug)]
-struct Flight {
+pub(super) struct Flight {
     /// The client's id of the request, as it wrote it.
     id: Arc<[u8]>,
-    caller: Caller,
-    permit: Permit,
+    /// The session that it runs in, by its random bits.
+    session: Option<[u8; 16]>,
+    principal: Principal,
+    pub(super) sent: Sent,
     /// One of the values below; whatever was ordered first counts.
     order: AtomicU8,
     /// Who wants to know of it.
@@ -60,13 +73,12 @@ impl Flight {
         waker.inspect(Waker::wake_by_ref);
     }
 
-    fn poll(&self, cx: &Context<'_>) -> Poll<Over> {
-        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
-        drop(waker);
-        // Looked at last: an order given before the waker was there is seen here.
+    /// Whom the next order wakes.
+    fn listen(&self, waker: &Waker) {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+    }
+
+    fn over(&self) -> Poll<Over> {
         match self.order.load(Ordering::Acquire) {
             GO_ON => Poll::Pending,
             CALLED_OFF => Poll::Ready(Over::CalledOff),
@@ -76,18 +88,19 @@ impl Flight {
 
     /// Ends the call if it could not be begun under this registry.
     fn review(&self, registry: &Registry) {
-        let (permit, server) = (&self.permit, &self.permit.server().id);
+        let permit = &self.sent.permit;
+        let server = &permit.server().id;
         // A server that is gone takes no rights away: what it was asked before may be answered.
         let gone = registry.server(server).is_none();
         let allowed = gone || registry.decide(permit.client(), server, permit.target()).verdict.is_ok();
-        if !registry.still_knows(&self.caller) || !allowed {
+        if !registry.still_knows(self.principal.caller()) || !allowed {
             self.end(WITHDRAWN);
         }
     }
 }
 
-/// The calls in flight of one client, or in one session.
-#[derive(Debug, Default)]
+/// The calls in flight of one client.
+#[derive(Default)]
 pub(super) struct Flights(Mutex<Vec<Arc<Flight>>>);
 
 impl Flights {
@@ -107,17 +120,23 @@ impl Flights {
         self.lock().iter().for_each(|flight| flight.review(registry));
     }
 
-    /// Ends the calls of this id, as the client wrote it. A client may use an id twice; calling it off means both.
-    pub(super) fn call_off(&self, id: &[u8]) {
-        self.lock().iter().filter(|flight| *flight.id == *id).for_each(|flight| flight.end(CALLED_OFF));
+    /// Ends the calls of this id, as the client wrote it, that run in a session. A client may use an id twice; calling it off
+    /// means both.
+    pub(super) fn call_off(&self, session: [u8; 16], id: &[u8]) {
+        let flights = self.lock();
+        let meant = flights.iter().filter(|flight| flight.session == Some(session) && *flight.id == *id);
+        meant.for_each(|flight| flight.end(CALLED_OFF));
     }
 }
 
 /// Held by a call while it runs; keeps its session in use.
 pub(super) struct Lease {
-    client: Arc<ClientState>,
-    session: Session,
+    /// What the call counts as for its client.
+    slot: ClientSlot,
+    _session: Session,
     flight: Arc<Flight>,
+    /// Whom an order wakes, as far as it was said here: as long as that is the same task, it need not be said again.
+    listening: Option<Waker>,
     /// Rings when the token expires.
     expiry: Option<Pin<Box<Sleep>>>,
 }
@@ -125,21 +144,29 @@ pub(super) struct Lease {
 impl Lease {
     /// Begins a call with the client's `id`; `now` is the time since the epoch.
     pub(super) fn new(
-        client: Arc<ClientState>,
-        caller: &Caller,
+        slot: ClientSlot,
+        principal: Principal,
         session: Session,
-        permit: Permit,
+        sent: Sent,
         id: Arc<[u8]>,
         now: Duration,
     ) -> Self {
-        let caller = caller.clone();
-        let expiry = caller.expires().map(|expires| Box::pin(sleep(expires.saturating_sub(now))));
+        let expires = principal.caller().expires();
+        let expiry = expires.map(|expires| Box::pin(sleep(expires.saturating_sub(now))));
         let (order, waker) = (AtomicU8::new(GO_ON), Mutex::default());
-        let flight = Arc::new(Flight { id, caller, permit, order, waker });
-        for flights in [Some(&client.flights), session.flights()].into_iter().flatten() {
-            flights.lock().push(Arc::clone(&flight));
-        }
-        Self { client, session, flight, expiry }
+        let flight = Arc::new(Flight { id, session: session.nonce(), principal, sent, order, waker });
+        slot.state().flights.lock().push(Arc::clone(&flight));
+        Self { slot, _session: session, flight, listening: None, expiry }
+    }
+
+    /// The call, for whoever sends it.
+    pub(super) fn flight(&self) -> Arc<Flight> {
+        Arc::clone(&self.flight)
+    }
+
+    /// The request as the server knows it.
+    pub(super) fn sent(&self) -> &Sent {
+        &self.flight.sent
     }
 
     /// The client's id of the request, as it wrote it.
@@ -154,7 +181,12 @@ impl Lease {
 
     /// Ready when the call has to end.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
-        if let Poll::Ready(over) = self.flight.poll(cx) {
+        if !self.listening.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.flight.listen(cx.waker());
+            self.listening = Some(cx.waker().clone());
+        }
+        // Looked at last: an order given before anybody listened is seen here.
+        if let Poll::Ready(over) = self.flight.over() {
             return Poll::Ready(over);
         }
         match &mut self.expiry {
@@ -166,8 +198,6 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        for flights in [Some(&self.client.flights), self.session.flights()].into_iter().flatten() {
-            flights.leave(&self.flight);
-        }
+        self.slot.state().flights.leave(&self.flight);
     }
 }

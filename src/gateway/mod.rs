@@ -201,6 +201,12 @@ impl ClientState {
 /// One call or request in flight for a client.
 pub struct ClientSlot(Arc<ClientState>);
 
+impl ClientSlot {
+    fn state(&self) -> &ClientState {
+        &self.0
+    }
+}
+
 impl Drop for ClientSlot {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -282,6 +288,11 @@ impl Gateway {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many registries were in force before the one that is now.
+    fn generation(&self) -> u64 {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).generation
     }
 
     /// Puts another registry in force. Returns the one before, which may still be in use and is not cheap to drop.

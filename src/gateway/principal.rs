@@ -19,22 +19,29 @@ const REMEMBERED: usize = 512;
 
 /// A client that has signed in, and what is kept for it.
 #[derive(Clone)]
-pub struct Principal {
+pub struct Principal(Arc<SignedIn>);
+
+struct SignedIn {
     caller: Caller,
-    pub(super) state: Arc<ClientState>,
+    state: Arc<ClientState>,
 }
 
 impl Principal {
     /// The client, and how it has proved who it is.
     #[must_use]
     pub fn caller(&self) -> &Caller {
-        &self.caller
+        &self.0.caller
     }
 
     /// The client.
     #[must_use]
     pub fn client(&self) -> &ClientId {
-        self.caller.client()
+        self.0.caller.client()
+    }
+
+    /// What was kept for the client when it signed in.
+    pub(super) fn state(&self) -> &Arc<ClientState> {
+        &self.0.state
     }
 }
 
@@ -117,14 +124,14 @@ impl Gateway {
         now: Duration,
     ) -> Result<Principal, AuthError> {
         let remembered = lock(&memory.tokens).of(snapshot.generation).and_then(|found| found.get(token).cloned());
-        let lasts = |principal: &Principal| principal.caller.expires().is_none_or(|expires| now < expires);
+        let lasts = |principal: &Principal| principal.caller().expires().is_none_or(|expires| now < expires);
         if let Some(principal) = remembered.filter(lasts) {
             return Ok(principal);
         }
         let caller = authenticate(snapshot.registry(), &self.keys.tokens, token, now)?;
-        let principal = Principal { state: self.client(caller.client()), caller };
-        if let Some(expires) = principal.caller.expires() {
-            principal.state.token_lasts_until(expires);
+        let principal = Principal(Arc::new(SignedIn { state: self.client(caller.client()), caller }));
+        if let Some(expires) = principal.caller().expires() {
+            principal.state().token_lasts_until(expires);
         }
         if let Some(found) = lock(&memory.tokens).of(snapshot.generation) {
             found.put(token, principal.clone());
@@ -135,8 +142,8 @@ impl Gateway {
     /// What is kept for a client now, if the registry is another than when it signed in: it may have been removed since,
     /// and have come again.
     pub(super) fn current_state(&self, principal: &Principal, snapshot: &Snapshot) -> Arc<ClientState> {
-        match self.snapshot().generation == snapshot.generation {
-            true => Arc::clone(&principal.state),
+        match self.generation() == snapshot.generation {
+            true => Arc::clone(principal.state()),
             false => self.client(principal.client()),
         }
     }
@@ -159,7 +166,7 @@ impl Gateway {
             }
         };
         // SECURITY: an id is worth nothing to another client, even if it was stolen.
-        let own = id.principal == principal.state.digest;
+        let own = id.principal == principal.state().digest;
         if own && now < ends(&id) { Ok(id) } else { Err(NoSession) }
     }
 }

@@ -5,10 +5,11 @@
 //! Source: MCP 2025-11-25, transports, "Session Management"; design 8.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::flight::Flights;
 use super::principal::{Memory, Principal};
 use super::{ClientState, Gateway, Snapshot};
 use crate::policy::ClientId;
@@ -53,46 +54,76 @@ impl Session {
     #[must_use]
     pub(super) fn level(&self) -> Option<LogLevel> {
         let (_, state) = self.0.as_ref()?;
-        *state.level.lock().unwrap_or_else(PoisonError::into_inner)
+        LogLevel::ALL.get(usize::from(state.level.load(Ordering::Relaxed))).copied()
     }
 
     /// Notes from which level on the client wants log messages; false if there is no session to note it in.
     pub fn set_level(&self, level: LogLevel) -> bool {
         let Some((_, state)) = &self.0 else { return false };
-        *state.level.lock().unwrap_or_else(PoisonError::into_inner) = Some(level);
+        state.level.store(level as u8, Ordering::Relaxed);
         true
     }
 
-    /// The calls that run in the session, which can be called off; outside of sessions none can.
-    pub(super) fn flights(&self) -> Option<&Flights> {
-        self.0.as_ref().map(|(_, state)| &state.flights)
+    /// Its random bits, if there is a session.
+    pub(super) fn nonce(&self) -> Option<[u8; 16]> {
+        self.0.as_ref().map(|(id, _)| id.nonce)
     }
 
-    /// Calls off the requests of this id, as the client wrote it, that run in the session.
-    pub fn cancel(&self, id: &[u8]) {
-        self.flights().inspect(|flights| flights.call_off(id));
+    /// Calls off the requests of this id, as the client wrote it, that run in the session; outside of sessions none can be.
+    pub fn cancel(&self, principal: &Principal, id: &[u8]) {
+        if let Some(session) = self.nonce() {
+            principal.state().flights.call_off(session, id);
+        }
     }
 
     /// For whom sessions with servers are held.
     pub(super) fn tenant(&self, client: &ClientId) -> Tenant {
         let capabilities = ClientCapabilities::NONE;
-        Tenant::Client { client: client.clone(), session: self.0.as_ref().map(|(id, _)| id.nonce), capabilities }
+        Tenant::Client { client: client.clone(), session: self.nonce(), capabilities }
     }
 }
 
 /// What is kept of one session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    flights: Flights,
-    level: Mutex<Option<LogLevel>>,
+    /// From which level on the client wants log messages, as a place in [`LogLevel::ALL`]; another if it has not said so.
+    level: AtomicU8,
 }
 
-/// Soft state of one client's sessions, by their random bits.
+impl Default for State {
+    fn default() -> Self {
+        Self { level: AtomicU8::new(u8::MAX) }
+    }
+}
+
+/// What belongs to sessions, by their random bits.
+type BySession<T> = HashMap<[u8; 16], T, BuildHasherDefault<RandomBits>>;
+
+/// The hash of bits that are random: some of them.
+///
+/// SECURITY: only bits that were drawn here and came back under a seal are looked up, so nobody can choose where they fall.
+#[derive(Default)]
+struct RandomBits(u64);
+
+impl Hasher for RandomBits {
+    fn write(&mut self, bits: &[u8]) {
+        self.0 = bits.first_chunk().map_or(0, |bits| u64::from_ne_bytes(*bits));
+    }
+
+    // The length, which is always the same.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Soft state of one client's sessions.
 #[derive(Default)]
 pub(super) struct Sessions {
-    live: HashMap<[u8; 16], Live>,
+    live: BySession<Live>,
     /// When the ids of ended sessions become invalid by themselves.
-    ended: HashMap<[u8; 16], Duration>,
+    ended: BySession<Duration>,
 }
 
 /// What is kept of a session that is in use, or was not long ago.
@@ -168,7 +199,7 @@ impl Gateway {
         now: Duration,
     ) -> String {
         let (issued, nonce) = (now.as_secs(), rand::random());
-        let id = SessionId { principal: principal.state.digest, version, capabilities, issued, nonce };
+        let id = SessionId { principal: principal.state().digest, version, capabilities, issued, nonce };
         id.seal(&self.keys.sessions)
     }
 
@@ -186,7 +217,7 @@ impl Gateway {
     ) -> Result<Session, NoSession> {
         let id = self.session_id(memory, principal, sealed, now)?;
         let most = snapshot.registry().settings().limits.sessions_per_client;
-        let mut sessions = principal.state.sessions();
+        let mut sessions = principal.state().sessions();
         if sessions.ended.contains_key(&id.nonce) {
             return Err(NoSession);
         }
@@ -210,7 +241,7 @@ impl Gateway {
         now: Duration,
     ) -> Result<(), NoSession> {
         let id = self.session_id(memory, principal, sealed, now)?;
-        let mut sessions = principal.state.sessions();
+        let mut sessions = principal.state().sessions();
         if sessions.ended.contains_key(&id.nonce) {
             return Err(NoSession);
         }

@@ -287,7 +287,7 @@ impl Gateway {
 
     /// The entry after which a list goes on.
     fn read_cursor(&self, principal: &Principal, cursor: &str) -> Result<Mark, GatewayError> {
-        let whose = principal.state.digest;
+        let whose = principal.state().digest;
         Cursor::open(&self.keys.cursors, cursor)
             // SECURITY: a cursor is worth nothing to another client, so that nobody learns from it what is where.
             .filter(|cursor| cursor.list == ListKind::Tools && cursor.principal == whose)
@@ -309,7 +309,7 @@ impl Gateway {
 
     /// The same for a client that has signed in, for which nothing has to be looked up. Ready at once nearly always.
     pub async fn view_of(&self, snapshot: &Snapshot, principal: &Principal, tool: Option<&str>) -> Arc<View> {
-        let (client, state) = (principal.client(), &*principal.state);
+        let (client, state) = (principal.client(), &**principal.state());
         let view = self.view_as_known(snapshot, client, state);
         if view.undecided(tool).is_none() {
             return view;

@@ -194,6 +194,10 @@ pub async fn read_body(
             // Boxed because it is rare and large.
             return Err(Refusal::Overloaded(Box::pin(skim(body, gather, limit, patience)).await?));
         }
+        // Known from the length that was announced, without being asked once more.
+        if body.is_end_stream() {
+            break;
+        }
     }
     Ok(holding.keep(gather.finish()))
 }
@@ -272,6 +276,10 @@ pub enum Single<'a> {
 /// Looks for a header that must not be repeated.
 #[must_use]
 pub fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Single<'a> {
+    // Nearly always there is nothing at all that is repeated.
+    if headers.keys_len() == headers.len() {
+        return headers.get(name).map_or(Single::Absent, Single::One);
+    }
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Single::Absent,

@@ -7,19 +7,23 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::{Response, StatusCode};
 use tokio::time::{Instant, Sleep};
 
 use super::access::Access;
 use crate::budget::Budget;
 use crate::gateway::{GatewayError, Outgoing, Relay};
+use crate::log::RequestId;
 use crate::shutdown::Shutdown;
 use crate::wire::json::write_text;
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, MessageError, Sender, result_head};
 use crate::wire::mcp::{code, header};
 use crate::wire::sse::{KEEP_ALIVE, encode};
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// How often a silent event stream says that it is alive.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// What is said to whoever waits for an answer when the gateway ends.
@@ -36,6 +40,8 @@ const MOST_ASKED: u8 = 2 * ASKED_IN_A_TURN * 16;
 /// The body of every answer.
 pub struct Body {
     content: Content,
+    /// What it is; said in the head when that is complete.
+    media_type: Option<&'static str>,
     /// Written to the log when the body is dropped.
     access: Option<Box<Access>>,
     /// Where events count until the client has taken them.
@@ -49,8 +55,13 @@ enum Content {
 }
 
 impl Body {
-    fn of(pieces: Vec<Bytes>) -> Self {
-        Self { content: Content::Pieces(pieces), access: None, budget: None }
+    fn new(content: Content, media_type: Option<&'static str>) -> Self {
+        Self { content, media_type, access: None, budget: None }
+    }
+
+    /// Of one media type, in pieces that follow one another, the next one last.
+    fn of(pieces: Vec<Bytes>, media_type: &'static str) -> Self {
+        Self::new(Content::Pieces(pieces), Some(media_type))
     }
 
     /// Hands over the request's record, to be completed while the body is sent.
@@ -67,7 +78,7 @@ impl Body {
         match &mut self.content {
             Content::Pieces(pieces) => {
                 for piece in pieces {
-                    *piece = budget.hold(usize::MAX).keep(std::mem::take(piece));
+                    *piece = budget.keep(std::mem::take(piece));
                 }
             }
             Content::Events(_) => self.budget = Some(budget.clone()),
@@ -86,7 +97,7 @@ impl HttpBody for Body {
             Content::Events(events) => events.poll_next(cx, this.access.as_deref_mut()),
         };
         let next = match &this.budget {
-            Some(budget) => next.map(|bytes| bytes.map(|bytes| budget.hold(usize::MAX).keep(bytes))),
+            Some(budget) => next.map(|bytes| bytes.map(|bytes| budget.keep(bytes))),
             None => next,
         };
         if let (Poll::Ready(Some(bytes)), Some(access)) = (&next, this.access.as_mut()) {
@@ -190,19 +201,31 @@ impl Events {
     }
 }
 
-fn with_type(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+fn response(status: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// Completes the head of an answer, in the header map of its request: hyper has made it, and uses it for the next one.
+pub fn complete_head(answer: &mut Response<Body>, id: RequestId, mut headers: HeaderMap) {
+    headers.clear();
+    if let Some(media_type) = answer.body().media_type {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    }
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(REQUEST_ID, id);
+    }
+    if !answer.headers().is_empty() {
+        headers.extend(std::mem::take(answer.headers_mut()));
+    }
+    *answer.headers_mut() = headers;
 }
 
 /// An answer without a body.
 #[must_use]
 pub fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::of(Vec::new()));
-    *response.status_mut() = status;
-    response
+    response(status, Body::new(Content::Pieces(Vec::new()), None))
 }
 
 /// A JSON answer.
@@ -215,7 +238,7 @@ pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
 #[must_use]
 pub fn json_of(status: StatusCode, mut pieces: Vec<Bytes>) -> Response<Body> {
     pieces.reverse();
-    with_type(status, "application/json", Body::of(pieces))
+    response(status, Body::of(pieces, "application/json"))
 }
 
 /// An error of every endpoint but MCP: `{"detail": …}`.
@@ -229,8 +252,8 @@ pub fn detail(status: StatusCode, text: &str) -> Response<Body> {
 
 /// A file.
 #[must_use]
-pub fn file(content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
-    with_type(StatusCode::OK, content_type, Body::of(vec![body.into()]))
+pub fn file(media_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+    response(StatusCode::OK, Body::of(vec![body.into()], media_type))
 }
 
 /// A JSON-RPC result; the result's bytes are not copied.
@@ -262,8 +285,8 @@ pub fn event_streams(first: Vec<Vec<u8>>, relays: Vec<Relay>, cut: &Shutdown) ->
     let mut held = Vec::new();
     first.iter().for_each(|message| encode(&mut held, [message.as_slice()]));
     let events = Events { relays, held, asked: (0, 0), begun: false, alive, cut: cut.clone() };
-    let body = Body { content: Content::Events(Box::new(events)), access: None, budget: None };
-    let mut response = with_type(StatusCode::OK, "text/event-stream", body);
+    let mut response =
+        response(StatusCode::OK, Body::new(Content::Events(Box::new(events)), Some("text/event-stream")));
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     headers.insert(header::ACCEL_BUFFERING, HeaderValue::from_static("no"));

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, HeaderMap, HeaderName, HeaderValue, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, HeaderMap, HeaderValue, VARY,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -27,7 +27,7 @@ use super::metrics::Traffic;
 use super::request::{
     bearer_token, check_accept, check_content_type, check_framing, check_host, check_origin, read_body,
 };
-use super::response::{Body, Refusal, empty};
+use super::response::{Body, Refusal, complete_head, empty};
 use super::router::Route;
 use super::{metrics, openapi, ops};
 use crate::budget::Full;
@@ -46,7 +46,6 @@ const BACKLOG: u32 = 4096;
 const NONE_OPEN: u32 = 1 << 28;
 /// What is left of the drain time for ending open answers with an error.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A bound port, and what it takes to serve it.
 pub struct Server {
@@ -193,11 +192,11 @@ impl Worker {
         let io_limits = IoLimits { idle: limits.idle, head: limits.header_read, stall: limits.idle };
         let socket = Socket::new(stream, io_limits);
         let phase = socket.phase();
-        let worker = &self;
-        let service = service_fn(move |mut request| {
-            let phase = phase.clone();
-            async move { Ok::<_, Infallible>(worker.wrap(&phase, peer, &mut request).await) }
-        });
+        let (worker, phase) = (&self, &phase);
+        let service =
+            service_fn(
+                move |mut request| async move { Ok::<_, Infallible>(worker.wrap(phase, peer, &mut request).await) },
+            );
         let mut builder = http1::Builder::new();
         builder.max_buf_size(limits.head_bytes).max_headers(limits.headers).header_read_timeout(None);
         let mut connection = std::pin::pin!(builder.serve_connection(socket, service));
@@ -258,11 +257,9 @@ impl Worker {
             (_, _) => refusal.detail(),
         });
         access.status = answer.status().as_u16();
-        let headers = answer.headers_mut();
-        if let Ok(id) = HeaderValue::from_maybe_shared(access.id.bytes().clone()) {
-            headers.insert(REQUEST_ID, id);
-        }
+        complete_head(&mut answer, access.id, std::mem::take(request.headers_mut()));
         if let Ok(Some(origin)) = origin {
+            let headers = answer.headers_mut();
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("mcp-session-id, x-request-id"));
             headers.insert(VARY, HeaderValue::from_static("origin"));
@@ -310,20 +307,24 @@ impl Worker {
                 let principal = self.sign_in(&snapshot, request.headers(), now)?;
                 access.client = Some(principal.client().clone());
                 check_method(route, request)?;
+                let named = NamedVersion::of(request.headers());
+                let ends_session = *request.method() == Method::DELETE;
+                let mut body = Bytes::new();
+                if !ends_session {
+                    check_content_type(request.headers())?;
+                    check_accept(request.headers())?;
+                    let limits = &snapshot.registry().settings().limits;
+                    let holding = self.gateway.budget().hold(limits.buffered_bytes);
+                    body = read_body(request.body_mut(), limits.body_bytes, limits.body_read, holding).await?;
+                }
                 let (gateway, http, memory, cut) = (&self.gateway, &self.http, &self.memory, &self.cut);
-                let headers = std::mem::take(request.headers_mut());
-                let named = NamedVersion::of(&headers);
+                let headers = request.headers();
                 let mut exchange =
                     Exchange { gateway, http, memory, snapshot, principal, headers, named, now, cut, access };
-                if *request.method() == Method::DELETE {
-                    return Ok(mcp::delete(&exchange));
+                match ends_session {
+                    true => Ok(mcp::delete(&exchange)),
+                    false => Ok(mcp::post(&mut exchange, body).await),
                 }
-                check_content_type(&exchange.headers)?;
-                check_accept(&exchange.headers)?;
-                let limits = &exchange.snapshot.registry().settings().limits;
-                let holding = gateway.budget().hold(limits.buffered_bytes);
-                let body = read_body(request.body_mut(), limits.body_bytes, limits.body_read, holding).await?;
-                Ok(mcp::post(&mut exchange, body).await)
             }
         }
     }

@@ -55,7 +55,10 @@ use crate::wire::endpoint::Endpoint;
 /// Clones share their connections; separate clients share nothing but the [`Trust`] they were given.
 /// Dropping the last clone closes the idle connections.
 #[derive(Clone)]
-pub struct Client {
+pub struct Client(Arc<Shared>);
+
+/// What clones share.
+struct Shared {
     /// The idle connections; the bodies of running answers hold it too, to give theirs back.
     pool: Arc<Pool>,
     /// The root certificates, shared with the clients of other threads.
@@ -68,7 +71,7 @@ impl Client {
     /// The process makes one [`Trust`] and hands a clone to each thread's client, so that certificates are read once.
     #[must_use]
     pub fn new(trust: Trust) -> Self {
-        Self { pool: Arc::default(), trust }
+        Self(Arc::new(Shared { pool: Arc::default(), trust }))
     }
 
     /// Sends one request and waits for the head of its answer.
@@ -94,15 +97,15 @@ impl Client {
         let mut request = request;
         async move {
             loop {
-                let idle = self.pool.take(key(to, reach));
+                let idle = self.0.pool.take(key(to, reach));
                 let reused = idle.is_some();
                 let mut link = match idle {
                     Some(link) => link,
                     // Boxed because it is rare and large: it would make every request's future as large.
-                    None => Box::pin(connect::connect(to, reach, &self.trust, connect_limit)).await?,
+                    None => Box::pin(connect::connect(to, reach, &self.0.trust, connect_limit)).await?,
                 };
                 match link.sender.try_send_request(request).await {
-                    Ok(answer) => return Ok(Incoming::wrap(answer, link, &self.pool)),
+                    Ok(answer) => return Ok(Incoming::wrap(answer, link, &self.0.pool)),
                     // hyper hands a request back only if it wrote nothing of it.
                     Err(mut failure) => match failure.take_message() {
                         Some(unsent) if reused => request = unsent,

@@ -329,7 +329,7 @@ async fn idle_connections_are_bounded_and_the_oldest_makes_room() {
     numbers.truncate(2);
     numbers.sort_unstable();
     assert_eq!(server.closed(2).await, numbers);
-    assert_eq!(client.pool.idle(), 128);
+    assert_eq!(client.0.pool.idle(), 128);
 }
 
 #[tokio::test]
@@ -366,7 +366,7 @@ async fn expired_connections_are_closed_without_further_requests() {
     for _ in 0..2 {
         ask(&client, &server.endpoint).await.unwrap();
         let_pass(Duration::from_secs(5)).await;
-        eventually(|| client.pool.idle() == 0).await;
+        eventually(|| client.0.pool.idle() == 0).await;
     }
     server.closed(2).await;
     // Neither a driver nor a sweeper is left behind.
@@ -392,7 +392,7 @@ async fn a_connection_closed_while_idle_costs_no_request() {
     for round in 1..=3 {
         assert_eq!(ask(&client, &server.endpoint).await.as_deref(), Ok("ok"));
         assert_eq!(server.accepted(), round);
-        eventually(|| client.pool.ready() == 0).await;
+        eventually(|| client.0.pool.ready() == 0).await;
     }
     assert_eq!(server.requests(), 3);
 }
@@ -419,7 +419,7 @@ async fn a_request_not_yet_written_moves_on_to_the_next_connection() {
     }
     // ... until here; yet this task runs before the connection's driver.
     tokio::task::yield_now().await;
-    assert_eq!(client.pool.ready(), 1);
+    assert_eq!(client.0.pool.ready(), 1);
     assert_eq!(ask(&client, &server.endpoint).await.as_deref(), Ok("ok"));
     assert_eq!((server.accepted(), server.requests()), (2, 2));
 }
@@ -435,7 +435,7 @@ async fn a_connection_with_unasked_bytes_is_not_used_again() {
     let client = client();
     for _ in 0..2 {
         assert_eq!(ask(&client, &server.endpoint).await.as_deref(), Ok("ok"));
-        eventually(|| client.pool.ready() == 0).await;
+        eventually(|| client.0.pool.ready() == 0).await;
     }
     assert_eq!(server.accepted(), 2);
 }
@@ -567,7 +567,7 @@ async fn an_answer_before_the_end_of_the_request_ends_its_connection() {
     assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(server.closed(1).await, [0]);
     assert_eq!(ask(&client, &server.endpoint).await.as_deref(), Ok("ok"));
-    assert_eq!((server.accepted(), client.pool.idle(), client.pool.ready()), (2, 1, 1));
+    assert_eq!((server.accepted(), client.0.pool.idle(), client.0.pool.ready()), (2, 1, 1));
 }
 
 /// A loopback port on which nobody listens as long as it is held.

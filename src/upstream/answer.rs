@@ -245,7 +245,9 @@ impl Answer {
             }
             self.holding.resize(self.form.held()).map_err(|Full| UpstreamError::NoRoom)?;
             let Some(body) = self.body.as_mut() else { return Poll::Ready(Err(UpstreamError::Ended)) };
-            match ready!(Pin::new(body).poll_frame(cx)) {
+            // JSON that has come in the length that was announced is whole without being asked for once more.
+            let whole = matches!(self.form, Form::Json(_)) && body.is_end_stream();
+            match if whole { None } else { ready!(Pin::new(body).poll_frame(cx)) } {
                 Some(frame) => {
                     self.timer.heard();
                     if let Ok(chunk) = frame?.into_data() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
+use hyper::header::CONTENT_LENGTH;
 use hyper::{Method, Response};
 
 use super::Upstream;
@@ -204,12 +205,13 @@ impl Channel {
         mut message: Outbound,
     ) -> impl Future<Output = Result<Response<Incoming>, OutboundError>> {
         let target = dialect.target();
-        let mut request = hyper::Request::new(Full::new(std::mem::take(&mut message.body)));
+        let mut headers = target.headers.clone();
+        headers.insert(CONTENT_LENGTH, message.body.len().into());
+        message.mirror_in(&mut headers);
+        let mut request = hyper::Request::new(Full::new(message.body));
         *request.method_mut() = method;
         *request.uri_mut() = target.uri.clone();
-        let headers = request.headers_mut();
-        *headers = target.headers.clone();
-        message.mirror_in(headers);
+        *request.headers_mut() = headers;
         let (reach, limit) = (self.upstream.server.reach, self.settings.limits.connect);
         self.http.send(&target.place, reach, limit, request)
     }

@@ -34,6 +34,7 @@ mod series;
 mod target;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -230,15 +231,17 @@ impl Upstream {
     /// of that, so that no client can keep a server from the others.
     #[must_use]
     pub fn call_slot(self: &Arc<Self>, client: &ClientId) -> Option<CallSlot> {
-        let limit = self.settings().limits.calls_per_server;
+        let limit = self.settings.read().unwrap_or_else(PoisonError::into_inner).limits.calls_per_server;
         let mut in_flight = self.in_flight();
-        let own = in_flight.by_client.get(client).copied().unwrap_or_default();
-        if in_flight.all >= limit || own >= limit.div_ceil(2) {
+        let in_flight = &mut *in_flight;
+        let own = in_flight.by_client.entry(client.clone());
+        let count = if let Entry::Occupied(own) = &own { *own.get() } else { 0 };
+        if in_flight.all >= limit || count >= limit.div_ceil(2) {
             self.series.calls.inc(Outcome::Overloaded.as_str());
             return None;
         }
         in_flight.all += 1;
-        in_flight.by_client.insert(client.clone(), own + 1);
+        *own.or_default() += 1;
         let measure = Measure::begin(Arc::clone(&self.series));
         Some(CallSlot { upstream: Arc::clone(self), client: client.clone(), measure })
     }
@@ -404,10 +407,10 @@ impl Drop for CallSlot {
     fn drop(&mut self) {
         let mut in_flight = self.upstream.in_flight();
         in_flight.all -= 1;
-        if let Some(own) = in_flight.by_client.get_mut(&self.client) {
-            *own -= 1;
-            if *own == 0 {
-                in_flight.by_client.remove(&self.client);
+        if let Entry::Occupied(mut own) = in_flight.by_client.entry(self.client.clone()) {
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
             }
         }
     }

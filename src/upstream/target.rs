@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hyper::Uri;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT};
 
 use super::Upstream;
 use crate::wire::endpoint::Endpoint;
@@ -18,6 +18,7 @@ pub(super) struct Target {
     pub(super) place: Arc<Endpoint>,
     /// The request target, in origin form.
     pub(super) uri: Uri,
+    /// With a `Content-Length` for no body at all, so that the right one finds its place there in every copy.
     pub(super) headers: HeaderMap,
 }
 
@@ -56,6 +57,7 @@ impl Target {
         headers.insert(CONTENT_TYPE, JSON);
         headers.insert(ACCEPT, BOTH);
         headers.insert(USER_AGENT, AGENT);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         // What the configuration may not name, such as the headers of MCP, the registry has refused.
         for (name, value) in &upstream.headers {
             headers.insert(name, value.clone());

@@ -55,7 +55,7 @@ pub(super) async fn post(exchange: &mut Exchange<'_>, body: &Bytes) -> Response<
                     }
                 }
             },
-            Kind::Notification => legacy::notified(&session, &message),
+            Kind::Notification => legacy::notified(exchange, &session, &message),
             Kind::Result | Kind::Error => {}
         }
     }

@@ -3,8 +3,6 @@
 //! JSON-RPC errors go out with status 200, because clients of this era lose the body of everything else and read 404 as
 //! the end of their session. Source: protocol.md 2.4.
 
-use std::sync::Arc;
-
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 
@@ -43,7 +41,7 @@ pub(super) fn step(exchange: &mut Exchange<'_>, kind: Kind, envelope: Envelope) 
             }
         },
         Kind::Notification => {
-            notified(&session, &envelope);
+            notified(exchange, &session, &envelope);
             empty(StatusCode::ACCEPTED).into()
         }
         Kind::Result | Kind::Error if session.version().is_some() => empty(StatusCode::ACCEPTED).into(),
@@ -52,15 +50,15 @@ pub(super) fn step(exchange: &mut Exchange<'_>, kind: Kind, envelope: Envelope) 
 }
 
 /// Takes a notification of a client.
-pub(super) fn notified(session: &Session, envelope: &Envelope) {
+pub(super) fn notified(exchange: &Exchange<'_>, session: &Session, envelope: &Envelope) {
     if let (Some(method::CANCELLED), Some(id)) = (envelope.method().as_deref(), envelope.param(Param::RequestId)) {
-        session.cancel(id);
+        session.cancel(&exchange.principal, id);
     }
 }
 
 /// Serves a DELETE: the end of a session.
 pub(in crate::http) fn delete(exchange: &Exchange<'_>) -> Response<Body> {
-    let named = only(&exchange.headers, &header::PROTOCOL_VERSION);
+    let named = only(exchange.headers, &header::PROTOCOL_VERSION);
     if named.is_some_and(|version| version.as_bytes() == MODERN.as_bytes()) {
         // That era has no sessions to end.
         return Refusal::Method("POST").rpc();
@@ -78,7 +76,7 @@ pub(in crate::http) fn delete(exchange: &Exchange<'_>) -> Response<Body> {
 }
 
 fn session_header<'a>(exchange: &'a Exchange<'_>) -> Option<&'a str> {
-    match single(&exchange.headers, &header::SESSION_ID) {
+    match single(exchange.headers, &header::SESSION_ID) {
         Single::Absent => None,
         // A repeated or unreadable header names no session that exists.
         Single::One(id) => Some(id.to_str().unwrap_or_default()),
@@ -176,26 +174,23 @@ pub(super) fn serve(exchange: &mut Exchange<'_>, session: &Session, envelope: En
             let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::V2025_03_26);
             Served::List(List::new(id, Some(session.version().unwrap_or(assumed)), &envelope))
         }
-        Some(method::TOOLS_CALL) => match call(exchange, session, Arc::clone(&id), envelope) {
-            Ok(request) => Served::Call(request),
+        Some(method::TOOLS_CALL) => match called_tool(exchange, &envelope) {
+            Ok(tool) => {
+                // Whoever has named no revision gets results as they are.
+                let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::LATEST);
+                let speech = Speech::Legacy(session.version().unwrap_or(assumed));
+                Served::Call(request(exchange, id, session.clone(), speech, tool, envelope))
+            }
             Err(error) => Served::failed(&id, &error),
         },
         other => Served::error(&id, &no_such_method(other)),
     }
 }
 
-fn call(
-    exchange: &mut Exchange<'_>,
-    session: &Session,
-    id: Arc<[u8]>,
-    envelope: Envelope,
-) -> Result<Box<Request>, GatewayError> {
-    let tool = tool_of(exchange, &envelope)?;
-    check_progress_token(&envelope)?;
-    // Whoever has named no revision gets results as they are.
-    let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::LATEST);
-    let speech = Speech::Legacy(session.version().unwrap_or(assumed));
-    Ok(request(exchange, id, session.clone(), speech, tool, envelope))
+fn called_tool(exchange: &mut Exchange<'_>, envelope: &Envelope) -> Result<String, GatewayError> {
+    let tool = tool_of(exchange, envelope)?;
+    check_progress_token(envelope)?;
+    Ok(tool)
 }
 
 fn set_level(session: &Session, envelope: &Envelope) -> Result<(), GatewayError> {

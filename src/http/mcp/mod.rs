@@ -49,7 +49,7 @@ pub(super) struct Exchange<'a> {
     /// Who asks.
     pub(super) principal: Principal,
     /// The request's headers.
-    pub(super) headers: HeaderMap,
+    pub(super) headers: &'a HeaderMap,
     /// The revision that they name.
     pub(super) named: NamedVersion,
     /// Time since the Unix epoch.
@@ -256,7 +256,7 @@ fn request(
     envelope: Envelope,
 ) -> Box<Request> {
     let (snapshot, principal) = (exchange.snapshot.clone(), exchange.principal.clone());
-    let (request_id, now) = (exchange.access.id.clone(), exchange.now);
+    let (request_id, now) = (exchange.access.id, exchange.now);
     Box::new(Request { request_id, id, snapshot, principal, now, session, speech, tool, envelope })
 }
 

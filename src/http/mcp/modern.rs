@@ -23,9 +23,9 @@ use crate::wire::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, code
 pub(super) fn step(exchange: &mut Exchange<'_>, kind: Kind, envelope: Envelope) -> Step {
     match kind {
         Kind::Request => request(exchange, envelope),
-        Kind::Notification if version_header(&exchange.headers) == Some(MODERN) => empty(StatusCode::ACCEPTED).into(),
+        Kind::Notification if version_header(exchange.headers) == Some(MODERN) => empty(StatusCode::ACCEPTED).into(),
         Kind::Notification => {
-            let error = unsupported(version_header(&exchange.headers).unwrap_or_default());
+            let error = unsupported(version_header(exchange.headers).unwrap_or_default());
             refused(exchange, None, &error).into()
         }
         Kind::Result | Kind::Error => {
@@ -43,7 +43,7 @@ fn request(exchange: &mut Exchange<'_>, envelope: Envelope) -> Step {
         return super::refused(exchange.access, rpc(StatusCode::BAD_REQUEST, Some(&id), &error), error.code).into();
     }
     if let Err(error) =
-        check_version(&exchange.headers, &envelope).and_then(|()| check_method(&exchange.headers, &envelope))
+        check_version(exchange.headers, &envelope).and_then(|()| check_method(exchange.headers, &envelope))
     {
         return refused(exchange, Some(&id), &error).into();
     }
@@ -158,7 +158,7 @@ fn call(exchange: &mut Exchange<'_>, id: Arc<[u8]>, envelope: Envelope) -> Step 
         Ok(tool) => tool,
         Err(error) => return failed(exchange, Era::Modern, &id, &error).into(),
     };
-    if decoded(&exchange.headers, &header::NAME).as_deref() != Some(tool.as_str()) {
+    if decoded(exchange.headers, &header::NAME).as_deref() != Some(tool.as_str()) {
         return refused(exchange, Some(&id), &mismatch("Mcp-Name", "params.name")).into();
     }
     let level = match check_options(&envelope) {
@@ -166,7 +166,7 @@ fn call(exchange: &mut Exchange<'_>, id: Arc<[u8]>, envelope: Envelope) -> Step 
         Err(error) => return failed(exchange, Era::Modern, &id, &error).into(),
     };
     let capabilities = ClientCapabilities::parse(envelope.meta(Meta::ClientCapabilities).unwrap_or_default());
-    let speech = Speech::Modern { level, capabilities, mirrored: mirrored(&exchange.headers) };
+    let speech = Speech::Modern { level, capabilities, mirrored: mirrored(exchange.headers) };
     Step::Call(super::request(exchange, id, Session::default(), speech, tool, envelope))
 }
 
