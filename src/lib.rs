@@ -12,7 +12,7 @@
 //!
 //! | rank | module | what it knows | I/O |
 //! |---|---|---|---|
-//! | 0 | [`shutdown`], [`time`] | the stop signal; points in time, written | none |
+//! | 0 | [`alarm`], [`shutdown`], [`time`] | time limits; the stop signal; points in time, written | none |
 //! | 0 | [`metrics`] | counters, gauges, histograms, and their text; the process itself | `/proc/self` |
 //! | 1 | [`budget`] | bytes held in buffers by all requests together, and their limit | none |
 //! | 1 | [`log`] | one-line records | stderr |
@@ -49,8 +49,8 @@
 //! - What is the same for many requests is made once: what a client sees, the bytes of its lists, whether a token or a
 //!   session id is good (per thread), the headers of every request to a server.
 //! - Whether a client may call a tool was decided when its view was made; a call looks up one name.
-//! - No task is made for a request, no timer is set for what is there already, and what is rare is boxed, so that the
-//!   future of a connection is small.
+//! - No task is made for a request, and what is rare is boxed, so that the future of a connection is small. Time limits are
+//!   [`alarm`]s, which hardly ever ring, instead of timers of the runtime.
 //! - Events that have come together leave together.
 //!
 //! `tests/bench` has the measurements: `cargo bench`, `tests/bench/counts`, `tests/bench/compare`.
@@ -76,6 +76,7 @@
 //! - Global state (but for musl's allocator), `unsafe` code, or a lock held across an await, but for the turn to ask a
 //!   server for its era or to open a session with it, which those who come meanwhile wait for.
 
+pub mod alarm;
 pub mod shutdown;
 pub mod time;
 

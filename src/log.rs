@@ -118,7 +118,7 @@ impl Shared {
         let mut state = self.lock();
         if state.dropped > 0 {
             let dropped = std::mem::take(&mut state.dropped);
-            let mut record = Record::new(self.format, Level::Warn, "log records dropped");
+            let mut record = Record::new(self.format, wall_clock(), Level::Warn, "log records dropped");
             record.number("count", dropped);
             state.waiting.append(&mut record.finish());
         }
@@ -222,11 +222,18 @@ impl Log {
 
     /// Writes a record of this level.
     pub fn write(&self, level: Level, event: &str, fields: impl FnOnce(&mut Record)) {
+        if level <= self.level {
+            self.write_at(wall_clock(), level, event, fields);
+        }
+    }
+
+    /// The same for whoever knows what time it is, since the epoch.
+    pub fn write_at(&self, time: Duration, level: Level, event: &str, fields: impl FnOnce(&mut Record)) {
         if level > self.level {
             return;
         }
         let shared = &self.writer.shared;
-        let mut record = Record::new(shared.format, level, event);
+        let mut record = Record::new(shared.format, time, level, event);
         fields(&mut record);
         let mut record = record.finish();
         let mut state = shared.lock();
@@ -249,10 +256,10 @@ pub struct Record {
 }
 
 impl Record {
-    /// Begins a record of this moment.
-    fn new(format: Format, level: Level, event: &str) -> Self {
+    /// Begins a record of this time, since the epoch.
+    fn new(format: Format, time: Duration, level: Level, event: &str) -> Self {
         let mut out = Vec::with_capacity(USUAL);
-        let (time, level) = (Timestamp(wall_clock()), level.as_str());
+        let (time, level) = (Timestamp(time), level.as_str());
         let [before, after, between, end] = match format {
             Format::Text => ["", " ", " ", ""],
             Format::Json => ["{\"time\":\"", "\",\"level\":\"", "\",\"event\":\"", "\""],
@@ -503,8 +510,10 @@ mod tests {
             ["", "plain", "a b", "a=b", "\"", "\\", "é", "\u{202e}x", "\n", &"x".repeat(2000), &"=".repeat(2000)]
         {
             for format in [Format::Text, Format::Json] {
-                let (mut text, mut field) =
-                    (Record::new(format, Level::Info, "e"), Record::new(format, Level::Info, "e"));
+                let (mut text, mut field) = (
+                    Record::new(format, Duration::ZERO, Level::Info, "e"),
+                    Record::new(format, Duration::ZERO, Level::Info, "e"),
+                );
                 text.text("n", value);
                 field.field("n", value);
                 let behind_time = |record: Record| record.finish().split_off(34);

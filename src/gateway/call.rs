@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
@@ -17,7 +17,7 @@ use super::bridge::Repeatable;
 use super::flight::{Lease, Over, Sent};
 use super::{Gateway, GatewayError, Principal, Session, Snapshot, View};
 use crate::budget::Full;
-use crate::log::{Log, RequestId, cut};
+use crate::log::{RequestId, cut};
 use crate::metrics::Held;
 use crate::outbound::Client as Http;
 use crate::policy::{Server, ServerId};
@@ -75,6 +75,8 @@ pub struct Request {
     pub principal: Principal,
     /// Since when, since the epoch.
     pub now: Duration,
+    /// The same, for how long it takes.
+    pub started: Instant,
     /// In which session.
     pub session: Session,
     /// How the client speaks.
@@ -119,7 +121,8 @@ impl Gateway {
         let state = answered.opened(envelope)?;
         let client = self.current_state(principal, &request.snapshot);
         let client_slot = self.client_slot(&request.snapshot, client).ok_or(GatewayError::Overloaded("client"))?;
-        let call_slot = entry.upstream.call_slot(principal.client()).ok_or(GatewayError::Overloaded("server"))?;
+        let call_slot =
+            entry.upstream.call_slot(principal.client(), request.started).ok_or(GatewayError::Overloaded("server"))?;
         let sent = Sent {
             upstream: Arc::clone(&entry.upstream),
             permit: entry.permit.clone(),
@@ -133,7 +136,6 @@ impl Gateway {
             token: envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice),
             tool: request.tool,
             request: request.request_id,
-            log: self.log.clone(),
             slot: call_slot,
             _held: self.calls.hold(),
         };
@@ -255,7 +257,6 @@ struct Call {
     /// What it was begun with, and what ends it before its answer.
     lease: Lease,
     request: RequestId,
-    log: Log,
     /// What the call counts as at its server, and how it ended.
     slot: CallSlot,
     /// What the call counts as while it runs.
@@ -518,10 +519,11 @@ impl Call {
     }
 
     fn report(&self, event: &str, reason: &dyn std::fmt::Display) {
-        self.log.warn(event, |r| {
+        let upstream = &self.lease.sent().upstream;
+        upstream.log().warn(event, |r| {
             r.text("req", self.request.as_str())
                 .field("tool", &self.tool)
-                .field("server", self.lease.sent().upstream.id())
+                .field("server", upstream.id())
                 .field("reason", reason);
         });
     }

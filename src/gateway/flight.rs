@@ -4,15 +4,13 @@
 //! were begun with it, within a second (design 14). And a client may call a request of its session off.
 
 use std::fmt;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::time::{Sleep, sleep};
-
 use super::{ClientSlot, Principal, Session};
+use crate::alarm::Alarm;
 use crate::outbound::Client as Http;
 use crate::policy::{Permit, Registry};
 use crate::upstream::{Tenant, Upstream};
@@ -138,7 +136,7 @@ pub(super) struct Lease {
     /// Whom an order wakes, as far as it was said here: as long as that is the same task, it need not be said again.
     listening: Option<Waker>,
     /// Rings when the token expires.
-    expiry: Option<Pin<Box<Sleep>>>,
+    expiry: Option<Box<Alarm>>,
 }
 
 impl Lease {
@@ -152,7 +150,8 @@ impl Lease {
         now: Duration,
     ) -> Self {
         let expires = principal.caller().expires();
-        let expiry = expires.map(|expires| Box::pin(sleep(expires.saturating_sub(now))));
+        let alarm = |expires: Duration| sent.http.alarms().after(expires.saturating_sub(now));
+        let expiry = expires.map(|expires| Box::new(alarm(expires)));
         let (order, waker) = (AtomicU8::new(GO_ON), Mutex::default());
         let flight = Arc::new(Flight { id, session: session.nonce(), principal, sent, order, waker });
         slot.state().flights.lock().push(Arc::clone(&flight));
@@ -190,7 +189,7 @@ impl Lease {
             return Poll::Ready(over);
         }
         match &mut self.expiry {
-            Some(expiry) => expiry.as_mut().poll(cx).map(|()| Over::Expired),
+            Some(expiry) => expiry.poll(cx).map(|()| Over::Expired),
             None => Poll::Pending,
         }
     }

@@ -36,6 +36,8 @@ pub struct View {
     epoch: AtomicU64,
     /// The servers in the client's order.
     sources: Vec<Source>,
+    /// The first of them of which nothing was known yet, by its position.
+    unsettled: Option<usize>,
     /// Positions in `tools` by exposed name.
     by_name: HashMap<String, usize>,
     tools: Vec<Entry>,
@@ -237,9 +239,9 @@ impl View {
 
     /// The first server of which nothing was known yet, if it might offer this name before the one that has it now.
     fn undecided(&self, tool: Option<&str>) -> Option<&Arc<Upstream>> {
+        let unsettled = self.unsettled?;
         let winner = tool.and_then(|name| self.tool(name)).map_or(usize::MAX, |entry| entry.at.0);
-        let before = self.sources.iter().take(winner);
-        before.into_iter().find(|source| !source.settled).map(|source| &source.upstream)
+        self.sources.get(unsettled).filter(|_| unsettled < winner).map(|source| &source.upstream)
     }
 }
 
@@ -361,11 +363,13 @@ impl Gateway {
         let servers = registry.servers_of(client);
         // SECURITY: a server that was changed since the snapshot was taken is not the one that was granted.
         let upstreams = servers.into_iter().filter_map(|s| self.pool.get(&s.id).filter(|u| u.server() == s));
-        let sources = upstreams.map(Source::new).collect();
+        let sources: Vec<Source> = upstreams.map(Source::new).collect();
+        let unsettled = sources.iter().position(|source| !source.settled);
         let mut view = View {
             generation: AtomicU64::new(snapshot.generation),
             epoch: AtomicU64::new(epoch),
             sources,
+            unsettled,
             by_name: HashMap::new(),
             tools: Vec::new(),
             principal,

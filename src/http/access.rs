@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::http::connection::Busy;
 use crate::http::metrics::{End, METHODS, Traffic};
 use crate::http::router::Route;
-use crate::log::{Log, RequestId, cut};
+use crate::log::{Level, Log, RequestId, cut};
 use crate::metrics::Held;
 use crate::policy::{ClientId, ServerId};
 use crate::wire::mcp::Era;
@@ -45,7 +45,10 @@ pub struct Access {
     pub bytes: u64,
     /// Whether the answer was complete when it ended.
     pub complete: bool,
-    started: Instant,
+    /// When it came.
+    pub started: Instant,
+    /// The same, since the epoch.
+    now: Duration,
     log: Log,
     traffic: Arc<Traffic>,
     /// While the answer is an event stream.
@@ -55,10 +58,11 @@ pub struct Access {
 }
 
 impl Access {
-    /// Starts the record of a request that has just arrived.
+    /// Starts the record of a request that has just arrived; `now` is the time since the epoch.
     #[must_use]
     pub fn start(
         id: RequestId,
+        now: Duration,
         method: hyper::Method,
         path: &str,
         log: Log,
@@ -85,6 +89,7 @@ impl Access {
             bytes: 0,
             complete: false,
             started: Instant::now(),
+            now,
             log,
             traffic,
             stream: None,
@@ -139,7 +144,7 @@ impl Drop for Access {
     fn drop(&mut self) {
         let took = self.started.elapsed();
         self.count(took);
-        self.log.info("request", |r| {
+        self.log.write_at(self.now + took, Level::Info, "request", |r| {
             r.text("req", self.id.as_str());
             let client = self.client.as_ref().map(ClientId::as_str);
             let server = self.server.as_ref().map(ServerId::as_str);

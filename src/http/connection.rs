@@ -9,12 +9,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
+
+use crate::alarm::{Alarm, Alarms};
 
 /// What a connection is doing; shared by its socket and its requests.
 #[derive(Clone, Default)]
@@ -71,7 +73,7 @@ pub struct Socket {
     /// The phase in which something was waited for last, and since when. The clock is only read to begin to wait.
     waiting: Option<(u8, Instant)>,
     limits: IoLimits,
-    timer: Pin<Box<Sleep>>,
+    alarm: Alarm,
     /// Runs while the peer takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
     /// Runs while a closed connection is listened to.
@@ -86,10 +88,10 @@ const SCRATCH: usize = 16 * 1024;
 impl Socket {
     /// Wraps a fresh connection.
     #[must_use]
-    pub fn new(stream: TcpStream, limits: IoLimits) -> Self {
-        let timer = Box::pin(tokio::time::sleep(limits.idle));
+    pub fn new(stream: TcpStream, limits: IoLimits, alarms: &Alarms) -> Self {
+        let alarm = alarms.after(limits.idle);
         let (stream, phase) = (TokioIo::new(stream), Phase::default());
-        Self { stream, phase, waiting: None, limits, timer, stalled: None, closing: None }
+        Self { stream, phase, waiting: None, limits, alarm, stalled: None, closing: None }
     }
 
     /// The connection's phase, for its requests.
@@ -116,17 +118,8 @@ impl Socket {
             Some((same, since)) if same == phase => since,
             _ => self.waiting.insert((phase, Instant::now())).1,
         };
-        let deadline = since + limit;
-        if self.timer.deadline() > deadline {
-            self.timer.as_mut().reset(deadline);
-        }
-        loop {
-            ready!(self.timer.as_mut().poll(cx));
-            if Instant::now() >= deadline {
-                return Poll::Ready(io::ErrorKind::TimedOut.into());
-            }
-            self.timer.as_mut().reset(deadline);
-        }
+        self.alarm.move_to(since + limit);
+        self.alarm.poll(cx).map(|()| io::ErrorKind::TimedOut.into())
     }
 }
 

@@ -4,16 +4,16 @@ use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
-use tokio::time::{Instant, Sleep};
 
 use super::access::Access;
+use crate::alarm::{Alarm, Alarms};
 use crate::budget::Budget;
 use crate::gateway::{GatewayError, Outgoing, Relay};
 use crate::log::RequestId;
@@ -131,7 +131,7 @@ struct Events {
     asked: (u8, u8),
     /// Whether any was sent. The first goes at once, in one write with the head.
     begun: bool,
-    alive: Pin<Box<Sleep>>,
+    alive: Alarm,
     /// Says when the stream has to end; the connection wakes whoever writes on it then.
     cut: Shutdown,
 }
@@ -161,7 +161,7 @@ impl Events {
             return Poll::Pending;
         }
         (self.asked, self.begun) = ((0, 0), true);
-        self.alive.as_mut().reset(Instant::now() + KEEP_ALIVE_INTERVAL);
+        self.alive.move_to(Instant::now() + KEEP_ALIVE_INTERVAL);
         Poll::Ready(Some(std::mem::take(&mut self.held).into()))
     }
 
@@ -195,8 +195,8 @@ impl Events {
 
     /// Says that the stream is alive, if it has been silent for long.
     fn poll_keep_alive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        ready!(self.alive.as_mut().poll(cx));
-        self.alive.as_mut().reset(Instant::now() + KEEP_ALIVE_INTERVAL);
+        ready!(self.alive.poll(cx));
+        self.alive.move_to(Instant::now() + KEEP_ALIVE_INTERVAL);
         Poll::Ready(Some(Bytes::from_static(KEEP_ALIVE)))
     }
 }
@@ -274,14 +274,14 @@ pub fn result_of(id: &[u8], result: Vec<Bytes>) -> Response<Body> {
 /// An event stream that begins with the message that made it one, if there is one, and goes on with the relay's; after
 /// `cut` it ends with an error.
 #[must_use]
-pub fn event_stream(first: Option<Vec<u8>>, relay: Relay, cut: &Shutdown) -> Response<Body> {
-    event_streams(first.into_iter().collect(), vec![relay], cut)
+pub fn event_stream(first: Option<Vec<u8>>, relay: Relay, cut: &Shutdown, alarms: &Alarms) -> Response<Body> {
+    event_streams(first.into_iter().collect(), vec![relay], cut, alarms)
 }
 
 /// The same for several relays, whose messages come as they arrive.
 #[must_use]
-pub fn event_streams(first: Vec<Vec<u8>>, relays: Vec<Relay>, cut: &Shutdown) -> Response<Body> {
-    let alive = Box::pin(tokio::time::sleep(KEEP_ALIVE_INTERVAL));
+pub fn event_streams(first: Vec<Vec<u8>>, relays: Vec<Relay>, cut: &Shutdown, alarms: &Alarms) -> Response<Body> {
+    let alive = alarms.after(KEEP_ALIVE_INTERVAL);
     let mut held = Vec::new();
     first.iter().for_each(|message| encode(&mut held, [message.as_slice()]));
     let events = Events { relays, held, asked: (0, 0), begun: false, alive, cut: cut.clone() };

@@ -190,7 +190,7 @@ impl Worker {
         let _ = stream.set_nodelay(true);
         let limits = self.gateway.snapshot().registry().settings().limits.clone();
         let io_limits = IoLimits { idle: limits.idle, head: limits.header_read, stall: limits.idle };
-        let socket = Socket::new(stream, io_limits);
+        let socket = Socket::new(stream, io_limits, self.http.alarms());
         let phase = socket.phase();
         let (worker, phase) = (&self, &phase);
         let service =
@@ -227,7 +227,7 @@ impl Worker {
         let now = wall_clock();
         let id = self.ids.next();
         let (method, path) = (request.method().clone(), request.uri().path());
-        let access = Access::start(id, method, path, self.log.clone(), Arc::clone(&self.traffic), phase.busy());
+        let access = Access::start(id, now, method, path, self.log.clone(), Arc::clone(&self.traffic), phase.busy());
         let mut access = Box::new(access);
         let snapshot = self.gateway.snapshot();
         let origin = check_origin(request.headers(), snapshot.registry().settings());

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
-use hyper::header::HeaderMap;
+use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, body};
 
 use super::connect::Link;
@@ -17,6 +17,7 @@ use super::pool::Pool;
 
 /// Longest time an idle connection is reused for: Node and uvicorn close theirs after 5 s.
 const IDLE: Duration = Duration::from_secs(4);
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// The body of an answer, as it arrives.
 ///
@@ -105,7 +106,7 @@ impl Drop for Incoming {
 /// server announces (`Keep-Alive: timeout=N`, RFC 2068 19.7.1), so that it does not close while a request is on its way.
 fn idle_time(headers: &HeaderMap) -> Duration {
     let announced = headers
-        .get_all("keep-alive")
+        .get_all(KEEP_ALIVE)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))

@@ -46,6 +46,7 @@ pub use self::tls::Trust;
 pub use self::vet::{Forbidden, vet};
 
 use self::pool::{Pool, key};
+use crate::alarm::Alarms;
 use crate::policy::Reach;
 use crate::wire::endpoint::Endpoint;
 
@@ -63,6 +64,7 @@ struct Shared {
     pool: Arc<Pool>,
     /// The root certificates, shared with the clients of other threads.
     trust: Trust,
+    alarms: Alarms,
 }
 
 impl Client {
@@ -71,7 +73,14 @@ impl Client {
     /// The process makes one [`Trust`] and hands a clone to each thread's client, so that certificates are read once.
     #[must_use]
     pub fn new(trust: Trust) -> Self {
-        Self(Arc::new(Shared { pool: Arc::default(), trust }))
+        let alarms = Alarms::default();
+        Self(Arc::new(Shared { pool: Arc::new(Pool::new(alarms.clone())), trust, alarms }))
+    }
+
+    /// The time limits of the thread.
+    #[must_use]
+    pub fn alarms(&self) -> &Alarms {
+        &self.0.alarms
     }
 
     /// Sends one request and waits for the head of its answer.

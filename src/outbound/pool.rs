@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::connect::Link;
+use crate::alarm::{Alarm, Alarms};
 use crate::policy::Reach;
 use crate::wire::endpoint::Endpoint;
 
@@ -49,8 +50,10 @@ impl Place {
 }
 
 /// The idle connections of one [`Client`](super::Client).
-#[derive(Default)]
-pub(super) struct Pool(Mutex<State>);
+pub(super) struct Pool {
+    state: Mutex<State>,
+    alarms: Alarms,
+}
 
 #[derive(Default)]
 struct State {
@@ -85,6 +88,10 @@ impl State {
 }
 
 impl Pool {
+    pub(super) fn new(alarms: Alarms) -> Self {
+        Self { state: Mutex::default(), alarms }
+    }
+
     /// Takes the connection that became idle last and is ready for a request.
     pub(super) fn take(&self, key: Key<'_>) -> Option<Link> {
         let mut state = self.lock();
@@ -120,7 +127,7 @@ impl Pool {
             && let Ok(runtime) = Handle::try_current()
         {
             state.swept = true;
-            runtime.spawn(sweep_until_empty(Arc::downgrade(self)));
+            runtime.spawn(sweep_until_empty(Arc::downgrade(self), self.alarms.after(SWEEP)));
         }
     }
 
@@ -137,14 +144,15 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The task that closes expired connections: runs from the first idle connection until none is left.
-async fn sweep_until_empty(pool: Weak<Pool>) {
+async fn sweep_until_empty(pool: Weak<Pool>, mut alarm: Alarm) {
     loop {
-        sleep(SWEEP).await;
+        alarm.ring().await;
+        alarm.move_to(alarm.deadline() + SWEEP);
         let left = pool.upgrade().is_some_and(|pool| pool.sweep());
         if !left {
             return;

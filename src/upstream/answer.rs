@@ -10,17 +10,17 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Response;
 use hyper::body::{Body, Bytes};
 use hyper::header::CONTENT_TYPE;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep};
 
 use super::Upstream;
 use super::channel::{Channel, Dialect};
 use super::error::UpstreamError;
+use crate::alarm::{Alarm, Alarms};
 use crate::budget::{Full, Holding};
 use crate::outbound::Incoming;
 use crate::wire::gather::Gather;
@@ -47,14 +47,13 @@ pub(super) struct Timer {
     limits: TimeLimits,
     begun: Instant,
     heard: Instant,
-    sleep: Pin<Box<Sleep>>,
+    alarm: Alarm,
 }
 
 impl Timer {
-    pub(super) fn start(limits: TimeLimits) -> Self {
+    pub(super) fn start(limits: TimeLimits, alarms: &Alarms) -> Self {
         let now = Instant::now();
-        let sleep = Box::pin(tokio::time::sleep_until(now + limits.silent.min(limits.whole)));
-        Self { limits, begun: now, heard: now, sleep }
+        Self { limits, begun: now, heard: now, alarm: alarms.at(now + limits.silent.min(limits.whole)) }
     }
 
     /// Something came.
@@ -65,7 +64,7 @@ impl Timer {
     /// Fails when a limit has passed. Hearing something does not move the timer; when it rings too early it is set anew.
     fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
         loop {
-            ready!(self.sleep.as_mut().poll(cx));
+            ready!(self.alarm.poll(cx));
             let (silent, whole) = (self.heard + self.limits.silent, self.begun + self.limits.whole);
             let now = Instant::now();
             if now >= whole {
@@ -74,7 +73,7 @@ impl Timer {
             if now >= silent {
                 return Poll::Ready(UpstreamError::Silent(self.limits.silent));
             }
-            self.sleep.as_mut().reset(silent.min(whole));
+            self.alarm.move_to(silent.min(whole));
         }
     }
 

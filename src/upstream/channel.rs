@@ -113,12 +113,12 @@ impl Channel {
         id: u64,
         request: &Request<'_>,
     ) -> Result<Box<Answer>, UpstreamError> {
-        let message = request.write(known.era(), id)?;
+        let mut message = request.write(known.era(), id)?;
         let dialect = match known {
             Known::Legacy => Dialect::Legacy(self.prepared_session(tenant, request.level()).await?),
             Known::Modern(server) => Dialect::Modern(Arc::clone(&server.target)),
         };
-        let (response, timer) = self.post(&dialect, Some(id), message, self.time_limits(tenant)).await?;
+        let (response, timer) = self.post(&dialect, Some(id), &mut message, self.time_limits(tenant)).await?;
         if response.status().is_success() {
             return self.answered(tenant, dialect, id, response, timer);
         }
@@ -144,8 +144,8 @@ impl Channel {
         self.upstream.sessions.forget(tenant, lost);
         self.upstream.refresh_soon();
         let dialect = Dialect::Legacy(self.prepared_session(tenant, request.level()).await?);
-        let message = request.write(Era::Legacy, id)?;
-        let (response, timer) = self.post(&dialect, Some(id), message, self.time_limits(tenant)).await?;
+        let mut message = request.write(Era::Legacy, id)?;
+        let (response, timer) = self.post(&dialect, Some(id), &mut message, self.time_limits(tenant)).await?;
         self.answer(tenant, dialect, id, response, timer).await
     }
 
@@ -172,22 +172,22 @@ impl Channel {
     pub(super) async fn post_short(
         &self,
         dialect: &Dialect,
-        message: Outbound,
+        mut message: Outbound,
     ) -> Result<(Response<Incoming>, Timer), UpstreamError> {
-        self.post(dialect, None, message, self.time_limits(&Tenant::Catalogue)).await
+        self.post(dialect, None, &mut message, self.time_limits(&Tenant::Catalogue)).await
     }
 
-    /// Sends a message and waits for the head of the response. A request, which has an `id`, is cancelled if that takes
-    /// too long.
+    /// Sends a message, which is taken, and waits for the head of the response. A request, which has an `id`, is cancelled
+    /// if that takes too long.
     async fn post(
         &self,
         dialect: &Dialect,
         id: Option<u64>,
-        message: Outbound,
+        message: &mut Outbound,
         limits: TimeLimits,
     ) -> Result<(Response<Incoming>, Timer), UpstreamError> {
-        let mut timer = Timer::start(limits);
-        match timer.limit(pin!(self.send(dialect, Method::POST, message))).await {
+        let mut timer = Timer::start(limits, self.http.alarms());
+        match timer.limit(pin!(self.send(dialect, Method::POST, std::mem::take(message)))).await {
             Ok(sent) => Ok((sent?, timer)),
             Err(too_long) => {
                 if let Some(id) = id {

@@ -37,7 +37,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::{Mutex as AsyncMutex, watch};
@@ -58,7 +58,6 @@ use self::kept::OnDisk;
 use self::legacy::Sessions;
 use self::probe::{Failed, Known};
 use self::request::{Call, Request};
-use self::series::Measure;
 use crate::budget::Budget;
 use crate::log::Log;
 use crate::outbound::Client;
@@ -230,7 +229,7 @@ impl Upstream {
     /// Counts a call while the guard lives; `None` when the server has as many as the limit allows, or the client half
     /// of that, so that no client can keep a server from the others.
     #[must_use]
-    pub fn call_slot(self: &Arc<Self>, client: &ClientId) -> Option<CallSlot> {
+    pub fn call_slot(self: &Arc<Self>, client: &ClientId, begun: Instant) -> Option<CallSlot> {
         let limit = self.settings.read().unwrap_or_else(PoisonError::into_inner).limits.calls_per_server;
         let mut in_flight = self.in_flight();
         let in_flight = &mut *in_flight;
@@ -242,8 +241,13 @@ impl Upstream {
         }
         in_flight.all += 1;
         *own.or_default() += 1;
-        let measure = Measure::begin(Arc::clone(&self.series));
-        Some(CallSlot { upstream: Arc::clone(self), client: client.clone(), measure })
+        Some(CallSlot { upstream: Arc::clone(self), client: client.clone(), begun, outcome: Outcome::Cancelled })
+    }
+
+    /// Where what happens to the server's calls is recorded.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
     }
 
     /// Calls in flight.
@@ -388,23 +392,27 @@ struct InFlight {
 pub struct CallSlot {
     upstream: Arc<Upstream>,
     client: ClientId,
-    measure: Measure,
+    begun: Instant,
+    outcome: Outcome,
 }
 
 impl CallSlot {
     /// Notes how the call ends; without that it counts as cancelled.
     pub fn ended(&mut self, outcome: Outcome) {
-        self.measure.ended(outcome);
+        self.outcome = outcome;
     }
 
     /// Notes that the call ends without an answer.
     pub fn failed(&mut self, error: &UpstreamError) {
-        self.measure.failed(error);
+        self.outcome = Outcome::Failed;
+        self.upstream.series.errors.inc(error.kind());
     }
 }
 
 impl Drop for CallSlot {
     fn drop(&mut self) {
+        self.upstream.series.calls.inc(self.outcome.as_str());
+        self.upstream.series.seconds.observe(self.begun.elapsed());
         let mut in_flight = self.upstream.in_flight();
         in_flight.all -= 1;
         if let Entry::Occupied(mut own) = in_flight.by_client.entry(self.client.clone()) {

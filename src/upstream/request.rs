@@ -19,8 +19,8 @@ pub(super) struct Outbound {
     method: Option<&'static str>,
     /// The tool that a modern request is about.
     name: Option<HeaderValue>,
-    /// Those that mirror arguments.
-    mirrored: HeaderMap,
+    /// Those that mirror arguments. Boxed because they are rare, and what is sent is handed on many times.
+    mirrored: Option<Box<HeaderMap>>,
 }
 
 impl Outbound {
@@ -32,7 +32,7 @@ impl Outbound {
     /// A modern request; `name` is the tool it is about.
     pub(super) fn modern(body: Vec<u8>, method: &'static str, name: Option<&str>) -> Self {
         let name = name.and_then(|name| HeaderValue::try_from(encode(name).as_ref()).ok());
-        Self { body: body.into(), method: Some(method), name, mirrored: HeaderMap::new() }
+        Self { body: body.into(), method: Some(method), name, mirrored: None }
     }
 
     /// Adds the headers to those that the request has anyway.
@@ -43,8 +43,8 @@ impl Outbound {
         if let Some(name) = self.name.take() {
             headers.insert(header::NAME, name);
         }
-        if !self.mirrored.is_empty() {
-            headers.extend(std::mem::take(&mut self.mirrored));
+        if let Some(mirrored) = self.mirrored.take() {
+            headers.extend(*mirrored);
         }
     }
 }
@@ -100,7 +100,7 @@ impl Request<'_> {
             (Self::Call(call), Era::Legacy) => Ok(Outbound::of(call.body(era, id))),
             (Self::Call(call), Era::Modern) => {
                 let mut message = Outbound::modern(call.body(era, id), method::TOOLS_CALL, Some(call.name));
-                call.mirror(&mut message.mirrored)?;
+                message.mirrored = call.mirrored()?;
                 Ok(message)
             }
         }
@@ -112,9 +112,12 @@ impl Call<'_> {
         rewrite::request(self.envelope, id, self.name, self.asker, self.state, era)
     }
 
-    /// Mirrors the arguments that are sent, which are the client's byte for byte.
-    fn mirror(&self, headers: &mut HeaderMap) -> Result<(), UpstreamError> {
-        headers.extend(self.passed_on.iter().map(|(name, value)| (name.clone(), value.clone())));
+    /// The headers that mirror the arguments that are sent, which are the client's byte for byte.
+    fn mirrored(&self) -> Result<Option<Box<HeaderMap>>, UpstreamError> {
+        if self.passed_on.is_empty() && self.annotations.is_empty() {
+            return Ok(None);
+        }
+        let mut headers = self.passed_on.clone();
         let arguments = self.envelope.param(Param::Arguments).unwrap_or(b"{}");
         for (annotation, argument) in self.annotations.iter().zip(find(self.annotations, arguments)) {
             let unmirrorable = || UpstreamError::Unmirrorable(annotation.header.clone());
@@ -125,7 +128,7 @@ impl Call<'_> {
                 headers.try_insert(name, value).map_err(|_| unmirrorable())?;
             }
         }
-        Ok(())
+        Ok(Some(Box::new(headers)))
     }
 }
 

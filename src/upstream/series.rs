@@ -1,9 +1,7 @@
 //! What is counted of one server.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::error::UpstreamError;
 use crate::metrics::{Counter, Histogram, Words};
@@ -84,34 +82,5 @@ impl Series {
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         self.fetched.lock().unwrap_or_else(PoisonError::into_inner).map(|fetched| fetched.elapsed())
-    }
-}
-
-/// The measure of one call, taken when it is dropped; cancelled unless somebody says otherwise.
-pub(super) struct Measure {
-    series: Arc<Series>,
-    begun: Instant,
-    outcome: Outcome,
-}
-
-impl Measure {
-    pub(super) fn begin(series: Arc<Series>) -> Self {
-        Self { series, begun: Instant::now(), outcome: Outcome::Cancelled }
-    }
-
-    pub(super) fn ended(&mut self, outcome: Outcome) {
-        self.outcome = outcome;
-    }
-
-    pub(super) fn failed(&mut self, error: &UpstreamError) {
-        self.outcome = Outcome::Failed;
-        self.series.errors.inc(error.kind());
-    }
-}
-
-impl Drop for Measure {
-    fn drop(&mut self) {
-        self.series.calls.inc(self.outcome.as_str());
-        self.series.seconds.observe(self.begun.elapsed());
     }
 }

@@ -405,11 +405,15 @@ impl<'a> Scanner<'a> {
     fn string(&mut self) -> Result<bool, JsonError> {
         self.at += 1;
         // Most strings are short names.
-        if let Some(word) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk::<8>) {
+        for at in [self.at, self.at + 8] {
+            let Some(word) = self.bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) else { break };
             let special = special_in(u64::from_le_bytes(*word));
-            let length = special.trailing_zeros() as usize / 8;
-            if word.get(length) == Some(&b'"') {
-                self.at += length + 1;
+            if special != 0 {
+                let length = special.trailing_zeros() as usize / 8;
+                if word.get(length) != Some(&b'"') {
+                    break;
+                }
+                self.at = at + length + 1;
                 return Ok(false);
             }
         }

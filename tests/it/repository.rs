@@ -14,7 +14,8 @@ use toml::de::DeTable;
 use source::{Token, root_names, tokens};
 
 /// The modules of the crate and their ranks: each may use only those of a lower one.
-const RANKS: [(&str, u8); 15] = [
+const RANKS: [(&str, u8); 16] = [
+    ("alarm", 0),
     ("metrics", 0),
     ("shutdown", 0),
     ("time", 0),

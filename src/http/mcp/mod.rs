@@ -8,7 +8,6 @@ mod legacy;
 mod modern;
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -16,7 +15,6 @@ use std::time::Duration;
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
 use hyper::{Response, StatusCode};
-use tokio::time::sleep;
 
 use super::access::Access;
 use super::request::{Single, single};
@@ -256,8 +254,8 @@ fn request(
     envelope: Envelope,
 ) -> Box<Request> {
     let (snapshot, principal) = (exchange.snapshot.clone(), exchange.principal.clone());
-    let (request_id, now) = (exchange.access.id, exchange.now);
-    Box::new(Request { request_id, id, snapshot, principal, now, session, speech, tool, envelope })
+    let (request_id, started, now) = (exchange.access.id, exchange.access.started, exchange.now);
+    Box::new(Request { request_id, id, snapshot, principal, now, started, session, speech, tool, envelope })
 }
 
 /// Starts to call a tool, and notes in the record where the call goes.
@@ -279,19 +277,21 @@ async fn begin(exchange: &mut Exchange<'_>, request: Box<Request>) -> Result<Rel
 /// The answer to a call: as JSON if the response comes first and soon, else as an event stream. Until then nothing is
 /// decided, so that an error still has the status that it has in the client's era.
 async fn answer_of(exchange: &mut Exchange<'_>, mut relay: Relay, era: Era) -> Response<Body> {
-    let mut late = pin!(sleep(COMMIT));
+    let mut late = exchange.http.alarms().at(exchange.access.started + COMMIT);
     let first = poll_fn(|cx| match relay.poll_next(cx) {
         Poll::Ready(first) => Poll::Ready(first),
         // The connection wakes whoever is served on it when that is so.
         Poll::Pending if exchange.cut.ordered() => Poll::Ready(relay.cut_off(STOPPING)),
-        Poll::Pending => late.as_mut().poll(cx).map(|()| None),
+        Poll::Pending => late.poll(cx).map(|()| None),
     });
     match first.await {
         Some(Outgoing::Response(message, code)) => {
             exchange.access.code = code;
             json_of(code.map_or(StatusCode::OK, |code| status_of(era, code)), message)
         }
-        Some(Outgoing::Notification(message)) => event_stream(Some(message), relay, exchange.cut),
-        None => event_stream(None, relay, exchange.cut),
+        Some(Outgoing::Notification(message)) => {
+            event_stream(Some(message), relay, exchange.cut, exchange.http.alarms())
+        }
+        None => event_stream(None, relay, exchange.cut, exchange.http.alarms()),
     }
 }
