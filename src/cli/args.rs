@@ -29,6 +29,9 @@ Usage:
   mcp-x token               make a random token, and print it with its SHA-256
   mcp-x token --client C [--for 1h]
                             print a signed token that expires: for any client of the configuration
+  mcp-x connect --client C --for APP [--url URL]
+                            print what to paste into an MCP client; APP is one of claude-code, claude-desktop, cursor,
+                            vscode, inspector, python, typescript and curl
 
 Options:
   --config PATH             configuration file (default: config.toml)          [MCP_X_CONFIG]
@@ -42,6 +45,7 @@ Options:
   --client C                a client's name
   --tool T, --server S      a tool as the client names it, and a server
   --for TIME                how long a token is good: 90s, 15m, 1h or 7d (default: 1h)
+  --url URL                 where clients reach the gateway (default: allowed_hosts, or else where it listens)
   --from PATH               configuration to compare with (default: config.toml) [MCP_X_CONFIG]
   --help, --version
 
@@ -77,6 +81,8 @@ pub enum Command {
         /// For how long.
         lifetime: Duration,
     },
+    /// Say how a client is connected.
+    Connect(Connection),
     /// Print [`HELP`].
     Help,
     /// Print the version.
@@ -132,14 +138,72 @@ pub struct Question {
     pub tool: String,
 }
 
+/// What `connect` is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connection {
+    /// Configuration file.
+    pub config: PathBuf,
+    /// Who is to be connected.
+    pub client: String,
+    /// With which program.
+    pub app: App,
+    /// Where it reaches the gateway, if that is not to be told from the configuration.
+    pub url: Option<String>,
+}
+
+/// A program that speaks MCP, or that one is written with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum App {
+    ClaudeCode,
+    ClaudeDesktop,
+    Cursor,
+    VsCode,
+    Inspector,
+    Python,
+    TypeScript,
+    Curl,
+}
+
+impl App {
+    /// Every program.
+    pub const ALL: [Self; 8] = [
+        Self::ClaudeCode,
+        Self::ClaudeDesktop,
+        Self::Cursor,
+        Self::VsCode,
+        Self::Inspector,
+        Self::Python,
+        Self::TypeScript,
+        Self::Curl,
+    ];
+
+    /// The name on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClaudeCode => "claude-code",
+            Self::ClaudeDesktop => "claude-desktop",
+            Self::Cursor => "cursor",
+            Self::VsCode => "vscode",
+            Self::Inspector => "inspector",
+            Self::Python => "python",
+            Self::TypeScript => "typescript",
+            Self::Curl => "curl",
+        }
+    }
+}
+
 /// The options that only some commands take.
 #[derive(Debug, Default)]
 struct Special {
     client: Option<String>,
     server: Option<String>,
     tool: Option<String>,
-    lifetime: Option<Duration>,
+    /// A time or a program, as the command has it.
+    aim: Option<String>,
     from: Option<PathBuf>,
+    url: Option<String>,
 }
 
 /// Arguments that make no command: what is wrong, and perhaps what to do.
@@ -165,8 +229,8 @@ fn wrong(message: String) -> UsageError {
     UsageError { message, hint: None }
 }
 
-const COMMANDS: [&str; 6] = ["serve", "demo", "check", "explain", "diff", "token"];
-const FLAGS: [&str; 15] = [
+const COMMANDS: [&str; 7] = ["serve", "demo", "check", "explain", "diff", "token", "connect"];
+const FLAGS: [&str; 16] = [
     "--config",
     "--state-dir",
     "--listen",
@@ -180,6 +244,7 @@ const FLAGS: [&str; 15] = [
     "--server",
     "--for",
     "--from",
+    "--url",
     "--help",
     "--version",
 ];
@@ -190,8 +255,9 @@ fn takes(command: &str, flag: &str) -> bool {
         "explain" => matches!(flag, "--config" | "--client" | "--tool" | "--server"),
         "diff" => matches!(flag, "--config" | "--from"),
         "token" => matches!(flag, "--config" | "--state-dir" | "--client" | "--for"),
+        "connect" => matches!(flag, "--config" | "--client" | "--for" | "--url"),
         "demo" if matches!(flag, "--config" | "--state-dir") => false,
-        _ => !matches!(flag, "--client" | "--tool" | "--server" | "--for" | "--from"),
+        _ => !matches!(flag, "--client" | "--tool" | "--server" | "--for" | "--from" | "--url"),
     }
 }
 
@@ -244,6 +310,7 @@ pub fn parse(
         "explain" => Command::Explain(special.question(&options)?),
         "diff" => Command::Diff { to: to.ok_or_else(|| needs("diff", "--config"))?, from: options.config() },
         "token" => special.token(options)?,
+        "connect" => Command::Connect(special.connection(&options)?),
         _ => Command::Serve(options),
     })
 }
@@ -256,10 +323,18 @@ impl Special {
             "--server" => self.server = Some(value.to_owned()),
             "--tool" => self.tool = Some(value.to_owned()),
             "--from" => self.from = Some(value.into()),
-            "--for" => {
-                let expected =
-                    || wrong(format!("`--for`: expected a time like `90s`, `15m`, `1h` or `7d`, found `{value}`"));
-                self.lifetime = Some(lifetime(value).ok_or_else(expected)?);
+            "--for" => self.aim = Some(value.to_owned()),
+            "--url" => {
+                let whole = ["http://", "https://"]
+                    .iter()
+                    .any(|scheme| value.len() > scheme.len() && value.starts_with(scheme));
+                let plain = |b: u8| b.is_ascii_graphic() && !b"'\"`\\$<>{}".contains(&b);
+                if !(whole && value.bytes().all(plain)) {
+                    return Err(wrong(format!(
+                        "`--url`: expected a URL such as `https://mcp.example.com/mcp`, found `{value}`"
+                    )));
+                }
+                self.url = Some(value.to_owned());
             }
             _ => return Ok(false),
         }
@@ -276,13 +351,32 @@ impl Special {
     }
 
     fn token(self, options: Options) -> Result<Command, UsageError> {
-        match (self.client, self.lifetime) {
+        let read = |aim: &String| {
+            let expected = || wrong(format!("`--for`: expected a time like `90s`, `15m`, `1h` or `7d`, found `{aim}`"));
+            lifetime(aim).ok_or_else(expected)
+        };
+        match (self.client, self.aim.as_ref().map(read).transpose()?) {
             (Some(client), lifetime) => {
                 Ok(Command::SignedToken { options, client, lifetime: lifetime.unwrap_or(DEFAULT_LIFETIME) })
             }
             (None, None) => Ok(Command::Token),
             (None, Some(_)) => Err(needs("token --for", "--client")),
         }
+    }
+
+    fn connection(self, options: &Options) -> Result<Connection, UsageError> {
+        let aim = self.aim.ok_or_else(|| needs("connect", "--for"))?;
+        let known = App::ALL.map(App::as_str);
+        let app = App::ALL.into_iter().find(|app| app.as_str() == aim);
+        Ok(Connection {
+            config: options.config(),
+            client: self.client.ok_or_else(|| needs("connect", "--client"))?,
+            app: app.ok_or_else(|| {
+                let hint = nearest(&aim, known.into_iter()).map(|near| format!("did you mean `{near}`?"));
+                UsageError { message: format!("`--for`: expected one of {}, found `{aim}`", known.join(", ")), hint }
+            })?,
+            url: self.url,
+        })
     }
 }
 
@@ -445,7 +539,29 @@ mod tests {
         for wrong in ["", "1", "h", "0s", "-1h", "+1h", "1.5h", "367d", "99999999999999999999d", "1w"] {
             assert_eq!(hours(wrong), None, "{wrong}");
         }
+        let connection = |url: Option<&str>| {
+            let url = url.map(str::to_owned);
+            Ok(Command::Connect(Connection {
+                config: "config.toml".into(),
+                client: "bob".into(),
+                app: App::VsCode,
+                url,
+            }))
+        };
+        assert_eq!(run("connect --client bob --for vscode"), connection(None));
+        let url = "https://mcp.example.com:8443/team/mcp?a=b&c";
+        assert_eq!(run(&format!("connect --client bob --for vscode --url {url}")), connection(Some(url)));
         let text = |line| run(line).unwrap_err().to_string();
+        assert_eq!(text("connect --for curl"), "`connect` needs `--client`");
+        assert_eq!(text("connect --client bob"), "`connect` needs `--for`");
+        assert!(text("connect --client bob --for vs-code").ends_with("found `vs-code`\nhint: did you mean `vscode`?"));
+        for url in
+            ["mcp.example.com", "https://", "http://a'b", "http://$(id)", "http://a\\b", "ftp://a", "http://a\u{e9}"]
+        {
+            let expected = format!("`--url`: expected a URL such as `https://mcp.example.com/mcp`, found `{url}`");
+            let line = format!("connect --client bob --for curl --url {url}");
+            assert_eq!(run(&line).unwrap_err().to_string(), expected);
+        }
         assert_eq!(text("explain --tool t"), "`explain` needs `--client`");
         assert_eq!(text("diff"), "`diff` needs `--config`");
         assert_eq!(text("token --for 1h"), "`token --for` needs `--client`");

@@ -66,7 +66,7 @@ fn play(options: &Options, log: &Log, folder: &Path) -> Result<(), Failure> {
     let running = start(&options, log)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     print(&runtime.block_on(introduction(&running, &path)))?;
-    wait_for_signal(log)?;
+    wait_for_signal(&running.gateway, log)?;
     running.stop();
     Ok(())
 }

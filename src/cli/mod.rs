@@ -2,11 +2,13 @@
 
 pub mod args;
 mod check;
+mod connect;
 mod demo;
 mod diff;
 mod examples;
 mod explain;
 mod local;
+mod notify;
 pub mod serve;
 mod token;
 
@@ -60,6 +62,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Diff { from, to } => diff::run(&from, &to),
         Command::Token => token::run(),
         Command::SignedToken { options, client, lifetime } => token::run_signed(&options, &client, lifetime),
+        Command::Connect(connection) => connect::run(&connection),
         Command::Help => print(args::HELP),
         Command::Version => print(concat!("mcp-x ", env!("CARGO_PKG_VERSION"), "\n")),
     };

@@ -1,9 +1,11 @@
 //! `mcp-x serve`: the gateway put together, and its life until a signal.
 
+use std::future::poll_fn;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::Options;
+use super::notify::{READY, STOPPING, notify};
 use super::{Failure, check};
 use crate::gateway::writer::{Writer, report};
 use crate::gateway::{Beginning, Gateway, Keyring};
@@ -52,17 +55,20 @@ impl Running {
     }
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT; SIGHUP has the configuration read again.
 ///
 /// # Errors
 /// [`Failure`] if the gateway cannot start.
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let log = open_log(options);
     let running = start(options, &log)?;
-    wait_for_signal(&log)?;
+    notify(READY, &log);
+    wait_for_signal(&running.gateway, &log)?;
+    notify(STOPPING, &log);
     // A second signal means now.
-    spawn("signal", || {
-        let _ = wait_for_signal(&Log::none());
+    let gateway = Arc::clone(&running.gateway);
+    spawn("signal", move || {
+        let _ = wait_for_signal(&gateway, &Log::none());
         std::process::exit(1);
     })?;
     running.stop();
@@ -75,15 +81,18 @@ pub(super) fn open_log(options: &Options) -> Log {
     Log::stderr(options.log.unwrap_or(Level::Info), options.log_format.unwrap_or(Format::Text))
 }
 
-/// Blocks until the process is asked to end.
-pub(super) fn wait_for_signal(log: &Log) -> Result<(), Failure> {
+/// Blocks until the process is asked to end. Meanwhile SIGHUP has the configuration read again, with all that it names,
+/// even if the file itself has not changed.
+pub(super) fn wait_for_signal(gateway: &Gateway, log: &Log) -> Result<(), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        std::future::poll_fn(|cx| match terminate.poll_recv(cx) {
-            std::task::Poll::Pending => interrupt.poll_recv(cx),
-            ready => ready,
+        let mut ends = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+        let mut hangup = signal(SignalKind::hangup())?;
+        poll_fn(|cx| {
+            while hangup.poll_recv(cx).is_ready() {
+                gateway.reload();
+            }
+            if ends.iter_mut().any(|end| end.poll_recv(cx).is_ready()) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
         log.info("stopping", |_| {});

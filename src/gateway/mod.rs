@@ -37,7 +37,7 @@ pub mod writer;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -136,6 +136,8 @@ pub struct Gateway {
     keys: Keyring,
     /// To the writer.
     jobs: SyncSender<Job>,
+    /// Whether the writer has been asked to read the configuration again.
+    reload: AtomicBool,
     loaded: Mutex<Loaded>,
     started: Duration,
     config_path: String,
@@ -233,6 +235,7 @@ impl Gateway {
             hasher: RandomState::new(),
             keys,
             jobs,
+            reload: AtomicBool::default(),
             loaded: Mutex::new(Loaded { at: now, refused: None, problems }),
             started: now,
             config_path,
@@ -255,6 +258,11 @@ impl Gateway {
     #[must_use]
     pub fn budget(&self) -> &Budget {
         self.pool.budget()
+    }
+
+    /// Has the configuration read again soon, with all that it names, even if its text is the same.
+    pub fn reload(&self) {
+        self.reload.store(true, Ordering::Relaxed);
     }
 
     /// Where the configuration lies, for people.

@@ -6,6 +6,7 @@
 //! is on the disk and in force. Registries are built and dropped here, because both take long when they are large.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,7 @@ impl From<StoreError> for Failure {
 type Outcomes = Vec<Result<(), ChangeError>>;
 
 impl Writer {
-    /// Looks at the file once a second, and changes it when asked to, until the stop.
+    /// Looks at the file once a second, reads it again and changes it when asked to, until the stop.
     pub fn run(mut self, stop: &Shutdown) {
         let mut retired: Vec<Arc<Registry>> = Vec::new();
         let (mut looked, mut tried) = (Instant::now(), Instant::now());
@@ -75,9 +76,10 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) if !stop.ordered() => {}
                 Err(_) => return,
             }
-            if looked.elapsed() >= INTERVAL {
+            let asked = self.gateway.reload.swap(false, Ordering::Relaxed);
+            if asked || looked.elapsed() >= INTERVAL {
                 looked = Instant::now();
-                let again = self.gateway.is_refused() && tried.elapsed() >= RETRY;
+                let again = asked || (self.gateway.is_refused() && tried.elapsed() >= RETRY);
                 if again || self.file.looks_changed() {
                     tried = Instant::now();
                     let reloaded = self.file.reload(again);

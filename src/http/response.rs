@@ -13,7 +13,7 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 
 use super::access::Access;
-use crate::alarm::{Alarm, Alarms};
+use crate::alarm::Alarm;
 use crate::budget::Budget;
 use crate::gateway::{GatewayError, Outgoing, Relay};
 use crate::log::RequestId;
@@ -24,8 +24,6 @@ use crate::wire::mcp::{code, header};
 use crate::wire::sse::{KEEP_ALIVE, encode};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// How often a silent event stream says that it is alive.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// What is said to whoever waits for an answer when the gateway ends.
 pub const STOPPING: &str = "the gateway is stopping; the call may have been executed";
 /// Nesting of what is skimmed of a message.
@@ -121,6 +119,16 @@ impl HttpBody for Body {
     }
 }
 
+/// What an event stream lives by, beside its messages.
+pub struct Upkeep {
+    /// Rings when the stream has been silent for long.
+    pub alive: Alarm,
+    /// How long that is.
+    pub every: Duration,
+    /// Says when the stream has to end; the connection wakes whoever writes on it then.
+    pub cut: Shutdown,
+}
+
 /// The messages of calls as an event stream.
 struct Events {
     /// Those that run; the stream is over with the last of them.
@@ -131,9 +139,7 @@ struct Events {
     asked: (u8, u8),
     /// Whether any was sent. The first goes at once, in one write with the head.
     begun: bool,
-    alive: Alarm,
-    /// Says when the stream has to end; the connection wakes whoever writes on it then.
-    cut: Shutdown,
+    upkeep: Upkeep,
 }
 
 impl Events {
@@ -161,13 +167,13 @@ impl Events {
             return Poll::Pending;
         }
         (self.asked, self.begun) = ((0, 0), true);
-        self.alive.move_to(Instant::now() + KEEP_ALIVE_INTERVAL);
+        self.upkeep.alive.move_to(Instant::now() + self.upkeep.every);
         Poll::Ready(Some(std::mem::take(&mut self.held).into()))
     }
 
     /// Takes what the relays have.
     fn gather(&mut self, cx: &mut Context<'_>, mut access: Option<&mut Access>) {
-        let (over, out) = (self.cut.ordered(), &mut self.held);
+        let (over, out) = (self.upkeep.cut.ordered(), &mut self.held);
         // None of several fills every piece before it is the others' turn.
         if self.relays.len() > 1 {
             self.relays.rotate_left(1);
@@ -195,8 +201,8 @@ impl Events {
 
     /// Says that the stream is alive, if it has been silent for long.
     fn poll_keep_alive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        ready!(self.alive.poll(cx));
-        self.alive.move_to(Instant::now() + KEEP_ALIVE_INTERVAL);
+        ready!(self.upkeep.alive.poll(cx));
+        self.upkeep.alive.move_to(Instant::now() + self.upkeep.every);
         Poll::Ready(Some(Bytes::from_static(KEEP_ALIVE)))
     }
 }
@@ -271,20 +277,19 @@ pub fn result_of(id: &[u8], result: Vec<Bytes>) -> Response<Body> {
     json_of(StatusCode::OK, pieces)
 }
 
-/// An event stream that begins with the message that made it one, if there is one, and goes on with the relay's; after
-/// `cut` it ends with an error.
+/// An event stream that begins with the message that made it one, if there is one, and goes on with the relay's; when it is
+/// cut off it ends with an error.
 #[must_use]
-pub fn event_stream(first: Option<Vec<u8>>, relay: Relay, cut: &Shutdown, alarms: &Alarms) -> Response<Body> {
-    event_streams(first.into_iter().collect(), vec![relay], cut, alarms)
+pub fn event_stream(first: Option<Vec<u8>>, relay: Relay, upkeep: Upkeep) -> Response<Body> {
+    event_streams(first.into_iter().collect(), vec![relay], upkeep)
 }
 
 /// The same for several relays, whose messages come as they arrive.
 #[must_use]
-pub fn event_streams(first: Vec<Vec<u8>>, relays: Vec<Relay>, cut: &Shutdown, alarms: &Alarms) -> Response<Body> {
-    let alive = alarms.after(KEEP_ALIVE_INTERVAL);
+pub fn event_streams(first: Vec<Vec<u8>>, relays: Vec<Relay>, upkeep: Upkeep) -> Response<Body> {
     let mut held = Vec::new();
     first.iter().for_each(|message| encode(&mut held, [message.as_slice()]));
-    let events = Events { relays, held, asked: (0, 0), begun: false, alive, cut: cut.clone() };
+    let events = Events { relays, held, asked: (0, 0), begun: false, upkeep };
     let mut response =
         response(StatusCode::OK, Body::new(Content::Events(Box::new(events)), Some("text/event-stream")));
     let headers = response.headers_mut();

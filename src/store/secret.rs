@@ -14,7 +14,7 @@ use super::StoreError;
 use super::replace;
 
 const NAME: &str = "jwt_secret";
-const HINT: &str = "name a folder that the gateway may write to with --state-dir";
+const HINT: &str = "name a folder that the gateway may read and write with --state-dir";
 
 /// Reads the secrets in `folder`, the newest first; where there is no file, makes one from `fresh`, 32 random bytes.
 ///
@@ -29,7 +29,7 @@ pub fn load_or_create(folder: &Path, fresh: [u8; 32]) -> Result<Vec<Vec<u8>>, St
         }
         read => read,
     };
-    let text = text.map_err(|e| StoreError::new("read", &path, e))?;
+    let text = text.map_err(|e| StoreError::new("read", &path, e).with_hint(HINT))?;
     let lines: Vec<Vec<u8>> = text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(<[u8]>::to_vec).collect();
     if lines.is_empty() {
         let empty = std::io::Error::new(ErrorKind::InvalidData, "the file is empty");

@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::support::client::closed_port;
 use super::support::process::{Served, program};
 use super::support::upstream::Plan;
-use super::support::{Folder, call_message, clients, owned_by_alice, wait_until};
+use super::support::{ALICE, Folder, call_message, clients, owned_by_alice, wait_until};
 
 /// Runs the program to its end: exit code, stdout, stderr.
 fn run(command: &mut Command) -> (i32, String, String) {
@@ -107,6 +109,91 @@ fn a_taken_port_ends_with_1_and_a_hint() {
     let expected =
         format!("mcp-x: cannot listen on {address}: address already in use\nhint: choose another with --port\n");
     assert_eq!((code, stderr), (1, expected));
+}
+
+#[test]
+fn a_state_folder_that_cannot_be_used_ends_with_1_and_a_hint() {
+    let folder = Folder::new();
+    fs::write(folder.config(), clients()).unwrap();
+    // Root may read and write everything, so the obstacles are of another kind.
+    fs::write(folder.path().join("file"), "").unwrap();
+    fs::create_dir_all(folder.path().join("odd/jwt_secret")).unwrap();
+    for (state, expected) in [
+        ("file", "cannot read file/jwt_secret: not a directory"),
+        ("file/state", "cannot read file/state/jwt_secret: not a directory"),
+        ("odd", "cannot read odd/jwt_secret: is a directory"),
+    ] {
+        let arguments = ["serve", "--port", "0", "--state-dir", state, "--log", "error"];
+        let (code, _, stderr) = run(program(&arguments).current_dir(folder.path()));
+        let hint = "name a folder that the gateway may read and write with --state-dir";
+        assert_eq!((code, stderr), (1, format!("mcp-x: {expected}\nhint: {hint}\n")));
+    }
+}
+
+#[test]
+fn the_supervisor_hears_when_the_gateway_is_ready_and_when_it_stops() {
+    let folder = Folder::new();
+    fs::write(folder.config(), clients()).unwrap();
+    let path = folder.path().join("notify");
+    let supervisor = UnixDatagram::bind(&path).unwrap();
+    supervisor.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let told = || {
+        let mut told = [0; 64];
+        let length = supervisor.recv(&mut told).unwrap();
+        String::from_utf8(told[..length].to_vec()).unwrap()
+    };
+    let mut served = Served::start_in(&folder, &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    assert_eq!(told(), "READY=1");
+    assert!(served.client().tools().is_empty());
+    served.signal("TERM");
+    assert_eq!((told().as_str(), served.end().0.code()), ("STOPPING=1", Some(0)));
+}
+
+#[test]
+fn a_supervisor_that_is_gone_is_worth_a_warning() {
+    let folder = Folder::new();
+    fs::write(folder.config(), clients()).unwrap();
+    let mut served = Served::start_in(&folder, &[("NOTIFY_SOCKET", "/nowhere/notify")]);
+    assert!(served.client().tools().is_empty());
+    served.signal("TERM");
+    let (status, log) = served.end();
+    assert_eq!(status.code(), Some(0));
+    assert!(log.contains("WARN cannot tell the supervisor state=\"READY=1\" socket=/nowhere/notify"), "{log}");
+}
+
+#[test]
+fn sighup_reads_the_configuration_again_with_the_files_that_it_names() {
+    let folder = Folder::new();
+    fs::write(folder.path().join("token"), "first-token").unwrap();
+    fs::write(folder.config(), "[clients.alice]\nauth_token_file = \"token\"\n").unwrap();
+    let mut served = Served::start(&folder);
+    assert!(served.client_of("first-token").tools().is_empty());
+    fs::write(folder.path().join("token"), "second-token").unwrap();
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    let status = |token: &str| served.client_of(token).post(ping).status();
+    assert_eq!((status("first-token"), status("second-token")), (200, 401));
+    served.signal("HUP");
+    wait_until("the new token is good", || status("second-token") == 200);
+    assert_eq!(status("first-token"), 401);
+    served.signal("TERM");
+    assert_eq!(served.end().0.code(), Some(0));
+}
+
+#[test]
+fn connect_prints_what_to_paste_and_says_where() {
+    let folder = Folder::new();
+    fs::write(folder.config(), clients()).unwrap();
+    let (code, stdout, stderr) =
+        run(program(&["connect", "--client", "alice", "--for", "cursor"]).current_dir(folder.path()));
+    assert_eq!(code, 0);
+    let pasted: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(pasted["mcpServers"]["mcp-x"]["url"], "http://127.0.0.1:9000/mcp");
+    assert!(stderr.contains(".cursor/mcp.json") && stderr.contains("--client alice --for 7d"), "{stderr}");
+    assert!(!stdout.contains(ALICE) && !stderr.contains(ALICE), "no token is shown");
+    let arguments = ["connect", "--client", "alise", "--for", "curl"];
+    let (code, stdout, stderr) = run(program(&arguments).current_dir(folder.path()));
+    let expected = "mcp-x: no such client `alise` in [clients]\nhint: did you mean `alice`?\n";
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (1, "", expected));
 }
 
 #[test]

@@ -60,7 +60,7 @@ pub(super) async fn post(exchange: &mut Exchange<'_>, body: &Bytes) -> Response<
         }
     }
     if !relays.is_empty() {
-        return event_streams(responses, relays, exchange.cut, exchange.http.alarms());
+        return event_streams(responses, relays, exchange.upkeep());
     }
     if responses.is_empty() {
         return empty(StatusCode::ACCEPTED);

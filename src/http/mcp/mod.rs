@@ -18,7 +18,7 @@ use hyper::{Response, StatusCode};
 
 use super::access::Access;
 use super::request::{Single, single};
-use super::response::{Body, STOPPING, event_stream, json_of, not_a_message, result, rpc, rpc_error};
+use super::response::{Body, STOPPING, Upkeep, event_stream, json_of, not_a_message, result, rpc, rpc_error};
 use crate::gateway::{
     Gateway, GatewayError, Memory, Outgoing, Page, Principal, Relay, Request, Session, Snapshot, Speech,
 };
@@ -31,7 +31,7 @@ use crate::wire::mcp::{Era, ProtocolVersion, code, header, method};
 
 pub(super) use legacy::delete;
 
-/// How long an answer may keep its client waiting before it becomes an event stream, which can be kept alive.
+/// How long an answer may keep its client waiting, at most, before it becomes an event stream, which can be kept alive.
 const COMMIT: Duration = Duration::from_secs(10);
 
 /// What every MCP request is served with.
@@ -56,6 +56,13 @@ pub(super) struct Exchange<'a> {
     pub(super) cut: &'a Shutdown,
     /// The request's record.
     pub(super) access: &'a mut Access,
+}
+
+impl Exchange<'_> {
+    fn upkeep(&self) -> Upkeep {
+        let every = self.snapshot.registry().settings().limits.keep_alive;
+        Upkeep { alive: self.http.alarms().after(every), every, cut: self.cut.clone() }
+    }
 }
 
 /// Serves a POST whose body has been read.
@@ -277,7 +284,9 @@ async fn begin(exchange: &mut Exchange<'_>, request: Box<Request>) -> Result<Rel
 /// The answer to a call: as JSON if the response comes first and soon, else as an event stream. Until then nothing is
 /// decided, so that an error still has the status that it has in the client's era.
 async fn answer_of(exchange: &mut Exchange<'_>, mut relay: Relay, era: Era) -> Response<Body> {
-    let mut late = exchange.http.alarms().at(exchange.access.started + COMMIT);
+    // Whoever wants to hear of a stream more often than that wants to hear of it as soon.
+    let patience = COMMIT.min(exchange.snapshot.registry().settings().limits.keep_alive);
+    let mut late = exchange.http.alarms().at(exchange.access.started + patience);
     let first = poll_fn(|cx| match relay.poll_next(cx) {
         Poll::Ready(first) => Poll::Ready(first),
         // The connection wakes whoever is served on it when that is so.
@@ -289,9 +298,7 @@ async fn answer_of(exchange: &mut Exchange<'_>, mut relay: Relay, era: Era) -> R
             exchange.access.code = code;
             json_of(code.map_or(StatusCode::OK, |code| status_of(era, code)), message)
         }
-        Some(Outgoing::Notification(message)) => {
-            event_stream(Some(message), relay, exchange.cut, exchange.http.alarms())
-        }
-        None => event_stream(None, relay, exchange.cut, exchange.http.alarms()),
+        Some(Outgoing::Notification(message)) => event_stream(Some(message), relay, exchange.upkeep()),
+        None => event_stream(None, relay, exchange.upkeep()),
     }
 }

@@ -80,6 +80,8 @@ pub struct Limits {
     pub header_read: Duration,
     /// Longest time for a request's body.
     pub body_read: Duration,
+    /// How often a silent event stream says that it is alive.
+    pub keep_alive: Duration,
     /// Bytes of a request's body.
     pub body_bytes: usize,
     /// Nesting of JSON.
@@ -164,6 +166,7 @@ impl Default for Limits {
             idle: Duration::from_secs(75),
             header_read: Duration::from_secs(10),
             body_read: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(15),
             body_bytes: 4 * MIB,
             json_depth: 128,
             response_bytes: 32 * MIB,
@@ -285,6 +288,7 @@ impl Limits {
         show("idle_seconds", 1..=LONGEST, Seconds(&mut self.idle));
         show("header_seconds", 1..=LONGEST, Seconds(&mut self.header_read));
         show("body_seconds", 1..=LONGEST, Seconds(&mut self.body_read));
+        show("keep_alive_seconds", 1..=LONGEST, Seconds(&mut self.keep_alive));
         show("max_body_bytes", 1024..=MOST_BYTES, Count(&mut self.body_bytes));
         show("max_json_depth", 8..=1024, Count(&mut self.json_depth));
         show("max_response_bytes", 1024..=MOST_BYTES, Count(&mut self.response_bytes));
@@ -389,7 +393,7 @@ mod tests {
             assert!(!seen.contains(&limits), "{key} changes nothing, or what another key changes");
             seen.push(limits);
         }
-        assert_eq!(seen.len(), 28);
+        assert_eq!(seen.len(), 29);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{ALICE, Folder};
 pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-x"));
     command.args(arguments).stdin(Stdio::null());
-    for name in ["MCP_X_CONFIG", "MCP_X_STATE_DIR", "MCP_X_LOG"] {
+    for name in ["MCP_X_CONFIG", "MCP_X_STATE_DIR", "MCP_X_LOG", "NOTIFY_SOCKET"] {
         command.env_remove(name);
     }
     command
