@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -158,12 +159,18 @@ def equal(found: object, expected: object) -> None:
 
 @asynccontextmanager
 async def connect(
-    url: str, token: str | None = None, on_log: LoggingFnT | None = None, on_message: MessageHandlerFnT | None = None
+    url: str,
+    token: str | None = None,
+    on_log: LoggingFnT | None = None,
+    on_message: MessageHandlerFnT | None = None,
+    host: str | None = None,
+    verify: ssl.SSLContext | bool = True,
 ) -> AsyncIterator[ClientSession]:
-    """An initialised session of the official SDK; leaving it sends DELETE."""
+    """An initialised session of the official SDK, perhaps under another name of the host; leaving it sends DELETE."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers |= {"Host": host} if host else {}
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(httpx.AsyncClient(headers=headers, timeout=30))
+        http = await stack.enter_async_context(httpx.AsyncClient(headers=headers, timeout=30, verify=verify))
         read, write, _ = await stack.enter_async_context(streamable_http_client(url, http_client=http))
         session = ClientSession(read, write, logging_callback=on_log, message_handler=on_message)
         await stack.enter_async_context(session)
