@@ -71,7 +71,7 @@ impl Drop for Owner {
     }
 }
 
-/// One time limit. Rings when it is waited for, and not before.
+/// One time limit. Rings when it is waited for, and not before; never once its [`Alarms`] are gone.
 #[derive(Debug)]
 pub struct Alarm {
     shared: Arc<Shared>,
@@ -127,8 +127,10 @@ impl Drop for Alarm {
     fn drop(&mut self) {
         if let Some(Set { place, .. }) = self.set {
             let mut list = self.shared.list();
-            list.places.get_mut(place).map(Option::take);
+            let alarm = list.places.get_mut(place).and_then(Option::take);
             list.free.push(place);
+            drop(list);
+            drop(alarm);
         }
     }
 }
@@ -142,9 +144,10 @@ impl Shared {
     fn set(self: &Arc<Self>, place: Option<usize>, rings: Instant, waker: Waker) -> usize {
         let mut list = self.list();
         let place = place.or_else(|| list.free.pop()).unwrap_or(list.places.len());
+        let mut alarm = Some((rings, waker));
         match list.places.get_mut(place) {
-            Some(old) => *old = Some((rings, waker)),
-            None => list.places.push(Some((rings, waker))),
+            Some(old) => std::mem::swap(old, &mut alarm),
+            None => list.places.push(alarm.take()),
         }
         let early_enough = match list.watch {
             Watch::None | Watch::Idle => false,
@@ -152,20 +155,26 @@ impl Shared {
             Watch::Over => true,
         };
         if !early_enough {
-            match list.watch {
+            let watched = match list.watch {
                 Watch::None => self.watch(),
-                _ => self.changed.notify_one(),
-            }
-            list.watch = Watch::Until(rings);
+                _ => {
+                    self.changed.notify_one();
+                    true
+                }
+            };
+            // Where no thread can be had, time limits do not hold until one of the next alarms gets it.
+            list.watch = if watched { Watch::Until(rings) } else { Watch::None };
         }
+        drop(list);
+        // What was there is given up without the lock: a waker is its task's, and may do anything.
+        drop(alarm);
         place
     }
 
-    /// Starts the watch.
-    fn watch(self: &Arc<Self>) {
+    /// Starts the watch; false if there is no thread for it.
+    fn watch(self: &Arc<Self>) -> bool {
         let shared = Arc::clone(self);
-        // Where no thread can be had, limits do not hold until the process has one again; everything else goes on.
-        let _ = std::thread::Builder::new().name("alarms".into()).spawn(move || shared.look());
+        std::thread::Builder::new().name("alarms".into()).spawn(move || shared.look()).is_ok()
     }
 
     /// Wakes whoever has an alarm that rings, until the list is given up.

@@ -12,7 +12,8 @@
 //!
 //! | rank | module | what it knows | I/O |
 //! |---|---|---|---|
-//! | 0 | [`alarm`], [`shutdown`], [`time`] | time limits; the stop signal; points in time, written | none |
+//! | 0 | [`alarm`] | time limits of requests, and the thread that watches over them | none |
+//! | 0 | [`shutdown`], [`time`] | the stop signal; points in time, written | none |
 //! | 0 | [`metrics`] | counters, gauges, histograms, and their text; the process itself | `/proc/self` |
 //! | 1 | [`budget`] | bytes held in buffers by all requests together, and their limit | none |
 //! | 1 | [`log`] | one-line records | stderr |
@@ -45,7 +46,8 @@
 //!
 //! # What makes it cheap
 //!
-//! - One thread per core, each with its own connections; a request, its client's connection and its server's stay on one.
+//! - One thread per core that serves, each with its own connections; a request, its client's connection and its server's
+//!   stay on one.
 //! - What is the same for many requests is made once: what a client sees, the bytes of its lists, whether a token or a
 //!   session id is good (per thread), the headers of every request to a server.
 //! - Whether a client may call a tool was decided when its view was made; a call looks up one name.

@@ -143,6 +143,8 @@ pub struct Question {
 pub struct Connection {
     /// Configuration file.
     pub config: PathBuf,
+    /// Where secrets are kept, if not beside it.
+    pub state_dir: Option<PathBuf>,
     /// Who is to be connected.
     pub client: String,
     /// With which program.
@@ -192,6 +194,14 @@ impl App {
             Self::Curl => "curl",
         }
     }
+}
+
+/// Whether a text is a URL that can stand in a shell's quotation, in JSON and in a program as it is.
+#[must_use]
+pub fn is_whole_url(text: &str) -> bool {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let plain = |b: u8| b.is_ascii_graphic() && !b"'\"`\\$<>{}".contains(&b);
+    rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(plain))
 }
 
 /// The options that only some commands take.
@@ -255,7 +265,7 @@ fn takes(command: &str, flag: &str) -> bool {
         "explain" => matches!(flag, "--config" | "--client" | "--tool" | "--server"),
         "diff" => matches!(flag, "--config" | "--from"),
         "token" => matches!(flag, "--config" | "--state-dir" | "--client" | "--for"),
-        "connect" => matches!(flag, "--config" | "--client" | "--for" | "--url"),
+        "connect" => matches!(flag, "--config" | "--state-dir" | "--client" | "--for" | "--url"),
         "demo" if matches!(flag, "--config" | "--state-dir") => false,
         _ => !matches!(flag, "--client" | "--tool" | "--server" | "--for" | "--from" | "--url"),
     }
@@ -325,11 +335,7 @@ impl Special {
             "--from" => self.from = Some(value.into()),
             "--for" => self.aim = Some(value.to_owned()),
             "--url" => {
-                let whole = ["http://", "https://"]
-                    .iter()
-                    .any(|scheme| value.len() > scheme.len() && value.starts_with(scheme));
-                let plain = |b: u8| b.is_ascii_graphic() && !b"'\"`\\$<>{}".contains(&b);
-                if !(whole && value.bytes().all(plain)) {
+                if !is_whole_url(value) {
                     return Err(wrong(format!(
                         "`--url`: expected a URL such as `https://mcp.example.com/mcp`, found `{value}`"
                     )));
@@ -370,6 +376,7 @@ impl Special {
         let app = App::ALL.into_iter().find(|app| app.as_str() == aim);
         Ok(Connection {
             config: options.config(),
+            state_dir: options.state_dir.clone(),
             client: self.client.ok_or_else(|| needs("connect", "--client"))?,
             app: app.ok_or_else(|| {
                 let hint = nearest(&aim, known.into_iter()).map(|near| format!("did you mean `{near}`?"));
@@ -543,6 +550,7 @@ mod tests {
             let url = url.map(str::to_owned);
             Ok(Command::Connect(Connection {
                 config: "config.toml".into(),
+                state_dir: None,
                 client: "bob".into(),
                 app: App::VsCode,
                 url,

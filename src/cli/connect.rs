@@ -1,12 +1,12 @@
 //! `mcp-x connect`: what to paste so that an MCP client finds the gateway.
 //!
 //! On stdout stands the snippet alone, so that it can go into a file; what to do with it is said on stderr. No snippet holds
-//! a token: what is pasted ends up in repositories and histories. Clients take it from the environment or ask for it.
+//! a token: what is pasted ends up in repositories and histories.
 
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use super::args::{App, Connection};
+use super::args::{App, Connection, is_whole_url};
 use super::local::{known_client, load};
 use super::{Failure, print};
 use crate::wire::config::Settings;
@@ -20,15 +20,35 @@ pub(super) fn run(connection: &Connection) -> Result<(), Failure> {
     let (registry, _) = load(&connection.config)?;
     let client = known_client(&registry, &connection.client)?;
     let url = connection.url.clone().unwrap_or_else(|| url_of(registry.settings()));
+    if !is_whole_url(&url) {
+        return Err(Failure(format!(
+            "cannot tell where clients reach the gateway, not at `{url}`\nhint: say it with --url"
+        )));
+    }
     let (snippet, place) = snippet(connection.app);
-    let (client, config) = (client.as_str(), connection.config.display());
+    let client = client.as_str();
+    let mut command = format!("mcp-x token --config {}", quoted(&connection.config.display().to_string()));
+    if let Some(folder) = &connection.state_dir {
+        command += &format!(" --state-dir {}", quoted(&folder.display().to_string()));
+    }
+    command += &format!(" --client {} --for 7d", quoted(client));
     let notes = format!(
-        "{place}\n{}: the token of `{client}`; a signed one that is good for a week:\n  mcp-x token --config {config} --client {client} --for 7d\n\n",
+        "{place}\n{}: the token of `{client}`; a signed one that is good for a week:\n  {command}\n\n",
         token(connection.app),
     );
     // Whoever has closed stderr does not want to know.
     let _ = std::io::stderr().write_all(notes.as_bytes());
     print(&filled(snippet, &url, client))
+}
+
+/// A word for a shell.
+fn quoted(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:@%+,".contains(&b);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 /// Where clients reach a gateway: behind its proxy if it has a name of its own, else where it listens.
@@ -44,7 +64,7 @@ fn url_of(settings: &Settings) -> String {
     format!("http://{address}/mcp")
 }
 
-/// Puts the parts that differ into a snippet. The URL holds nothing that would end a quotation (`args`).
+/// Puts the parts that differ into a snippet. The URL holds nothing that would end a quotation ([`is_whole_url`]).
 fn filled(snippet: &str, url: &str, client: &str) -> String {
     let mut asked = Vec::new();
     write_text(&mut asked, &format!("MCP-X token of {client}"));
@@ -69,20 +89,20 @@ fn token(app: App) -> &'static str {
 fn snippet(app: App) -> (&'static str, &'static str) {
     match app {
         App::ClaudeCode => (
-            "claude mcp add --transport http mcp-x '{url}' --header \"Authorization: Bearer $MCP_X_TOKEN\"\n",
-            "a command to run",
+            "claude mcp add --transport http mcp-x '{url}' --header \"Authorization: Bearer ${MCP_X_TOKEN:?}\"\n",
+            "a command to run; Claude Code keeps the token in its own settings, ~/.claude.json",
         ),
         App::ClaudeDesktop => (CLAUDE_DESKTOP, "for claude_desktop_config.json (Settings, Developer, Edit Config)"),
         App::Cursor => (CURSOR, "for .cursor/mcp.json of a project, or ~/.cursor/mcp.json"),
         App::VsCode => (VS_CODE, "for .vscode/mcp.json"),
         App::Inspector => (
-            "npx -y @modelcontextprotocol/inspector --cli '{url}' --transport http --method tools/list \\\n  --header \"Authorization: Bearer $MCP_X_TOKEN\"\n",
-            "a command to run; it needs Node.js 22.7 or newer",
+            "npx -y @modelcontextprotocol/inspector --cli '{url}' --transport http --method tools/list \\\n  --header \"Authorization: Bearer ${MCP_X_TOKEN:?}\"\n",
+            "a command to run; it needs Node.js 22.19 or newer",
         ),
         App::Python => (PYTHON, "a program to run (pip install 'mcp<2')"),
         App::TypeScript => (TYPESCRIPT, "a module to run, such as list.mjs (npm install @modelcontextprotocol/sdk)"),
         App::Curl => (
-            "curl -s '{url}' -H \"Authorization: Bearer $MCP_X_TOKEN\" -H 'Content-Type: application/json' \\\n  -d '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}'\n",
+            "curl -s '{url}' -H \"Authorization: Bearer ${MCP_X_TOKEN:?}\" -H 'Content-Type: application/json' \\\n  -d '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}'\n",
             "a command to run",
         ),
     }
@@ -169,6 +189,12 @@ mod tests {
         check("0.0.0.0:80", &[], "http://127.0.0.1:80/mcp");
         check("[::]:80", &[], "http://[::1]:80/mcp");
         check("10.0.0.1:9000", &["mcp.example.com", "b"], "https://mcp.example.com/mcp");
+    }
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_take_them_apart() {
+        let words = ["a.toml", "", "two words", "it's", "$(id)"].map(quoted);
+        assert_eq!(words, ["a.toml", "''", "'two words'", r"'it'\''s'", "'$(id)'"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::runtime::Builder;
 
 use super::args::Options;
 use super::examples::{Example, serve as serve_example};
-use super::serve::{Running, open_log, start, wait_for_signal};
+use super::serve::{Running, Signals, open_log, start};
 use super::{Failure, print};
 use crate::log::{Level, Log};
 use crate::policy::ClientId;
@@ -24,7 +24,7 @@ const SERVERS: [(Example, &str); 2] = [(Example::Text, "localhost:9100"), (Examp
 /// Who may be played, and their tokens in the example configuration.
 const CLIENTS: [(&str, &str); 3] = [("alice", "123"), ("bob", "456"), ("charlie", "789")];
 
-/// Runs the demo until SIGTERM or SIGINT.
+/// Runs the demo until SIGTERM, SIGINT or SIGHUP.
 ///
 /// # Errors
 /// [`Failure`] if something cannot start; what it says tells what to do.
@@ -63,10 +63,12 @@ fn play(options: &Options, log: &Log, folder: &Path) -> Result<(), Failure> {
     let path = folder.join("config.toml");
     fs::write(&path, config)?;
     let options = Options { config: Some(path.clone()), state_dir: Some(folder.to_owned()), ..options.clone() };
+    let mut signals = Signals::listen()?;
     let running = start(&options, log)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     print(&runtime.block_on(introduction(&running, &path)))?;
-    wait_for_signal(&running.gateway, log)?;
+    // Whatever it is: the demo ends with its terminal.
+    signals.next();
     running.stop();
     Ok(())
 }

@@ -9,8 +9,8 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{self, SignalKind};
 
 use super::args::Options;
 use super::notify::{READY, STOPPING, notify};
@@ -61,14 +61,18 @@ impl Running {
 /// [`Failure`] if the gateway cannot start.
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let log = open_log(options);
+    // Before anything else: a signal must not end a gateway that is being started in the middle of it.
+    let mut signals = Signals::listen()?;
     let running = start(options, &log)?;
     notify(READY, &log);
-    wait_for_signal(&running.gateway, &log)?;
+    while signals.next() == Signal::Hangup {
+        running.gateway.reload();
+    }
+    log.info("stopping", |_| {});
     notify(STOPPING, &log);
-    // A second signal means now.
-    let gateway = Arc::clone(&running.gateway);
     spawn("signal", move || {
-        let _ = wait_for_signal(&gateway, &Log::none());
+        while signals.next() == Signal::Hangup {}
+        // A second one means now.
         std::process::exit(1);
     })?;
     running.stop();
@@ -81,23 +85,46 @@ pub(super) fn open_log(options: &Options) -> Log {
     Log::stderr(options.log.unwrap_or(Level::Info), options.log_format.unwrap_or(Format::Text))
 }
 
-/// Blocks until the process is asked to end. Meanwhile SIGHUP has the configuration read again, with all that it names,
-/// even if the file itself has not changed.
-pub(super) fn wait_for_signal(gateway: &Gateway, log: &Log) -> Result<(), Failure> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut ends = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
-        let mut hangup = signal(SignalKind::hangup())?;
-        poll_fn(|cx| {
-            while hangup.poll_recv(cx).is_ready() {
-                gateway.reload();
-            }
-            if ends.iter_mut().any(|end| end.poll_recv(cx).is_ready()) { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-        log.info("stopping", |_| {});
-        Ok(())
-    })
+/// What the process is asked by a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// To end: SIGTERM or SIGINT.
+    End,
+    /// SIGHUP: of a service, to read its configuration again, with all that it names; of what runs in a terminal, to end.
+    Hangup,
+}
+
+/// The signals that the process has got since they were first listened for.
+pub(super) struct Signals {
+    runtime: Runtime,
+    kinds: [(unix::Signal, Signal); 3],
+}
+
+impl Signals {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// [`Failure`] if the system does not let it.
+    pub(super) fn listen() -> Result<Self, Failure> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let listening = runtime.enter();
+        let kinds = [
+            (unix::signal(SignalKind::terminate())?, Signal::End),
+            (unix::signal(SignalKind::interrupt())?, Signal::End),
+            (unix::signal(SignalKind::hangup())?, Signal::Hangup),
+        ];
+        drop(listening);
+        Ok(Self { runtime, kinds })
+    }
+
+    /// Waits for the next one.
+    pub(super) fn next(&mut self) -> Signal {
+        let kinds = &mut self.kinds;
+        self.runtime.block_on(poll_fn(|cx| {
+            let got = kinds.iter_mut().find_map(|(signal, kind)| signal.poll_recv(cx).is_ready().then_some(*kind));
+            got.map_or(Poll::Pending, Poll::Ready)
+        }))
+    }
 }
 
 /// Loads the configuration, binds the address and starts every thread.

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
@@ -75,8 +75,6 @@ pub struct Request {
     pub principal: Principal,
     /// Since when, since the epoch.
     pub now: Duration,
-    /// The same, for how long it takes.
-    pub started: Instant,
     /// In which session.
     pub session: Session,
     /// How the client speaks.
@@ -121,8 +119,7 @@ impl Gateway {
         let state = answered.opened(envelope)?;
         let client = self.current_state(principal, &request.snapshot);
         let client_slot = self.client_slot(&request.snapshot, client).ok_or(GatewayError::Overloaded("client"))?;
-        let call_slot =
-            entry.upstream.call_slot(principal.client(), request.started).ok_or(GatewayError::Overloaded("server"))?;
+        let call_slot = entry.upstream.call_slot(principal.client()).ok_or(GatewayError::Overloaded("server"))?;
         let sent = Sent {
             upstream: Arc::clone(&entry.upstream),
             permit: entry.permit.clone(),

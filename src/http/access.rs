@@ -46,7 +46,7 @@ pub struct Access {
     /// Whether the answer was complete when it ended.
     pub complete: bool,
     /// When it came.
-    pub started: Instant,
+    started: Instant,
     /// The same, since the epoch.
     now: Duration,
     log: Log,

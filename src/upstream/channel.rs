@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
-use hyper::header::CONTENT_LENGTH;
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use hyper::{Method, Response};
 
 use super::Upstream;
@@ -206,7 +206,13 @@ impl Channel {
     ) -> impl Future<Output = Result<Response<Incoming>, OutboundError>> {
         let target = dialect.target();
         let mut headers = target.headers.clone();
-        headers.insert(CONTENT_LENGTH, message.body.len().into());
+        if message.body.is_empty() {
+            // Of what is not there nothing is said: some servers would look for JSON in it.
+            headers.remove(CONTENT_LENGTH);
+            headers.remove(CONTENT_TYPE);
+        } else {
+            headers.insert(CONTENT_LENGTH, message.body.len().into());
+        }
         message.mirror_in(&mut headers);
         let mut request = hyper::Request::new(Full::new(message.body));
         *request.method_mut() = method;

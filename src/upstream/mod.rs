@@ -229,7 +229,7 @@ impl Upstream {
     /// Counts a call while the guard lives; `None` when the server has as many as the limit allows, or the client half
     /// of that, so that no client can keep a server from the others.
     #[must_use]
-    pub fn call_slot(self: &Arc<Self>, client: &ClientId, begun: Instant) -> Option<CallSlot> {
+    pub fn call_slot(self: &Arc<Self>, client: &ClientId) -> Option<CallSlot> {
         let limit = self.settings.read().unwrap_or_else(PoisonError::into_inner).limits.calls_per_server;
         let mut in_flight = self.in_flight();
         let in_flight = &mut *in_flight;
@@ -241,7 +241,8 @@ impl Upstream {
         }
         in_flight.all += 1;
         *own.or_default() += 1;
-        Some(CallSlot { upstream: Arc::clone(self), client: client.clone(), begun, outcome: Outcome::Cancelled })
+        let (upstream, client, begun) = (Arc::clone(self), client.clone(), Instant::now());
+        Some(CallSlot { upstream, client, begun, outcome: Outcome::Cancelled })
     }
 
     /// Where what happens to the server's calls is recorded.

@@ -82,7 +82,7 @@ def certificate(folder: Path) -> ssl.SSLContext:
 
     make("ca", "-subj", "/CN=an authority of tests")
     signed = ["-CA", f"{folder}/ca.pem", "-CAkey", f"{folder}/ca.key", "-addext", "basicConstraints=CA:FALSE"]
-    make("site", "-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST},IP:127.0.0.1", *signed)
+    make("site", "-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST},DNS:localhost,IP:127.0.0.1", *signed)
     return ssl.create_default_context(cafile=str(folder / "ca.pem"))
 
 
@@ -116,6 +116,7 @@ def caddy(folder: Path, port: int, gateway: int, registers: bool) -> list[str]:
     site = once(site, f"{HOST} {{\n", own.replace(HOST, f"https://{HOST}:{port}, https://127.0.0.1:{port}", 1))
     site = once(site, "127.0.0.1:9000", f"127.0.0.1:{gateway}")
     site = once(site, "read_timeout 60s", f"read_timeout {PROXY_SECONDS}s")
+    site = once(site, "keepalive 10s", "keepalive 1s")
     # Neither the machine's trust nor anybody's home is touched.
     options = "{\n\tadmin off\n\tauto_https disable_redirects\n\tskip_install_trust\n}\n"
     (folder / "Caddyfile").write_text(options + site)
@@ -165,6 +166,16 @@ async def idle_stream(report: Report, site: Site) -> None:
                 if line.startswith("data:"):
                     last = json.loads(line.removeprefix("data:"))
         assert "result" in last and alive >= SILENT_SECONDS / ALIVE_SECONDS / 2, (alive, last)
+
+
+async def rested_connection(report: Report, site: Site) -> None:
+    """The proxy's timeout is about a silent server, and not about a connection that was used long ago."""
+    async with report.check(f"{site.name}: a call that begins when its connection has rested for long is answered", 30):
+        async with site.client() as http:
+            equal((await http.post("/mcp", json=message("ping"))).status_code, 200)
+            await asyncio.sleep(PROXY_SECONDS - 0.7)
+            answer = await http.post("/mcp", json=operation(2, 1))
+            equal((answer.status_code, "error" in answer.text), (200, False))
 
 
 async def stops(report: Report, site: Site, gateway: str) -> None:
@@ -231,6 +242,7 @@ async def main(binary: Path) -> int:
         silent = [asyncio.create_task(idle_stream(report, site)) for site in sites]
         for site in sites:
             await passes(report, site, gateway)
+            await rested_connection(report, site)
             await stops(report, site, gateway)
         await asyncio.gather(*silent)
         for site in sites:

@@ -93,6 +93,8 @@ async def alone(report: Report, processes: Processes, binary: Path) -> None:
 async def unit(report: Report, processes: Processes, binary: Path) -> None:
     path = processes.folder / "mcp-x.service"
     text = (ROOT / "deploy/mcp-x.service").read_text()
+    # Whose user is there on every machine.
+    text = once(once(text, "User=mcp-x", "User=daemon"), "Group=mcp-x", "Group=daemon")
     path.write_text(once(text, "ExecStart=/usr/local/bin/mcp-x", f"ExecStart={binary}"))
     async with report.check("systemd finds nothing to say of the unit file"):
         done = subprocess.run(["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True)

@@ -261,8 +261,8 @@ fn request(
     envelope: Envelope,
 ) -> Box<Request> {
     let (snapshot, principal) = (exchange.snapshot.clone(), exchange.principal.clone());
-    let (request_id, started, now) = (exchange.access.id, exchange.access.started, exchange.now);
-    Box::new(Request { request_id, id, snapshot, principal, now, started, session, speech, tool, envelope })
+    let (request_id, now) = (exchange.access.id, exchange.now);
+    Box::new(Request { request_id, id, snapshot, principal, now, session, speech, tool, envelope })
 }
 
 /// Starts to call a tool, and notes in the record where the call goes.
@@ -286,7 +286,7 @@ async fn begin(exchange: &mut Exchange<'_>, request: Box<Request>) -> Result<Rel
 async fn answer_of(exchange: &mut Exchange<'_>, mut relay: Relay, era: Era) -> Response<Body> {
     // Whoever wants to hear of a stream more often than that wants to hear of it as soon.
     let patience = COMMIT.min(exchange.snapshot.registry().settings().limits.keep_alive);
-    let mut late = exchange.http.alarms().at(exchange.access.started + patience);
+    let mut late = exchange.http.alarms().after(patience);
     let first = poll_fn(|cx| match relay.poll_next(cx) {
         Poll::Ready(first) => Poll::Ready(first),
         // The connection wakes whoever is served on it when that is so.
