@@ -1,18 +1,22 @@
 """Every client with every server, in every pair of eras: a gateway of its own in front of one server of each kind.
 
-Each pair lists, calls, fails, reports progress, is denied what was not granted, and is refused with a wrong token. The
-outcome is printed as a table too.
+Each pair lists, calls, fails, reports progress, is denied what was not granted, and is refused with a wrong token; then all
+of it once more through nginx (deploy/nginx.conf) and TLS. The outcome is printed as tables too.
 """
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mcp.types import INVALID_PARAMS
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
+from proxies import certificate, nginx  # noqa: E402
 from servers import TOOLS, Kind
-from support import CACHE, CLIENTS, HERE, NEWEST, Calls, Seen, Wanted, equal, free_port, run_sessions
+from support import CACHE, CLIENTS, HERE, NEWEST, Calls, Program, Seen, Wanted, equal, free_port, run_sessions
 from world import SERVER_A, World, client_table, server_table, token, within
 
 # Not granted to anybody.
@@ -20,6 +24,8 @@ SECRET = "secret_delete"
 # Of `reports`, from the first progress to the end; each takes much longer.
 LEAST_SECONDS = 0.04
 LEGACY, MODERN = "legacy", "modern"
+# The first revision in which results have structure.
+STRUCTURED = "2025-06-18"
 
 
 class Offer(NamedTuple):
@@ -124,6 +130,11 @@ def structures(seen: Seen, offer: Offer) -> None:
     equal((seen.calls[tool].get("error"), seen.calls[tool].get("structured")), (False, content))
 
 
+def has_no_structures(seen: Seen, offer: Offer) -> None:
+    tool, _, _ = offer.structures
+    equal((seen.calls[tool].get("error"), seen.calls[tool].get("structured")), (False, None))
+
+
 def fails(seen: Seen, offer: Offer) -> None:
     tool, _, text = offer.fails
     equal((seen.calls[tool].get("error"), text in seen.calls[tool].get("text", "")), (True, True))
@@ -138,7 +149,9 @@ def reports(seen: Seen, offer: Offer) -> None:
 
 def is_denied(seen: Seen, _: Offer) -> None:
     found = seen.calls[SECRET]
-    equal((found.get("code"), "unknown tool" in found.get("message", "")), (INVALID_PARAMS, True))
+    # The Inspector looks for the tool in the list, and does not even ask.
+    asked = (found.get("code"), "unknown tool" in found.get("message", "")) == (INVALID_PARAMS, True)
+    assert asked or found.get("code") == "tool_not_found", found
 
 
 PARTS = [
@@ -150,13 +163,17 @@ PARTS = [
 ]
 
 
-def check_pair(seen: Seen, version: str, server: Server, eras: tuple[str, str]) -> None:
+def check_pair(seen: Seen, client: Program, server: Server, eras: tuple[str, str]) -> None:
     """Checks one session of a client: in which eras it was served, what is listed, and what is called."""
-    equal((seen.refused, seen.version), (None, version))
-    equal(eras, (LEGACY if version != NEWEST else MODERN, server.era))
+    equal((seen.refused, seen.version or client.revision), (None, client.revision))
+    equal(eras, (LEGACY if client.revision != NEWEST else MODERN, server.era))
     equal(seen.tools, [server.prefix + tool for tool in server.offer.tools if tool != SECRET])
     wrong = []
     for part in PARTS:
+        if part.name in client.cannot:
+            continue
+        if part.name == "structured" and client.revision < STRUCTURED:
+            part = Part("unstructured", has_no_structures)
         try:
             part.check(seen, server.offer)
         except AssertionError as error:
@@ -172,11 +189,6 @@ def eras_of(log: str, server: Server) -> tuple[str, str]:
     return client, upstream
 
 
-def newest_of(client: str) -> str:
-    """The revision on which a client has to agree with the gateway."""
-    return NEWEST if CLIENTS[client][1].get("mode", LEGACY) != LEGACY else "2025-11-25"
-
-
 async def leg(world: World) -> None:
     """Runs all checks of this module."""
     servers = await start_servers(world, world.fixture)
@@ -187,41 +199,65 @@ async def leg(world: World) -> None:
     state = config.with_suffix(".state")
     command = [str(world.binary), "--config", str(config), "--state-dir", str(state), "--port", str(port)]
     await world.processes.start("matrix", command, f"http://127.0.0.1:{port}/healthz")
-    rows = {client: await row(world, client, f"http://127.0.0.1:{port}/mcp", servers) for client in CLIENTS}
+    folder, behind = world.processes.folder, free_port()
+    certificate(folder)
+    await world.processes.start("nginx", nginx(folder, behind, port, False), f"http://127.0.0.1:{behind}")
+    ways = [
+        Way("directly", f"http://127.0.0.1:{port}/mcp", None),
+        Way("through nginx", f"https://localhost:{behind}/mcp", folder / "ca.pem"),
+    ]
+    tables = {way.name: {client: await row(world, client, way, servers) for client in CLIENTS} for way in ways}
     async with world.report.check("matrix: no token is in the log, and no panic"):
         equal(world.shown("matrix", clients), [])
+    world.processes.stop("nginx")
     world.processes.stop("matrix")
-    print_table(rows, servers)
+    for name, rows in tables.items():
+        print(f"{name}:")
+        print_table(rows)
+    for n, server in enumerate(servers, 1):
+        print(f"({n}) {server.name} server, spoken to in the {server.era} era")
+    for name, client in CLIENTS.items():
+        if client.cannot:
+            print(f"ok*: the {name} client has no way to show {' and '.join(client.cannot)}")
 
 
-async def row(world: World, client: str, url: str, servers: list[Server]) -> list[str]:
+class Way(NamedTuple):
+    """A way to the gateway."""
+
+    name: str
+    url: str
+    # Whose certificates have to be trusted on it.
+    trusted: Path | None
+
+
+async def row(world: World, client: str, way: Way, servers: list[Server]) -> list[str]:
     """Runs one client against all servers; what came of each."""
+    program = CLIENTS[client]
     before = len(world.processes.log("matrix"))
     wanted = [Wanted(token("dave"), server.prefix, server.offer.calls) for server in servers]
-    seen = await run_sessions(client, url, [*wanted, Wanted("wrong", "", {})])
-    pairs = [f"{client} client × {server.name} server" for server in servers]
+    seen = await run_sessions(client, way.url, [*wanted, Wanted("wrong", "", {})], way.trusted)
+    pairs = [f"{client} client × {server.name} server, {way.name}" for server in servers]
     cells: list[str] = []
 
     async def written() -> None:
-        assert world.processes.log("matrix")[before:].count(" rpc=tools/call ") >= len(servers) * 5
+        # The wrong token comes last.
+        assert " status=401 " in world.processes.log("matrix")[before:]
 
-    await within(5, written)
+    async with world.report.check(f"{client} client: a wrong token is refused, {way.name}"):
+        assert seen[-1].refused, f"expected a refusal, found {seen[-1]}"
+        await within(5, written)
     log = world.processes.log("matrix")[before:]
     for pair, server, found in zip(pairs, servers, seen, strict=False):
         failed = world.report.failed
         async with world.report.check(pair):
-            check_pair(found, newest_of(client), server, eras_of(log, server))
-        cells.append("ok" if world.report.failed == failed else "FAIL")
-    async with world.report.check(f"{client} client: a wrong token is refused"):
-        assert seen[-1].refused, f"expected a refusal, found {seen[-1]}"
-        assert " status=401 " in log, "expected a 401 in the log"
+            check_pair(found, program, server, eras_of(log, server))
+        cells.append("FAIL" if world.report.failed > failed else "ok*" if program.cannot else "ok")
     return cells
 
 
-def print_table(rows: dict[str, list[str]], servers: list[Server]) -> None:
+def print_table(rows: dict[str, list[str]]) -> None:
     """Prints who got along with whom."""
-    print(f"{'client':20}", *(f"({n})".ljust(4) for n, _ in enumerate(servers, 1)), sep="  ")
+    servers = range(1, 1 + max(map(len, rows.values())))
+    print(f"{'client':20}", *(f"({n})".ljust(4) for n in servers), sep="  ")
     for client, cells in rows.items():
         print(f"{client:20}", *(cell.ljust(4) for cell in cells), sep="  ")
-    for n, server in enumerate(servers, 1):
-        print(f"({n}) {server.name} server, spoken to in the {server.era} era")

@@ -2,7 +2,7 @@
 # Real SDK clients and servers, Python and TypeScript, through the gateway: run.sh [path of mcp-x]
 #
 # INTEROP_CACHE (default target/interop) keeps what is installed between runs. Needs Python 3.11 or newer, node and npm,
-# and cargo, with which the fixture server is built.
+# and cargo, with which the fixture server and the client of the Rust SDK are built; and root, where nginx is not installed.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -23,6 +23,7 @@ venv() {
 
 venv venv requirements.txt
 venv venv-2 requirements-2.txt
+venv venv-old requirements-old.txt
 if ! fresh package.json node; then
     mkdir -p "$cache/node"
     cp "$here/package.json" "$cache/node/package.json"
@@ -31,5 +32,19 @@ if ! fresh package.json node; then
 fi
 
 cargo build --quiet --locked --manifest-path "$root/Cargo.toml" --package mcp-x-fixture
+cargo build --quiet --locked --manifest-path "$here/rmcp/Cargo.toml" --target-dir "$cache/rmcp"
+
+# nginx is stood behind, and the Inspector wants a newer Node than others.
+missing=
+for pair in nginx:nginx-light openssl:openssl; do
+    PATH=$PATH:/usr/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
+done
+if [ -n "$missing" ]; then
+    apt-get update -qq
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+NODE_22=$(npx -y -p node@22 which node)
+export NODE_22
 INTEROP_CACHE=$cache exec "$cache/venv/bin/python" -B "$here/run.py" "${1:-$target/release/mcp-x}" \
     "$target/debug/fixture-upstream"

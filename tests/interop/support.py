@@ -191,21 +191,64 @@ EVERYTHING_CALLS: Calls = {
     "get-tiny-image": {},
 }
 
-# Clients that run on their own: how each is started, and the members of its job that are its alone.
-PYTHON_1_CLIENT = [sys.executable, "-B", str(HERE / "clients/python1.py")]
-PYTHON_2_CLIENT = [PYTHON_2, "-B", str(HERE / "clients/python2.py")]
-TYPESCRIPT_CLIENT = ["node", str(HERE / "clients/typescript.mjs")]
+NEWEST, LAST_LEGACY, OLD = "2026-07-28", "2025-11-25", "2025-03-26"
 MODULES = str(CACHE / "node")
-NEWEST = "2026-07-28"
-CLIENTS: dict[str, tuple[list[str], dict[str, str]]] = {
-    "python-1": (PYTHON_1_CLIENT, {}),
-    "python-2": (PYTHON_2_CLIENT, {"mode": "auto"}),
-    "python-2-pinned": (PYTHON_2_CLIENT, {"mode": NEWEST}),
-    "python-2-legacy": (PYTHON_2_CLIENT, {"mode": "legacy"}),
-    "typescript": (TYPESCRIPT_CLIENT, {"modules": MODULES}),
-    "typescript-2": (TYPESCRIPT_CLIENT, {"modules": MODULES, "mode": "auto"}),
-    "typescript-2-pinned": (TYPESCRIPT_CLIENT, {"modules": MODULES, "mode": NEWEST}),
-    "typescript-2-legacy": (TYPESCRIPT_CLIENT, {"modules": MODULES, "mode": "legacy"}),
+NODE_MODULES = CACHE / "node/node_modules"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A client that runs on its own."""
+
+    command: list[str]
+    # The revision on which it has to agree with the gateway.
+    revision: str
+    # The members of its job that are its alone.
+    job: dict[str, Any] = field(default_factory=dict)
+    # What it has no way to show, with any server: names of parts of the matrix.
+    cannot: tuple[str, ...] = ()
+
+
+def python(interpreter: str, script: str, revision: str, **job: str) -> Program:
+    return Program([interpreter, "-B", str(HERE / "clients" / script)], revision, job)
+
+
+def typescript(revision: str, cannot: tuple[str, ...] = (), **job: str) -> Program:
+    command = ["node", str(HERE / "clients/typescript.mjs")]
+    return Program(command, revision, {"modules": MODULES, **job}, cannot)
+
+
+def rust(revision: str, mode: str) -> Program:
+    return Program([str(CACHE / "rmcp/debug/interop-rmcp")], revision, {"mode": mode})
+
+
+# The Inspector wants this Node.
+INSPECTOR = [
+    os.environ.get("NODE_22", "node"),
+    str(NODE_MODULES / "@modelcontextprotocol/inspector/clients/launcher/build/index.js"),
+]
+REMOTE = ["node", str(NODE_MODULES / "mcp-remote/dist/proxy.js")]
+PYTHON_1, PYTHON_OLD = sys.executable, str(CACHE / "venv-old/bin/python")
+
+CLIENTS: dict[str, Program] = {
+    "python-1-old": python(PYTHON_OLD, "python1.py", OLD),
+    "python-1": python(PYTHON_1, "python1.py", LAST_LEGACY),
+    "python-2": python(PYTHON_2, "python2.py", NEWEST, mode="auto"),
+    "python-2-pinned": python(PYTHON_2, "python2.py", NEWEST, mode=NEWEST),
+    "python-2-legacy": python(PYTHON_2, "python2.py", LAST_LEGACY, mode="legacy"),
+    "fastmcp-3": python(PYTHON_1, "fastmcp_client.py", LAST_LEGACY),
+    "fastmcp-4": python(PYTHON_2, "fastmcp_client.py", NEWEST, mode="auto"),
+    "typescript-old": typescript(OLD, package="sdk-old"),
+    "typescript": typescript(LAST_LEGACY, package="@modelcontextprotocol/sdk"),
+    "typescript-2": typescript(NEWEST, mode="auto"),
+    "typescript-2-pinned": typescript(NEWEST, mode=NEWEST),
+    "typescript-2-legacy": typescript(LAST_LEGACY, mode="legacy"),
+    "rmcp": rust(NEWEST, "auto"),
+    "rmcp-legacy": rust(LAST_LEGACY, "legacy"),
+    "inspector": Program(
+        [PYTHON_1, "-B", str(HERE / "clients/inspector.py")], LAST_LEGACY, {"command": INSPECTOR}, ("progress",)
+    ),
+    "mcp-remote": Program([PYTHON_1, "-B", str(HERE / "clients/remote.py")], LAST_LEGACY, {"command": REMOTE}),
 }
 
 
@@ -213,7 +256,8 @@ CLIENTS: dict[str, tuple[list[str], dict[str, str]]] = {
 class Seen:
     """What such a client saw of one session."""
 
-    version: str = ""
+    # None: the client does not tell.
+    version: str | None = ""
     tools: list[str] = field(default_factory=list)
     # By tool: `code` and `message` of an error, or `error`, `text`, `structured`, `progress` and the `times` of that
     # and of the end.
@@ -239,12 +283,13 @@ async def run_client(name: str, url: str, token: str | None, calls: Calls, prefi
     return seen
 
 
-async def run_sessions(name: str, url: str, sessions: list[Wanted]) -> list[Seen]:
-    """Runs sessions of client `name`, one after the other, in one process."""
-    command, own = CLIENTS[name]
-    job = {"url": url, "sessions": [asdict(wanted) for wanted in sessions], **own}
+async def run_sessions(name: str, url: str, sessions: list[Wanted], trusted: Path | None = None) -> list[Seen]:
+    """Runs sessions of client `name`, one after the other, in one process, which trusts the certificates in that file."""
+    program = CLIENTS[name]
+    job = {"url": url, "sessions": [asdict(wanted) for wanted in sessions], **program.job}
+    trust = {"SSL_CERT_FILE": str(trusted), "NODE_EXTRA_CA_CERTS": str(trusted)} if trusted else {}
     process = await asyncio.create_subprocess_exec(
-        *command, json.dumps(job), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        *program.command, json.dumps(job), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **trust}
     )
     try:
         output, errors = await process.communicate()

@@ -1,4 +1,4 @@
-"""Sessions of the Python SDK 1.x, which speaks the legacy era: python1.py JOB
+"""Sessions of the Python SDK 1.x, old or new, which speaks the legacy era: python1.py JOB
 
 `sessions` says what JOB is.
 """
@@ -7,9 +7,16 @@ from typing import Any
 
 import httpx
 from mcp import ClientSession, McpError
-from mcp.client.streamable_http import streamable_http_client
 from mcp.types import LoggingMessageNotificationParams
 from sessions import call, run
+
+try:
+    from mcp.client.streamable_http import streamable_http_client
+except ImportError:  # before 1.24
+    from mcp.client.streamable_http import streamablehttp_client
+
+    def streamable_http_client(url: str, http_client: httpx.AsyncClient) -> Any:
+        return streamablehttp_client(url, headers=dict(http_client.headers))
 
 
 async def session(url: str, token: str | None, prefix: str, calls: dict[str, Any]) -> dict[str, Any]:

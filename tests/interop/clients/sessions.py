@@ -35,7 +35,8 @@ async def call(client: Any, name: str, arguments: dict[str, Any], failure: Any) 
     return {
         "error": written["isError"],
         "text": written["content"][0].get("text", ""),
-        "structured": written["structuredContent"],
+        # Not in every revision.
+        "structured": written.get("structuredContent"),
         "progress": progress,
         "times": times,
     }

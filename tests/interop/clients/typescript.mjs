@@ -1,7 +1,7 @@
 // Sessions of the TypeScript SDK: typescript.mjs JOB
 //
-// JOB is a JSON object: `url`, `modules` (the folder that holds node_modules), `mode` (absent for the SDK 1.x, which
-// speaks the legacy era; for the SDK 2.x `auto`, `legacy` or a revision), and `sessions`, each with `token` or null,
+// JOB is a JSON object: `url`, `modules` (the folder that holds node_modules), `package` (under which name the SDK 1.x is
+// there, which speaks the legacy era) or `mode` (for the SDK 2.x: `auto`, `legacy` or a revision), and `sessions`, each with `token` or null,
 // `prefix` of the tools to list and call, and `calls`, their arguments by name. Prints what it saw as JSON, session by
 // session; `support.Seen` names the fields.
 
@@ -12,15 +12,16 @@ const require = createRequire(`${job.modules}/`);
 
 // What a session needs of each SDK: the client, how to hear log messages, and how to call with a listener for progress.
 function one() {
-  const { Client } = require("@modelcontextprotocol/sdk/client/index.js");
-  const { StreamableHTTPClientTransport } = require("@modelcontextprotocol/sdk/client/streamableHttp.js");
-  const { LoggingMessageNotificationSchema } = require("@modelcontextprotocol/sdk/types.js");
+  const { Client } = require(`${job.package}/client/index.js`);
+  const { StreamableHTTPClientTransport } = require(`${job.package}/client/streamableHttp.js`);
+  const { LoggingMessageNotificationSchema } = require(`${job.package}/types.js`);
   return {
     StreamableHTTPClientTransport,
     client: () => new Client({ name: "interop", version: "1.0.0" }),
     logs: LoggingMessageNotificationSchema,
     call: (client, params, options) => client.callTool(params, undefined, options),
-    version: (_, transport) => transport.protocolVersion,
+    // Old ones do not tell.
+    version: (_, transport) => transport.protocolVersion ?? null,
   };
 }
 
