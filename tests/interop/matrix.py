@@ -10,17 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from mcp.types import INVALID_PARAMS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
 from proxies import certificate, nginx  # noqa: E402
+from servers import MODERN as FASTMCP_4
 from servers import TOOLS, Kind
 from support import CACHE, CLIENTS, HERE, NEWEST, Calls, Program, Seen, Wanted, equal, free_port, run_sessions
-from world import SERVER_A, World, client_table, server_table, token, within
+from world import SERVER_A, SERVER_B, World, client_table, server_table, token, within
 
-# Not granted to anybody.
-SECRET = "secret_delete"
+# Not granted to anybody; of server-everything another, because it has no such tool.
+SECRET, SECRETS = "secret_delete", ("secret_delete", "get-env")
 # Of `reports`, from the first progress to the end; each takes much longer.
 LEAST_SECONDS = 0.04
 LEGACY, MODERN = "legacy", "modern"
@@ -39,9 +41,13 @@ class Offer(NamedTuple):
     reports: tuple[str, dict[str, Any], list[float]]
 
     @property
+    def secret(self) -> str:
+        return next(secret for secret in SECRETS if secret in self.tools)
+
+    @property
     def calls(self) -> Calls:
         made = {name: arguments for name, arguments, _ in (self.texts, self.structures, self.fails, self.reports)}
-        return {**made, SECRET: {}}
+        return {**made, self.secret: {}}
 
 
 def offer(tools: list[str], failure: str = "on purpose") -> Offer:
@@ -68,6 +74,37 @@ FIXTURE = Offer(
 )
 
 
+EVERYTHING_OFFER = Offer(
+    [
+        "echo",
+        "get-annotated-message",
+        "get-env",
+        "get-resource-links",
+        "get-resource-reference",
+        "get-structured-content",
+        "get-sum",
+        "get-tiny-image",
+        "gzip-file-as-resource",
+        "toggle-simulated-logging",
+        "toggle-subscriber-updates",
+        "trigger-long-running-operation",
+        # Of those whose clients can be asked, as the gateway can.
+        "get-roots-list",
+        "trigger-elicitation-request",
+        "trigger-url-elicitation",
+        "trigger-sampling-request",
+    ],
+    ("echo", {"message": "\u00e9\u2028\U0001f600"}, "Echo: \u00e9\u2028\U0001f600"),
+    (
+        "get-structured-content",
+        {"location": "Chicago"},
+        {"temperature": 36, "conditions": "Light rain / drizzle", "humidity": 82},
+    ),
+    ("get-sum", {"a": "no number", "b": 1}, "nvalid arguments"),
+    ("trigger-long-running-operation", {"duration": 1, "steps": 3}, [1, 2, 3]),
+)
+
+
 @dataclass
 class Server:
     """A server as the gateway is told of it."""
@@ -87,7 +124,8 @@ class Server:
     def table(self) -> str:
         lines = [server_table(self.name, f"http://127.0.0.1:{self.port}/mcp", "tester", self.prefix)]
         lines += [f'protocol = "{self.era}"'] if self.pinned else []
-        return "\n".join([*lines, f"[allow.{self.name}]", f'dave = {{ tools = ["*"], deny = ["{SECRET}"] }}', ""])
+        denied = f'dave = {{ tools = ["*"], deny = ["{self.offer.secret}"] }}'
+        return "\n".join([*lines, f"[allow.{self.name}]", denied, ""])
 
 
 async def start_servers(world: World, fixture: Path) -> list[Server]:
@@ -101,13 +139,16 @@ async def start_servers(world: World, fixture: Path) -> list[Server]:
         command = [str(fixture), "--mode", mode, "--port", str(port), "--tools", ",".join(FIXTURE.tools)]
         await world.processes.start(f"fixture-{mode}", command, f"http://127.0.0.1:{port}/mcp")
     return [
-        Server("python-1", PYTHON, world.server_ports[SERVER_A], LEGACY),
+        Server("python-1", PYTHON, world.server_ports[SERVER_B], LEGACY),
+        Server("fastmcp-3", PYTHON, world.server_ports[SERVER_A], LEGACY),
+        Server("fastmcp-4", PYTHON, world.server_ports[FASTMCP_4], MODERN),
         Server("python-2", PYTHON_2, python_2, MODERN),
         Server("python-2-as-legacy", PYTHON_2, python_2, LEGACY, pinned=True),
         Server("typescript-1", TYPESCRIPT, typescript, LEGACY),
         Server("typescript-2-modern", TYPESCRIPT, modern, MODERN),
         Server("typescript-2", TYPESCRIPT, dual, MODERN),
         Server("typescript-2-as-legacy", TYPESCRIPT, dual, LEGACY, pinned=True),
+        Server("everything", EVERYTHING_OFFER, int(urlsplit(world.everything).port or 0), LEGACY),
         Server("fixture-legacy", FIXTURE, sessions, LEGACY),
         Server("fixture-modern", FIXTURE, newest, MODERN),
     ]
@@ -147,8 +188,8 @@ def reports(seen: Seen, offer: Offer) -> None:
     assert times[-1] - times[0] > LEAST_SECONDS, f"expected progress before the result, found {times}"
 
 
-def is_denied(seen: Seen, _: Offer) -> None:
-    found = seen.calls[SECRET]
+def is_denied(seen: Seen, offer: Offer) -> None:
+    found = seen.calls[offer.secret]
     # The Inspector looks for the tool in the list, and does not even ask.
     asked = (found.get("code"), "unknown tool" in found.get("message", "")) == (INVALID_PARAMS, True)
     assert asked or found.get("code") == "tool_not_found", found
@@ -167,7 +208,7 @@ def check_pair(seen: Seen, client: Program, server: Server, eras: tuple[str, str
     """Checks one session of a client: in which eras it was served, what is listed, and what is called."""
     equal((seen.refused, seen.version or client.revision), (None, client.revision))
     equal(eras, (LEGACY if client.revision != NEWEST else MODERN, server.era))
-    equal(seen.tools, [server.prefix + tool for tool in server.offer.tools if tool != SECRET])
+    equal(seen.tools, [server.prefix + tool for tool in server.offer.tools if tool != server.offer.secret])
     wrong = []
     for part in PARTS:
         if part.name in client.cannot:

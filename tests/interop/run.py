@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import connect as connecting
 import demo
 import httpx
 import matrix
@@ -248,7 +249,7 @@ async def main(binary: Path, fixture: Path) -> int:
         await asyncio.gather(*starts, processes.start_everything(everything_port))
         command = [str(binary), "--config", str(world.config), "--port", str(port)]
         await processes.start("gateway", command, f"http://127.0.0.1:{port}/healthz")
-        legs = (every_kind_of_server, every_kind_of_client, matrix.leg, access, sessions, rest.leg, outage, reload.leg)
+        legs = (every_kind_of_server, every_kind_of_client, matrix.leg, access, connecting.leg, sessions, rest.leg, outage, reload.leg)
         for leg in (*legs, end, demo.leg):
             try:
                 await leg(world)
