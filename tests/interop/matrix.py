@@ -1,7 +1,7 @@
 """Every client with every server, in every pair of eras: a gateway of its own in front of one server of each kind.
 
 Each pair lists, calls, fails, reports progress, is denied what was not granted, and is refused with a wrong token; then all
-of it once more through nginx (deploy/nginx.conf) and TLS. The outcome is printed as tables too.
+of it once more through nginx (deploy/nginx.conf) and TLS. The outcome is printed as tables, a letter for each part.
 """
 
 import re
@@ -28,6 +28,8 @@ LEAST_SECONDS = 0.04
 LEGACY, MODERN = "legacy", "modern"
 # The first revision in which results have structure.
 STRUCTURED = "2025-06-18"
+# In the cells of the table, instead of a part's letter.
+NOT_SHOWN, NOT_THERE, FAILED = "*", "-", "!"
 
 
 class Offer(NamedTuple):
@@ -65,6 +67,7 @@ PYTHON = offer(TOOLS)
 # It keeps to itself what an exception says.
 PYTHON_2 = offer(TOOLS, "Error executing tool fail")
 TYPESCRIPT = offer([tool for tool in TOOLS if tool != "whoami"])
+RUST = offer(["add", "fail", "greet", "secret_delete", "slow"])
 FIXTURE = Offer(
     ["test_simple_text", "echo", "test_error_handling", "test_tool_with_progress", SECRET],
     ("test_simple_text", {}, "This is a simple text response for testing."),
@@ -105,6 +108,10 @@ EVERYTHING_OFFER = Offer(
 )
 
 
+def url(port: int) -> str:
+    return f"http://127.0.0.1:{port}/mcp"
+
+
 @dataclass
 class Server:
     """A server as the gateway is told of it."""
@@ -122,7 +129,7 @@ class Server:
 
     @property
     def table(self) -> str:
-        lines = [server_table(self.name, f"http://127.0.0.1:{self.port}/mcp", "tester", self.prefix)]
+        lines = [server_table(self.name, url(self.port), "tester", self.prefix)]
         lines += [f'protocol = "{self.era}"'] if self.pinned else []
         denied = f'dave = {{ tools = ["*"], deny = ["{self.offer.secret}"] }}'
         return "\n".join([*lines, f"[allow.{self.name}]", denied, ""])
@@ -130,14 +137,15 @@ class Server:
 
 async def start_servers(world: World, fixture: Path) -> list[Server]:
     """Starts one of each that does not run yet."""
-    python_2, typescript, modern, dual, sessions, newest = (free_port() for _ in range(6))
+    python_2, typescript, modern, dual, rust, sessions, newest = (free_port() for _ in range(7))
     await world.processes.start_server(Kind("sdk2", "sessions", "sse"), python_2)
     for kind, port in (("typescript-sessions", typescript), ("typescript2-modern", modern), ("typescript2-dual", dual)):
         command = ["node", str(HERE / "servers.mjs"), str(CACHE / "node"), kind, str(port)]
-        await world.processes.start(kind, command, f"http://127.0.0.1:{port}/mcp")
+        await world.processes.start(kind, command, url(port))
+    await world.processes.start("rmcp", [str(CACHE / "rmcp/debug/interop-rmcp-server"), str(rust)], url(rust))
     for mode, port in (("sessions", sessions), ("modern", newest)):
         command = [str(fixture), "--mode", mode, "--port", str(port), "--tools", ",".join(FIXTURE.tools)]
-        await world.processes.start(f"fixture-{mode}", command, f"http://127.0.0.1:{port}/mcp")
+        await world.processes.start(f"fixture-{mode}", command, url(port))
     return [
         Server("python-1", PYTHON, world.server_ports[SERVER_B], LEGACY),
         Server("fastmcp-3", PYTHON, world.server_ports[SERVER_A], LEGACY),
@@ -148,6 +156,8 @@ async def start_servers(world: World, fixture: Path) -> list[Server]:
         Server("typescript-2-modern", TYPESCRIPT, modern, MODERN),
         Server("typescript-2", TYPESCRIPT, dual, MODERN),
         Server("typescript-2-as-legacy", TYPESCRIPT, dual, LEGACY, pinned=True),
+        Server("rmcp", RUST, rust, MODERN),
+        Server("rmcp-as-legacy", RUST, rust, LEGACY, pinned=True),
         Server("everything", EVERYTHING_OFFER, int(urlsplit(world.everything).port or 0), LEGACY),
         Server("fixture-legacy", FIXTURE, sessions, LEGACY),
         Server("fixture-modern", FIXTURE, newest, MODERN),
@@ -159,6 +169,10 @@ class Part(NamedTuple):
 
     name: str
     check: Callable[[Seen, Offer], None]
+
+
+def lists(seen: Seen, offer: Offer) -> None:
+    equal([tool.removeprefix(seen.prefix) for tool in seen.tools], [tool for tool in offer.tools if tool != offer.secret])
 
 
 def calls(seen: Seen, offer: Offer) -> None:
@@ -195,7 +209,9 @@ def is_denied(seen: Seen, offer: Offer) -> None:
     assert asked or found.get("code") == "tool_not_found", found
 
 
+# Each is shown by its first letter.
 PARTS = [
+    Part("list", lists),
     Part("call", calls),
     Part("structured", structures),
     Part("error", fails),
@@ -204,21 +220,26 @@ PARTS = [
 ]
 
 
-def check_pair(seen: Seen, client: Program, server: Server, eras: tuple[str, str]) -> None:
-    """Checks one session of a client: in which eras it was served, what is listed, and what is called."""
-    equal((seen.refused, seen.version or client.revision), (None, client.revision))
-    equal(eras, (LEGACY if client.revision != NEWEST else MODERN, server.era))
-    equal(seen.tools, [server.prefix + tool for tool in server.offer.tools if tool != server.offer.secret])
-    wrong = []
+def parts_of(seen: Seen, client: Program, server: Server) -> tuple[str, list[str]]:
+    """What came of each part, as a cell of the table, and what is wrong."""
+    cell, wrong = "", []
     for part in PARTS:
         if part.name in client.cannot:
+            cell += NOT_SHOWN
             continue
-        if part.name == "structured" and client.revision < STRUCTURED:
-            part = Part("unstructured", has_no_structures)
+        old = part.name == "structured" and client.revision < STRUCTURED
         try:
-            part.check(seen, server.offer)
-        except AssertionError as error:
-            wrong.append(f"{part.name}: {error}")
+            (has_no_structures if old else part.check)(seen, server.offer)
+        except (AssertionError, KeyError) as error:
+            wrong.append(f"{part.name}: {error!r}")
+        cell += FAILED if wrong and wrong[-1].startswith(part.name) else NOT_THERE if old else part.name[0].upper()
+    return cell, wrong
+
+
+def check_pair(seen: Seen, client: Program, server: Server, eras: tuple[str, str], wrong: list[str]) -> None:
+    """Checks one session of a client: that there was one, in which eras it was served, and each part."""
+    equal((seen.refused, seen.version or client.revision), (None, client.revision))
+    equal(eras, (LEGACY if client.revision != NEWEST else MODERN, server.era))
     assert not wrong, "; ".join(wrong)
 
 
@@ -257,9 +278,8 @@ async def leg(world: World) -> None:
         print_table(rows)
     for n, server in enumerate(servers, 1):
         print(f"({n}) {server.name} server, spoken to in the {server.era} era")
-    for name, client in CLIENTS.items():
-        if client.cannot:
-            print(f"ok*: the {name} client has no way to show {' and '.join(client.cannot)}")
+    letters = ", ".join(f"{part.name[0].upper()} {part.name}" for part in PARTS)
+    print(f"{letters}; {NOT_SHOWN} the client has no way to show it, {NOT_THERE} not in its revision, {FAILED} failed")
 
 
 class Way(NamedTuple):
@@ -290,15 +310,17 @@ async def row(world: World, client: str, way: Way, servers: list[Server]) -> lis
     log = world.processes.log("matrix")[before:]
     for pair, server, found in zip(pairs, servers, seen, strict=False):
         failed = world.report.failed
+        found.prefix = server.prefix
+        cell, wrong = parts_of(found, program, server)
         async with world.report.check(pair):
-            check_pair(found, program, server, eras_of(log, server))
-        cells.append("FAIL" if world.report.failed > failed else "ok*" if program.cannot else "ok")
+            check_pair(found, program, server, eras_of(log, server), wrong)
+        cells.append(cell if world.report.failed == failed else cell + FAILED)
     return cells
 
 
 def print_table(rows: dict[str, list[str]]) -> None:
     """Prints who got along with whom."""
     servers = range(1, 1 + max(map(len, rows.values())))
-    print(f"{'client':20}", *(f"({n})".ljust(4) for n in servers), sep="  ")
+    print(f"{'client':20}", *(f"({n})".ljust(len(PARTS)) for n in servers), sep="  ")
     for client, cells in rows.items():
-        print(f"{client:20}", *(cell.ljust(4) for cell in cells), sep="  ")
+        print(f"{client:20}", *(cell.ljust(len(PARTS)) for cell in cells), sep="  ")

@@ -265,6 +265,8 @@ class Seen:
     logged: list[Any] = field(default_factory=list)
     # Why there was no session.
     refused: str | None = None
+    # What the tools' names begin with; they are listed with it.
+    prefix: str = ""
 
 
 @dataclass

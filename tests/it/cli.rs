@@ -4,11 +4,12 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::support::client::closed_port;
+use super::support::message::{MODERN, Message};
 use super::support::process::{Served, program};
 use super::support::upstream::Plan;
 use super::support::{ALICE, Folder, call_message, clients, owned_by_alice, wait_until};
@@ -217,6 +218,36 @@ fn sigterm_answers_what_is_in_flight_and_ends_with_0() {
         assert_eq!(status.code(), Some(0), "{signal}: {log}");
         assert!(log.contains("stopping") && log.contains("stopped"), "{log}");
     }
+}
+
+#[test]
+fn streams_that_are_open_when_the_drain_is_over_end_with_an_error_in_both_eras() {
+    let (folder, upstream) = (Folder::new(), Plan::new("a").start());
+    let settings = "[gateway]\ndrain_seconds = 2\nkeep_alive_seconds = 1\n";
+    fs::write(folder.config(), owned_by_alice(&[("server_a", &upstream)]) + settings).unwrap();
+    let _shut = upstream.wait_at_gate();
+    let mut served = Served::start(&folder);
+    let mut clients = ["2025-11-25", MODERN].map(|revision| (served.client().speaking(revision), revision));
+    let heads: Vec<_> = clients
+        .iter_mut()
+        .map(|(client, revision)| {
+            client.send_message(&Message::call(revision, "echo", "{}").id("7"));
+            client.connection.head()
+        })
+        .collect();
+    let begun = Instant::now();
+    served.signal("TERM");
+    for ((client, revision), head) in clients.iter_mut().zip(heads) {
+        assert!(head.is_stream(), "{revision}: {head:?}");
+        let response = client.connection.rest_of(head).response();
+        let told = "the gateway is stopping; the call may have been executed";
+        let expected = json!({"jsonrpc": "2.0", "id": 7, "error": {"code": -32603, "message": told}});
+        assert_eq!(response, expected, "{revision}");
+        assert!(client.connection.is_closed(), "{revision}");
+    }
+    let (status, log) = served.end();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "the drain has an end");
 }
 
 #[test]

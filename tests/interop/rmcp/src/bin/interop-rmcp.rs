@@ -3,6 +3,8 @@
 //! `clients/sessions.py` says what JOB is; it has a `mode` too: `auto`, `legacy` or a revision. Prints what it saw as JSON,
 //! session by session; `support.Seen` names the fields.
 
+#![expect(deprecated, reason = "log messages are, since 2026-07-28, and are listened for all the same")]
+
 use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -78,7 +80,8 @@ async fn session(client: Client, ears: &Ears, wanted: &Value) -> Result<Value, B
     let prefix = text(wanted, "prefix");
     let version = client.peer_info().map(|info| info.protocol_version.to_string());
     let tools = client.list_all_tools().await?;
-    let names: Vec<_> = tools.iter().map(|tool| tool.name.to_string()).filter(|name| name.starts_with(&prefix)).collect();
+    let names: Vec<_> =
+        tools.iter().map(|tool| tool.name.to_string()).filter(|name| name.starts_with(&prefix)).collect();
     let mut calls = Map::new();
     for (name, arguments) in wanted["calls"].as_object().into_iter().flatten() {
         let mut params = CallToolRequestParams::new(format!("{prefix}{name}"));
