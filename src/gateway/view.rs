@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::paging::{Mark, Order};
 use super::{ClientState, Gateway, GatewayError, Principal, Snapshot};
@@ -27,6 +27,8 @@ use crate::wire::splice::object_of;
 
 /// Revisions that are served different lists, see [`fits`].
 const SHAPES: usize = 4;
+/// How long to wait before looking again whether another registry is wholly in force.
+const REPLACING: Duration = Duration::from_millis(1);
 
 /// What one client sees. Belongs to one registry, or to several under which the client sees the same.
 pub struct View {
@@ -38,6 +40,9 @@ pub struct View {
     sources: Vec<Source>,
     /// The first of them of which nothing was known yet, by its position.
     unsettled: Option<usize>,
+    /// Whether a server of the registry was another in the pool, or not there: both are being replaced, or were after the
+    /// request began.
+    torn: bool,
     /// Positions in `tools` by exposed name.
     by_name: HashMap<String, usize>,
     tools: Vec<Entry>,
@@ -313,7 +318,7 @@ impl Gateway {
     pub async fn view_of(&self, snapshot: &Snapshot, principal: &Principal, tool: Option<&str>) -> Arc<View> {
         let (client, state) = (principal.client(), &**principal.state());
         let view = self.view_as_known(snapshot, client, state);
-        if view.undecided(tool).is_none() {
+        if !view.torn && view.undecided(tool).is_none() {
             return view;
         }
         // Boxed because it is rare and large.
@@ -327,9 +332,16 @@ impl Gateway {
         state: &ClientState,
         tool: Option<&str>,
     ) -> Arc<View> {
+        let mut snapshot = snapshot.clone();
         let deadline = Instant::now() + snapshot.registry().settings().list_timeout;
         loop {
-            let view = self.view_as_known(snapshot, client, state);
+            let view = self.view_as_known(&snapshot, client, state);
+            if view.torn && Instant::now() < deadline {
+                // Not to be told that a tool is unknown because its server has moved: what comes into force decides.
+                sleep(REPLACING).await;
+                snapshot = self.snapshot();
+                continue;
+            }
             let Some(upstream) = view.undecided(tool) else { return view };
             // They are all being asked side by side in the background; one after the other is only the waiting.
             if timeout_at(deadline, upstream.attempted()).await.is_err() {
@@ -362,14 +374,17 @@ impl Gateway {
         let epoch = self.pool.epoch();
         let servers = registry.servers_of(client);
         // SECURITY: a server that was changed since the snapshot was taken is not the one that was granted.
+        let count = servers.len();
         let upstreams = servers.into_iter().filter_map(|s| self.pool.get(&s.id).filter(|u| u.server() == s));
         let sources: Vec<Source> = upstreams.map(Source::new).collect();
+        let torn = sources.len() < count;
         let unsettled = sources.iter().position(|source| !source.settled);
         let mut view = View {
             generation: AtomicU64::new(snapshot.generation),
             epoch: AtomicU64::new(epoch),
             sources,
             unsettled,
+            torn,
             by_name: HashMap::new(),
             tools: Vec::new(),
             principal,

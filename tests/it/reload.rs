@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use mcp_x::policy::{ClientId, Registry};
+use mcp_x::wire::config::Secrets;
+
 use super::support::upstream::{Plan, Upstream};
 use super::support::{ALICE, BOB, CHARLIE, Harness, call_message, clients, server, wait_until};
 
@@ -160,6 +163,21 @@ fn a_server_that_moves_is_called_at_its_new_place() {
     let calls = old.calls().len();
     assert_eq!(bob.text("echo"), "new:echo");
     assert_eq!(old.calls().len(), calls);
+}
+
+#[test]
+fn a_request_that_began_before_its_server_moved_finds_it_at_its_new_place() {
+    let (old, new) = (Plan::new("old").start(), Plan::new("new").tools(&["echo", "other"]).start());
+    let harness = Harness::start(&config(&old, "\"*\""));
+    assert_eq!(harness.client(BOB).tools(), ["echo"]);
+    let (gateway, bob) = (harness.gateway(), ClientId::new("bob"));
+    let before = gateway.snapshot();
+    let built = Registry::load(&config(&new, "\"*\""), |_| Secrets::default());
+    gateway.publish(built.registry.unwrap());
+    // Its own registry names a server that is not there any more, and must not be taken for one without tools.
+    let view = harness.block_on(gateway.view(&before, &bob));
+    assert_eq!(view.names().collect::<Vec<_>>(), ["echo", "other"]);
+    assert_eq!(harness.client(BOB).text("echo"), "new:echo");
 }
 
 #[test]
