@@ -3,12 +3,12 @@
 `sessions` says what JOB is; on the SDK 2.x it has a `mode` too: `auto`, `legacy` or a revision.
 """
 
-import time
+from collections.abc import Awaitable
 from typing import Any
 
 from fastmcp import Client
 from fastmcp.client.transports import StreamableHttpTransport
-from sessions import run
+from sessions import OnProgress, run, watched
 
 try:
     from httpx2 import HTTPStatusError
@@ -19,25 +19,14 @@ except ImportError:
 
 
 async def call(client: Any, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    progress: list[float] = []
-    times: list[float] = []
+    def ask(on_progress: OnProgress) -> Awaitable[Any]:
+        return client.call_tool(name, arguments, progress_handler=on_progress, raise_on_error=False)
 
-    async def on_progress(done: float, total: float | None, message: str | None) -> None:
-        progress.append(done)
-        times.append(time.monotonic())
+    def seen(result: Any) -> dict[str, Any]:
+        text = getattr(result.content[0], "text", "")
+        return {"error": result.is_error, "text": text, "structured": result.structured_content}
 
-    try:
-        result = await client.call_tool(name, arguments, progress_handler=on_progress, raise_on_error=False)
-    except Failure as error:
-        return {"code": error.error.code, "message": error.error.message}
-    times.append(time.monotonic())
-    return {
-        "error": result.is_error,
-        "text": getattr(result.content[0], "text", ""),
-        "structured": result.structured_content,
-        "progress": progress,
-        "times": times,
-    }
+    return await watched(ask, seen, Failure)
 
 
 async def session(url: str, token: str | None, prefix: str, calls: dict[str, Any], **mode: str) -> dict[str, Any]:

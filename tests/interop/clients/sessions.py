@@ -16,8 +16,33 @@ from typing import Any
 Session = Callable[..., Awaitable[dict[str, Any]]]
 
 
+# Hears of progress: how much is done, of how much, and a message.
+OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
+
+
 async def call(client: Any, name: str, arguments: dict[str, Any], failure: Any) -> dict[str, Any]:
     """Calls a tool; `failure` is the exception by which the SDK tells of a JSON-RPC error."""
+
+    def ask(on_progress: OnProgress) -> Awaitable[Any]:
+        return client.call_tool(name, arguments, progress_callback=on_progress)
+
+    def seen(result: Any) -> dict[str, Any]:
+        # In the names of the specification, which not every SDK uses.
+        written = result.model_dump(by_alias=True)
+        return {
+            "error": written["isError"],
+            "text": written["content"][0].get("text", ""),
+            # Not in every revision.
+            "structured": written.get("structuredContent"),
+        }
+
+    return await watched(ask, seen, failure)
+
+
+async def watched(
+    ask: Callable[[OnProgress], Awaitable[Any]], seen: Callable[[Any], dict[str, Any]], failure: Any
+) -> dict[str, Any]:
+    """What a call tells while it runs, when, and what is `seen` of its result."""
     progress: list[float] = []
     times: list[float] = []
 
@@ -26,20 +51,11 @@ async def call(client: Any, name: str, arguments: dict[str, Any], failure: Any) 
         times.append(time.monotonic())
 
     try:
-        result = await client.call_tool(name, arguments, progress_callback=on_progress)
+        result = await ask(on_progress)
     except failure as error:
         return {"code": error.error.code, "message": error.error.message}
     times.append(time.monotonic())
-    # In the names of the specification, which not every SDK uses.
-    written = result.model_dump(by_alias=True)
-    return {
-        "error": written["isError"],
-        "text": written["content"][0].get("text", ""),
-        # Not in every revision.
-        "structured": written.get("structuredContent"),
-        "progress": progress,
-        "times": times,
-    }
+    return {**seen(result), "progress": progress, "times": times}
 
 
 def run(session: Session, *refusals: type[Exception]) -> None:
