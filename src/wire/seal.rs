@@ -140,11 +140,22 @@ impl SessionId {
     }
 }
 
-/// Which list a cursor belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The lists there are; what a cursor belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ListKind {
     /// `tools/list`
     Tools,
+    /// `prompts/list`
+    Prompts,
+    /// `resources/list`
+    Resources,
+    /// `resources/templates/list`
+    Templates,
+}
+
+impl ListKind {
+    /// All kinds; the place of one is its number in cursors, so new ones go to the end.
+    pub const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
 }
 
 /// What the cursor of a list says: after which entry it goes on, and whose list it is.
@@ -182,7 +193,7 @@ impl Cursor {
         let (principal, rest) = rest.split_first_chunk::<16>()?;
         let (server, name) = rest.split_first_chunk::<32>()?;
         Some(Self {
-            list: [ListKind::Tools].into_iter().find(|known| *known as u8 == *list)?,
+            list: *ListKind::ALL.get(usize::from(*list))?,
             principal: *principal,
             server: *server,
             name: std::str::from_utf8(name).ok()?.to_owned(),
@@ -322,16 +333,17 @@ mod tests {
     #[test]
     fn cursors_survive_the_round_trip() {
         let seal = sealer(&["secret"], "cursor");
-        for name in ["echo", "", "\u{e9}\"\n", &"x".repeat(256)] {
+        let names = ["echo", "", "\u{e9}\"\n", &"x".repeat(256)];
+        for (list, name) in ListKind::ALL.into_iter().zip(names) {
             let (principal, server) = (SessionId::principal("alice"), [9; 32]);
-            let cursor = Cursor { list: ListKind::Tools, principal, server, name: name.to_owned() };
+            let cursor = Cursor { list, principal, server, name: name.to_owned() };
             let sealed = cursor.seal(&seal);
             assert!(sealed.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'), "{sealed}");
             assert_eq!(sealed, cursor.seal(&seal), "the same cursor is written in the same way");
             assert_eq!(Cursor::open(&seal, &sealed), Some(cursor));
         }
         for payload in
-            [&b""[..], &[0; 48], &[[1].as_slice(), &[0; 49]].concat(), &[[0].as_slice(), &[0xff; 49]].concat()]
+            [&b""[..], &[0; 48], &[[4].as_slice(), &[0; 49]].concat(), &[[0].as_slice(), &[0xff; 49]].concat()]
         {
             assert_eq!(Cursor::open(&seal, &seal.seal(payload)), None, "{payload:?}");
         }
