@@ -7,13 +7,16 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use super::bridge::Numbered;
+use super::flight::{Flight, Mail};
 use super::principal::{Memory, Principal};
 use super::{ClientState, Gateway, Snapshot};
 use crate::policy::ClientId;
 use crate::upstream::Tenant;
+use crate::wire::jsonrpc::Envelope;
 use crate::wire::mcp::{ClientCapabilities, LogLevel, ProtocolVersion};
 use crate::wire::seal::SessionId;
 
@@ -21,6 +24,9 @@ use crate::wire::seal::SessionId;
 const LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Ended sessions of one client that are remembered.
 const TOMBSTONES: usize = 10_000;
+
+/// Questions to the client of one session that may be open.
+const QUESTIONS: usize = 64;
 
 /// When a session id becomes invalid by itself.
 pub(super) fn ends(id: &SessionId) -> Duration {
@@ -76,11 +82,55 @@ impl Session {
         }
     }
 
-    /// For whom sessions with servers are held.
+    /// For whom sessions with servers are held, in which they may ask what the client has declared.
     pub(super) fn tenant(&self, client: &ClientId) -> Tenant {
-        let capabilities = ClientCapabilities::NONE;
-        Tenant::Client { client: client.clone(), session: self.nonce(), capabilities }
+        let (session, capabilities) = (self.nonce(), self.capabilities());
+        Tenant::Client { client: client.clone(), session, capabilities, lane: 0 }
     }
+
+    /// Takes note that the client is asked something for a call; `None` outside of sessions, and if too much is open.
+    pub(super) fn ask(&self, flight: &Arc<Flight>) -> Option<Numbered> {
+        let (_, state) = self.0.as_ref()?;
+        let mut questions = state.questions();
+        if questions.open.len() >= QUESTIONS {
+            return None;
+        }
+        questions.last += 1;
+        let number = questions.last;
+        questions.open.insert(number, Arc::downgrade(flight));
+        Some(Numbered::new(questions.mark, number))
+    }
+
+    /// Takes note that nobody waits for the answer to a question any more; the id under which the client knows it.
+    pub(super) fn forget_question(&self, number: u64) -> Option<String> {
+        let (_, state) = self.0.as_ref()?;
+        let mut questions = state.questions();
+        questions.open.remove(&number)?;
+        Some(Numbered::new(questions.mark, number).id)
+    }
+
+    /// Hands what the client answers to the call that waits for it. Answers that nobody waits for are normal: they were too
+    /// late.
+    pub fn answer(&self, response: Envelope) {
+        let Some((_, state)) = &self.0 else { return };
+        let mut questions = state.questions();
+        let number = response.id().and_then(|id| Numbered::read(questions.mark, id));
+        let flight = number.and_then(|number| questions.open.remove(&number)).and_then(|flight| flight.upgrade());
+        drop(questions);
+        if let Some((flight, number)) = flight.zip(number) {
+            flight.deliver(Mail::Answer(number, response));
+        }
+    }
+}
+
+/// What the client of a session is asked, and has not answered.
+#[derive(Debug, Default)]
+struct Questions {
+    /// Part of every id, other than in another life of the session.
+    mark: u32,
+    /// The number of the last question.
+    last: u64,
+    open: HashMap<u64, Weak<Flight>>,
 }
 
 /// What is kept of one session.
@@ -88,11 +138,19 @@ impl Session {
 struct State {
     /// From which level on the client wants log messages, as a place in [`LogLevel::ALL`]; another if it has not said so.
     level: AtomicU8,
+    questions: Mutex<Questions>,
+}
+
+impl State {
+    fn questions(&self) -> MutexGuard<'_, Questions> {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { level: AtomicU8::new(u8::MAX) }
+        let questions = Mutex::new(Questions { mark: rand::random(), ..Questions::default() });
+        Self { level: AtomicU8::new(u8::MAX), questions }
     }
 }
 
