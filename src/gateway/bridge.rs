@@ -12,7 +12,7 @@ use super::{GatewayError, Principal};
 use crate::policy::Server;
 use crate::wire::canonical;
 use crate::wire::json::{text_of, write_text};
-use crate::wire::seal::{RequestState, Sealer};
+use crate::wire::seal::{RequestState, Sealer, StateKind};
 
 /// How long a client may take to answer.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
@@ -38,6 +38,7 @@ impl Repeatable {
     /// The state that a client gets in the place of the server's own, as a JSON string; `None` if that is too long.
     pub(super) fn seal(&self, sealer: &Sealer, original: &[u8]) -> Option<Vec<u8>> {
         let state = RequestState {
+            kind: StateKind::Relay,
             principal: self.principal,
             server: self.server,
             request: canonical::digest(&self.tool, &self.arguments),
@@ -57,7 +58,8 @@ impl Repeatable {
         let state = text_of(sent).and_then(|sent| RequestState::open(sealer, &sent));
         let fits = |state: &RequestState| {
             // SECURITY: each of these keeps apart what the server takes for the same.
-            state.principal == self.principal
+            state.kind == StateKind::Relay
+                && state.principal == self.principal
                 && state.server == self.server
                 && state.expires > self.now.as_secs()
                 && state.request == canonical::digest(&self.tool, &self.arguments)
@@ -96,6 +98,12 @@ mod tests {
         );
         assert_eq!(first.open(&sealer, b"\"theirs\""), refused, "the server's own");
         assert_eq!(first.open(&sealer, b"7"), refused);
+        let parked = RequestState {
+            kind: StateKind::Parked,
+            ..RequestState::open(&sealer, &text_of(&sealed).unwrap()).unwrap()
+        };
+        let parked = format!("\"{}\"", parked.seal(&sealer).unwrap());
+        assert_eq!(first.open(&sealer, parked.as_bytes()), refused, "answers for something else");
         let sessions = Sealer::new([b"secret".as_slice()], "session");
         assert_eq!(first.open(&sessions, &sealed), refused, "another kind of value");
     }
