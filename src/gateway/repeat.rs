@@ -12,7 +12,7 @@ use super::{GatewayError, Principal};
 use crate::policy::Server;
 use crate::wire::canonical;
 use crate::wire::json::{text_of, write_text};
-use crate::wire::seal::{RequestState, Sealer};
+use crate::wire::seal::{RequestState, Sealer, StateKind};
 
 /// How long a client may take to answer.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
@@ -35,9 +35,14 @@ impl Repeatable {
         Self { principal, server, request, arguments, now }
     }
 
-    /// The state that a client gets in the place of the server's own, as a JSON string; `None` if that is too long.
-    pub(super) fn seal(&self, sealer: &Sealer, original: &[u8]) -> Option<Vec<u8>> {
+    /// What is said of every state that is not one.
+    pub(super) const UNKNOWN: &str = "unknown or expired `requestState`";
+
+    /// The state that a client gets in the place of the server's own, or of what is kept here, as a JSON string; `None` if
+    /// that is too long.
+    pub(super) fn seal(&self, sealer: &Sealer, kind: StateKind, original: &[u8]) -> Option<Vec<u8>> {
         let state = RequestState {
+            kind,
             principal: self.principal,
             server: self.server,
             request: canonical::digest(&self.request, &self.arguments),
@@ -49,11 +54,11 @@ impl Repeatable {
         Some(text)
     }
 
-    /// The server's own state, a JSON string, behind one that a client sends.
+    /// What is behind a state that a client sends: of which kind, and what was sealed.
     ///
     /// # Errors
     /// [`GatewayError::InvalidParams`] for one that was not given to this client for this request, or has expired.
-    pub(super) fn open(&self, sealer: &Sealer, sent: &[u8]) -> Result<Vec<u8>, GatewayError> {
+    pub(super) fn open(&self, sealer: &Sealer, sent: &[u8]) -> Result<(StateKind, Vec<u8>), GatewayError> {
         let state = text_of(sent).and_then(|sent| RequestState::open(sealer, &sent));
         let fits = |state: &RequestState| {
             // SECURITY: each of these keeps apart what the server takes for the same.
@@ -62,8 +67,8 @@ impl Repeatable {
                 && state.expires > self.now.as_secs()
                 && state.request == canonical::digest(&self.request, &self.arguments)
         };
-        let state = state.filter(fits).ok_or(GatewayError::InvalidParams("unknown or expired `requestState`"))?;
-        Ok(state.original)
+        let state = state.filter(fits).ok_or(GatewayError::InvalidParams(Self::UNKNOWN))?;
+        Ok((state.kind, state.original))
     }
 }
 
@@ -81,10 +86,12 @@ mod tests {
     fn a_state_is_good_for_its_client_and_request_and_for_a_while() {
         let sealer = Sealer::new([b"secret".as_slice()], "state");
         let first = asked("alice", "t", r#"{"a":1}"#, 1000);
-        let sealed = first.seal(&sealer, b"\"theirs\"").unwrap();
+        let sealed = first.seal(&sealer, StateKind::Relay, b"\"theirs\"").unwrap();
         let open = |asked: &Repeatable| asked.open(&sealer, &sealed);
-        assert_eq!(open(&asked("alice", "t", r#"{ "a" : 1.0 }"#, 2799)), Ok(b"\"theirs\"".to_vec()));
-        let refused = Err(GatewayError::InvalidParams("unknown or expired `requestState`"));
+        assert_eq!(open(&asked("alice", "t", r#"{ "a" : 1.0 }"#, 2799)), Ok((StateKind::Relay, b"\"theirs\"".to_vec())));
+        let refused = Err(GatewayError::InvalidParams(Repeatable::UNKNOWN));
+        let parked = first.seal(&sealer, StateKind::Parked, b"here").unwrap();
+        assert_eq!(first.open(&sealer, &parked), Ok((StateKind::Parked, b"here".to_vec())));
         assert_eq!(open(&asked("bob", "t", r#"{"a":1}"#, 1000)), refused, "another client");
         assert_eq!(open(&asked("alice", "u", r#"{"a":1}"#, 1000)), refused, "another tool");
         assert_eq!(open(&asked("alice", "t", r#"{"a":2}"#, 1000)), refused, "other arguments");

@@ -383,6 +383,8 @@ pub mod code {
     pub const RESOURCE_NOT_FOUND: i64 = -32002;
     /// The client has to open a URL first; 2025-11-25 only.
     pub const URL_ELICITATION_REQUIRED: i64 = -32042;
+    /// The user of a client said no to what its server asked.
+    pub const REJECTED: i64 = -1;
 }
 
 /// What a client can do for a server, as bit flags (`ClientCapabilities` of the schemas).
@@ -428,12 +430,13 @@ impl ClientCapabilities {
         (missing != Self::NONE).then(|| missing.to_modern().into_owned())
     }
 
-    /// The capability that a server's request needs of a client: its method, and the mode of an elicitation.
+    /// The capability that a server's request needs of a client: its method, the mode of an elicitation, and whether a
+    /// model is to use tools. (`includeContext` needs nothing: a client without `sampling.context` may leave that out.)
     #[must_use]
-    pub fn needed_for(request: &str, mode: Option<&str>) -> Option<Self> {
+    pub fn needed_for(request: &str, mode: Option<&str>, has_tools: bool) -> Option<Self> {
         match (request, mode) {
             (method::ROOTS, _) => Some(Self(1)),
-            (method::SAMPLE, _) => Some(Self(4)),
+            (method::SAMPLE, _) => Some(Self(if has_tools { 4 | 8 } else { 4 })),
             (method::ELICIT, None | Some("form")) => Some(Self(32)),
             (method::ELICIT, Some("url")) => Some(Self(64)),
             _ => None,
@@ -708,10 +711,13 @@ mod tests {
             assert_eq!(written.bits(), whole, "{bits}");
         }
         let forms = ClientCapabilities::parse(br#"{"elicitation":{}}"#);
-        assert_eq!(forms.lacks(ClientCapabilities::needed_for(method::ELICIT, None).unwrap()), None);
-        let url = ClientCapabilities::needed_for(method::ELICIT, Some("url")).unwrap();
+        assert_eq!(forms.lacks(ClientCapabilities::needed_for(method::ELICIT, None, false).unwrap()), None);
+        let url = ClientCapabilities::needed_for(method::ELICIT, Some("url"), false).unwrap();
         assert_eq!(forms.lacks(url).as_deref(), Some(r#"{"elicitation":{"url":{}}}"#));
-        assert_eq!(ClientCapabilities::needed_for("tools/call", None), None);
+        let sampling = |has_tools| ClientCapabilities::needed_for(method::SAMPLE, None, has_tools).unwrap();
+        assert_eq!((sampling(false).bits(), sampling(true).bits()), (4, 4 | 8));
+        assert_eq!(sampling(false).lacks(sampling(true)).as_deref(), Some(r#"{"sampling":{"tools":{}}}"#));
+        assert_eq!(ClientCapabilities::needed_for("tools/call", None, true), None);
         check(r#"{"elicitation":null,"sampling":7,"tasks":{},"experimental":{"x":{}}}"#, 0);
     }
 }

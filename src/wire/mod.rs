@@ -10,6 +10,7 @@ pub mod json;
 pub mod jsonrpc;
 pub mod jwt;
 pub mod mcp;
+pub mod question;
 pub mod rest;
 pub mod rewrite;
 pub mod seal;

@@ -11,6 +11,7 @@ use hyper::body::Bytes;
 use super::json::{JsonType, Member, Span, elements_of, members_of, text_of, type_of, whole_members_of, write_text};
 use super::jsonrpc::{Envelope, Found, Meta, Param, ResultMember, result_message};
 use super::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, Operation, ProtocolVersion, meta};
+use super::question::Asked;
 use super::splice::{Splice, object_of};
 
 /// Keys of a request's `_meta` that are the gateway's to write.
@@ -261,22 +262,13 @@ pub fn questions(response: &Envelope) -> Questions<'_> {
         .filter(|state| type_of(state) == JsonType::String);
     let needed = match last_of(&members, "inputRequests") {
         Some(requests) if type_of(requests.of(bytes)) == JsonType::Object => {
-            let mut needed = members_of(bytes, requests).into_iter().map(|(_, request)| needed_for(bytes, request));
-            needed.try_fold(ClientCapabilities::NONE, |all, one| Some(all.with(one?)))
+            let mut asked = members_of(bytes, requests).into_iter().map(|(_, request)| Asked::of(request.of(bytes)));
+            asked.try_fold(ClientCapabilities::NONE, |all, one| Some(all.with(one?.needed)))
         }
         Some(_) => None,
         None => state.map(|_| ClientCapabilities::NONE),
     };
     Questions { needed, state }
-}
-
-/// What a client needs to answer one question of a server.
-fn needed_for(bytes: &[u8], request: Span) -> Option<ClientCapabilities> {
-    let members = members_of(bytes, request);
-    let method = last_of(&members, "method").and_then(|method| text_of(method.of(bytes)))?;
-    let mode = last_of(&members, "params").and_then(|params| last_of(&members_of(bytes, params), "mode"));
-    let mode = mode.map(|mode| text_of(mode.of(bytes)).unwrap_or_default());
-    ClientCapabilities::needed_for(&method, mode.as_deref())
 }
 
 /// The response that carries a tool's result, as a modern client gets it: complete unless it says otherwise, with the

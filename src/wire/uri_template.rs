@@ -146,8 +146,53 @@ mod tests {
         check("{a}}", &["1}", "}}"], &["1", "}"]);
     }
 
+    /// Tries every way of splitting the URI: exponential, but evidently right.
+    fn naive(pieces: &[&str], uri: &str) -> bool {
+        let Some((first, others)) = pieces.split_first() else { return uri.is_empty() };
+        let mut splits = (0..=uri.len()).map(|at| uri.split_at(at));
+        splits.any(|(front, rest)| {
+            let fits = match *first {
+                "{+x}" => true,
+                "{x}" => !front.is_empty() && !front.contains(['/', '?', '#']),
+                literal => front == literal,
+            };
+            fits && naive(others, rest)
+        })
+    }
+
+    /// Every text of up to so many of these pieces.
+    fn texts(pieces: &[&'static str], most: usize) -> Vec<Vec<&'static str>> {
+        let mut all = vec![vec![]];
+        let mut from = 0;
+        for _ in 0..most {
+            let longer = all[from..]
+                .iter()
+                .flat_map(|text| pieces.iter().map(move |piece| [text.as_slice(), &[*piece]].concat()));
+            let longer: Vec<_> = longer.collect();
+            from = all.len();
+            all.extend(longer);
+        }
+        all
+    }
+
     #[test]
-    fn hostile_templates_and_uris_are_compared_at_once() {
+    fn every_short_template_matches_as_a_naive_matcher_says() {
+        let uris: Vec<String> = texts(&["a", "b", "/"], 5).iter().map(|pieces| pieces.concat()).collect();
+        let mut matched = 0;
+        for pieces in texts(&["{x}", "{+x}", "a", "/"], 4) {
+            let template = Template::parse(&pieces.concat());
+            for uri in &uris {
+                let expected = naive(&pieces, uri);
+                assert_eq!(template.matches(uri), expected, "{pieces:?} {uri}");
+                matched += usize::from(expected);
+            }
+        }
+        assert!(matched > 10_000, "only {matched} of the cases matched");
+    }
+
+    /// Backtracking would not come to an end here, nor would looking for a `}` at every `{`.
+    #[test]
+    fn hostile_templates_end() {
         let (letters, slashes) = ("a".repeat(10_000), "/a".repeat(5_000));
         for (expression, uri) in [("{a}", &letters), ("{a}a", &letters), ("{+a}a", &letters), ("{+a}/{a}", &slashes)] {
             let template = expression.repeat(200);
