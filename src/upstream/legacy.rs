@@ -23,7 +23,9 @@ use crate::outbound::Incoming;
 use crate::policy::ClientId;
 use crate::wire::endpoint::Endpoint;
 use crate::wire::jsonrpc::Envelope;
-use crate::wire::mcp::{ClientCapabilities, IDENTITY, InitializeResult, LogLevel, ProtocolVersion, header, method};
+use crate::wire::mcp::{
+    ClientCapabilities, IDENTITY, InitializeResult, LogLevel, ProtocolVersion, ServerCapabilities, header, method,
+};
 
 /// Bytes of a server's instructions that are kept.
 const INSTRUCTIONS: usize = 2 * 1024;
@@ -52,6 +54,8 @@ pub(super) struct Session {
     pub(super) version: ProtocolVersion,
     /// The server's instructions to models.
     pub(super) instructions: Option<Box<str>>,
+    /// What the server can do.
+    pub(super) capabilities: ServerCapabilities,
     /// Where the server was when the session was opened, and is as long as it lasts.
     pub(super) target: Target,
     /// Whether this stands for no session yet.
@@ -269,7 +273,9 @@ impl Session {
     /// What stands for a session while there is none.
     fn opening(upstream: &Upstream, place: &Arc<Endpoint>) -> Self {
         let (target, level) = (Target::plain(upstream, Arc::clone(place)), Mutex::default());
-        Self { id: None, version: ProtocolVersion::LATEST, instructions: None, target, opening: true, level }
+        let capabilities = ServerCapabilities::default();
+        let version = ProtocolVersion::LATEST;
+        Self { id: None, version, instructions: None, capabilities, target, opening: true, level }
     }
 
     /// Whether the server need not be told this level, because it was told last or has no session to remember it in.
@@ -333,7 +339,8 @@ fn agreed(
     })?;
     let instructions = result.instructions.as_deref().map(kept_instructions);
     let target = Target::legacy(upstream, place, version, id.as_ref());
-    Ok(Session { id, version, instructions, target, opening: false, level: Mutex::default() })
+    let capabilities = result.capabilities;
+    Ok(Session { id, version, instructions, capabilities, target, opening: false, level: Mutex::default() })
 }
 
 /// A server's instructions to models, as far as they are kept.

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use hyper::header::HeaderName;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use super::json::{JsonType, Span, members_of, type_of};
 
@@ -61,6 +62,9 @@ impl fmt::Display for ProtocolVersion {
 
 /// The revision of the modern era (stateless, no handshake).
 pub const MODERN: &str = "2026-07-28";
+
+/// The extension of the modern era by which tools run as tasks.
+pub const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
 
 /// The gateway as it names itself to clients and servers (`Implementation`), as JSON.
 pub const IDENTITY: &str = concat!(r#"{"name":"mcp-x","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
@@ -187,6 +191,18 @@ pub mod method {
     pub const MESSAGE: &str = "notifications/message";
     /// Tells that a server's tools changed.
     pub const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
+    /// Tells that a server's prompts changed.
+    pub const PROMPTS_CHANGED: &str = "notifications/prompts/list_changed";
+    /// Tells that a server's resources are others, or its templates.
+    pub const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
+    /// Tells that a resource has other content.
+    pub const RESOURCE_UPDATED: &str = "notifications/resources/updated";
+    /// Tells what of a stream of changes is granted.
+    pub const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+    /// Asks a legacy server to tell when a resource changes.
+    pub const SUBSCRIBE: &str = "resources/subscribe";
+    /// Asks it not to any more.
+    pub const UNSUBSCRIBE: &str = "resources/unsubscribe";
 
     /// Those that most messages have, the most frequent first.
     pub const USUAL: [&str; 9] =
@@ -207,6 +223,8 @@ pub mod header {
     pub const NAME: HeaderName = HeaderName::from_static("mcp-name");
     /// What the names of headers begin with that mirror arguments of a modern call.
     pub const PARAM_PREFIX: &str = "mcp-param-";
+    /// The last event that has come, for a legacy server to go on after it.
+    pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
     /// Tells nginx not to buffer an event stream.
     pub const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 }
@@ -336,12 +354,93 @@ impl ClientCapabilities {
     }
 }
 
+/// What a server can do for its clients, as bit flags (`ServerCapabilities` of the schemas).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ServerCapabilities(u16);
+
+impl ServerCapabilities {
+    /// It has tools.
+    pub const TOOLS: Self = Self(1);
+    /// It says when its tools change.
+    pub const TOOLS_CHANGE: Self = Self(2);
+    /// It has prompts.
+    pub const PROMPTS: Self = Self(4);
+    /// It says when its prompts change.
+    pub const PROMPTS_CHANGE: Self = Self(8);
+    /// It has resources.
+    pub const RESOURCES: Self = Self(16);
+    /// It says when the list of its resources changes.
+    pub const RESOURCES_CHANGE: Self = Self(32);
+    /// It says when one of its resources changes, to whoever has subscribed to that.
+    pub const SUBSCRIBE: Self = Self(64);
+    /// It completes arguments of prompts and templates.
+    pub const COMPLETIONS: Self = Self(128);
+    /// It sends log messages.
+    pub const LOGGING: Self = Self(256);
+    /// It runs tools as tasks, as the extension of 2026-07-28 has them.
+    pub const TASKS: Self = Self(512);
+
+    const NAMES: [(&'static str, &'static str, Self); 10] = [
+        ("tools", "", Self::TOOLS),
+        ("tools", "listChanged", Self::TOOLS_CHANGE),
+        ("prompts", "", Self::PROMPTS),
+        ("prompts", "listChanged", Self::PROMPTS_CHANGE),
+        ("resources", "", Self::RESOURCES),
+        ("resources", "listChanged", Self::RESOURCES_CHANGE),
+        ("resources", "subscribe", Self::SUBSCRIBE),
+        ("completions", "", Self::COMPLETIONS),
+        ("logging", "", Self::LOGGING),
+        ("extensions", TASKS_EXTENSION, Self::TASKS),
+    ];
+
+    /// Reads a `capabilities` object; what is none says nothing.
+    #[must_use]
+    pub fn parse(object: &[u8]) -> Self {
+        let mut found = Self::default();
+        for (name, value) in members_of(object, Span { start: 0, end: object.len() }) {
+            if type_of(value.of(object)) != JsonType::Object {
+                continue;
+            }
+            let inner = members_of(object, value);
+            for (outer, member, flag) in Self::NAMES {
+                let is_there = member.is_empty() || inner.iter().any(|(key, v)| key == member && is_on(v.of(object)));
+                if outer == name && is_there {
+                    found = found.with(flag);
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether the server can do one of these at least.
+    #[must_use]
+    pub fn has(self, any: Self) -> bool {
+        self.0 & any.0 != 0
+    }
+
+    /// These and others.
+    #[must_use]
+    pub const fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ServerCapabilities {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Whatever a server writes there, it is spoken to.
+        Ok(Self::parse(Box::<RawValue>::deserialize(deserializer)?.get().as_bytes()))
+    }
+}
+
 /// What the gateway reads of a server's answer to `initialize`.
 #[derive(Debug, Deserialize)]
 pub struct InitializeResult {
     /// The revision that the server chose.
     #[serde(rename = "protocolVersion")]
     pub protocol_version: String,
+    /// What it can do.
+    #[serde(default)]
+    pub capabilities: ServerCapabilities,
     /// What the server has to say to models about itself.
     #[serde(default)]
     pub instructions: Option<String>,
@@ -363,6 +462,9 @@ pub struct DiscoverResult {
     /// The revisions that the server speaks.
     #[serde(rename = "supportedVersions")]
     pub supported_versions: Vec<String>,
+    /// What it can do.
+    #[serde(default)]
+    pub capabilities: ServerCapabilities,
     /// What the server has to say to models about itself.
     #[serde(default)]
     pub instructions: Option<String>,
@@ -451,5 +553,31 @@ mod tests {
         assert_eq!(forms.lacks(url).as_deref(), Some(r#"{"elicitation":{"url":{}}}"#));
         assert_eq!(ClientCapabilities::needed_for("tools/call", None), None);
         check(r#"{"elicitation":null,"sampling":7,"tasks":{},"experimental":{"x":{}}}"#, 0);
+    }
+
+    #[track_caller]
+    fn check_server(object: &str, flags: u16) {
+        assert_eq!(ServerCapabilities::parse(object.as_bytes()), ServerCapabilities(flags), "{object}");
+        let result = format!(r#"{{"protocolVersion":"2025-11-25","supportedVersions":[],"capabilities":{object}}}"#);
+        assert_eq!(InitializeResult::parse(result.as_bytes()).unwrap().capabilities, ServerCapabilities(flags));
+        assert_eq!(DiscoverResult::parse(result.as_bytes()).unwrap().capabilities, ServerCapabilities(flags));
+    }
+
+    #[test]
+    fn server_capabilities_become_flags() {
+        check_server("{}", 0);
+        check_server(r#"{"tools":{},"prompts":{"listChanged":false}}"#, 1 | 4);
+        check_server(r#"{"tools":{"listChanged":true},"prompts":{"listChanged":true}}"#, 1 | 2 | 4 | 8);
+        check_server(r#"{"resources":{"subscribe":true}}"#, 16 | 64);
+        check_server(r#"{"resources":{"listChanged":true,"subscribe":true}}"#, 16 | 32 | 64);
+        check_server(
+            r#"{"completions":{},"logging":{},"extensions":{"io.modelcontextprotocol/tasks":{}}}"#,
+            128 | 256 | 512,
+        );
+        for odd in ["null", "7", r#""tools""#, "[]", r#"{"tools":true,"extensions":{"x":{}},"tasks":{}}"#] {
+            check_server(odd, 0);
+        }
+        let subscribed = ServerCapabilities::SUBSCRIBE.with(ServerCapabilities::RESOURCES);
+        assert!(subscribed.has(ServerCapabilities::RESOURCES) && !subscribed.has(ServerCapabilities::TOOLS));
     }
 }
