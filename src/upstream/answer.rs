@@ -372,7 +372,7 @@ pub(super) fn refusal_of(answer: &Result<Box<Answer>, UpstreamError>) -> Option<
 }
 
 /// The media type of a response, in lower case and without parameters.
-fn content_type(response: &Response<Incoming>) -> Cow<'_, str> {
+pub(super) fn content_type(response: &Response<Incoming>) -> Cow<'_, str> {
     let value = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if value == "application/json" {
         return Cow::Borrowed(value);

@@ -20,7 +20,7 @@ use crate::wire::config::Settings;
 use crate::wire::mcp::{Era, code, method};
 
 /// Bytes of an error body that are looked at.
-const ERROR_BYTES: usize = 64 * 1024;
+pub(super) const ERROR_BYTES: usize = 64 * 1024;
 /// How much longer an answer to the gateway itself is waited for than a connection: one that cannot be made is to be told
 /// apart from a server that is silent, and so must not be outrun.
 const BEYOND_CONNECT: Duration = Duration::from_secs(1);
@@ -175,6 +175,18 @@ impl Channel {
         mut message: Outbound,
     ) -> Result<(Response<Incoming>, Timer), UpstreamError> {
         self.post(dialect, None, &mut message, self.time_limits(&Tenant::Catalogue)).await
+    }
+
+    /// Opens the stream on which a legacy server says in a session what belongs to no request; `last` is the id of the event
+    /// after which it is to go on.
+    pub(super) async fn get(
+        &self,
+        session: &Arc<Session>,
+        last: Option<&str>,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let dialect = Dialect::Legacy(Arc::clone(session));
+        let mut timer = Timer::start(self.time_limits(&Tenant::Catalogue), self.http.alarms());
+        Ok(timer.limit(pin!(self.send(&dialect, Method::GET, Outbound::after(last)))).await??)
     }
 
     /// Sends a message, which is taken, and waits for the head of the response. A request, which has an `id`, is cancelled

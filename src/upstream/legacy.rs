@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use hyper::Response;
 use hyper::header::{HeaderMap, HeaderValue, LOCATION};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::Instant;
 
 use super::Upstream;
@@ -83,6 +83,8 @@ pub(super) struct Sessions {
     /// Set once the server turned out to be session-less; then it serves every tenant.
     sessionless: RwLock<Option<Arc<Session>>>,
     held: Mutex<HashMap<Tenant, Held>>,
+    /// Says that a session, or the server, is another.
+    pub(super) changed: watch::Sender<()>,
 }
 
 impl Sessions {
@@ -136,12 +138,15 @@ impl Sessions {
         if held.get(tenant).and_then(|h| h.opening.session.get()).is_some_and(|live| Arc::ptr_eq(live, dead)) {
             held.remove(tenant);
         }
+        drop(held);
+        self.changed.send_replace(());
     }
 
     /// Forgets all sessions.
     pub(super) fn clear(&self) {
         self.set_sessionless(None);
         self.held().clear();
+        self.changed.send_replace(());
     }
 
     /// Takes out the sessions that `ends` is true of, given whose they are and when they were last used.

@@ -14,6 +14,9 @@
 //! | `probe` | which dialect a server speaks |
 //! | `legacy` | the handshake dialect: sessions and their renewal |
 //! | `catalogue` | [`Catalogue`]: what a server offers, over all pages |
+//! | `ear` | [`Hearer`], [`Subscription`]: who wants to hear what a server says unasked |
+//! | `hear` | the life of an ear: its stream, and what the server is told |
+//! | `stream` | a stream of what belongs to no request |
 //! | `health` | whether a server can be reached, and when it is asked next |
 //! | `kept` | [`Keeper`]: catalogues that outlive the process |
 //! | `pool` | [`Pool`]: the upstreams of a registry, each kept fresh in the background |
@@ -23,14 +26,17 @@
 mod answer;
 mod catalogue;
 mod channel;
+mod ear;
 mod error;
 mod health;
+mod hear;
 mod kept;
 mod legacy;
 mod pool;
 mod probe;
 mod request;
 mod series;
+mod stream;
 mod target;
 
 use std::collections::HashMap;
@@ -40,11 +46,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::time::timeout;
 
 pub use self::answer::{Answer, Message};
 pub use self::catalogue::{Catalogue, Member, Tool};
+pub use self::ear::{Hearer, Replier, Subscription};
 pub use self::error::UpstreamError;
 pub use self::kept::Keeper;
 pub use self::legacy::Tenant;
@@ -53,6 +61,7 @@ pub use self::series::{Outcome, Series};
 
 use self::answer::refusal_of;
 use self::channel::{Channel, Dialect};
+use self::ear::{Ears, Listening};
 use self::health::{Health, LEAST_INTERVAL};
 use self::kept::OnDisk;
 use self::legacy::Sessions;
@@ -109,10 +118,14 @@ pub struct Upstream {
     /// Whether the era was told from a silence.
     silent: AtomicBool,
     sessions: Sessions,
+    /// Who hears what it says unasked.
+    ears: Ears,
     next_id: AtomicU64,
     offer: watch::Sender<Offer>,
     /// Counts the catalogues, of all servers together, that differed from the one before; the pool's.
     epoch: Arc<AtomicU64>,
+    /// Wakes whoever wants to know of that; the pool's.
+    changed: Arc<Notify>,
     /// Whether it can be reached, and when it is asked for its catalogue next.
     health: Health,
     /// What is known of the copy of the catalogue that outlives the process.
@@ -130,6 +143,11 @@ pub struct Upstream {
 #[derive(Clone)]
 struct Common {
     epoch: Arc<AtomicU64>,
+    changed: Arc<Notify>,
+    runtime: Handle,
+    /// The connections of that runtime.
+    http: Client,
+    hearer: Listening,
     budget: Budget,
     log: Log,
 }
@@ -144,7 +162,7 @@ impl Upstream {
         series: Arc<Series>,
         common: Common,
     ) -> Self {
-        let Common { epoch, budget, log } = common;
+        let Common { epoch, changed, runtime, http, hearer, budget, log } = common;
         let mut headers = HeaderMap::new();
         for (name, value) in server.headers.iter() {
             // The registry has refused what is not a header.
@@ -163,9 +181,11 @@ impl Upstream {
             doubted: AtomicBool::default(),
             silent: AtomicBool::default(),
             sessions: Sessions::default(),
+            ears: Ears::new(runtime, http, hearer),
             next_id: AtomicU64::new(1),
             offer: watch::Sender::new(offer),
             epoch,
+            changed,
             health: Health::new(),
             on_disk: OnDisk::new(on_disk),
             in_flight: Mutex::default(),
@@ -214,6 +234,11 @@ impl Upstream {
     /// Asks for a fresh catalogue soon; nobody waits for it.
     pub fn refresh_soon(&self) {
         self.health.wanted();
+    }
+
+    /// Takes note that the server says that it offers something else: its catalogue is fetched at once.
+    pub fn told(&self) {
+        self.health.told();
     }
 
     /// Has the server asked again what it is and what it offers, as it may be another by now.

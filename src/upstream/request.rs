@@ -29,6 +29,13 @@ impl Outbound {
         Self { body: body.into(), ..Self::default() }
     }
 
+    /// No message, but the id of the event after which a stream is to go on.
+    pub(super) fn after(last: Option<&str>) -> Self {
+        let last = last.and_then(|id| HeaderValue::try_from(id).ok());
+        let mirrored = last.map(|id| Box::new(HeaderMap::from_iter([(header::LAST_EVENT_ID, id)])));
+        Self { mirrored, ..Self::default() }
+    }
+
     /// A modern request; `name` is the tool it is about.
     pub(super) fn modern(body: Vec<u8>, method: &'static str, name: Option<&str>) -> Self {
         let name = name.and_then(|name| HeaderValue::try_from(encode(name).as_ref()).ok());
