@@ -22,7 +22,7 @@ use crate::metrics::Held;
 use crate::outbound::Client as Http;
 use crate::policy::{Server, ServerId};
 use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Outcome, UpstreamError};
-use crate::wire::changes::Listed;
+use crate::wire::changes::Change;
 use crate::wire::headers::{agrees, decode, find};
 use crate::wire::json::{JsonType, Span, members_of, type_of};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_number, result_message};
@@ -374,7 +374,7 @@ impl Call {
             }
             method::MESSAGE => self.wants(notification).then(|| notification.bytes().to_vec()),
             other => {
-                if Listed::of(other).is_some() {
+                if Change::of(other).is_some() {
                     answer.upstream().told();
                 }
                 None

@@ -11,6 +11,8 @@
 //! | `call` | [`Relay`]: one call from its permit to its response |
 //! | `bridge` | a server that asks for input before it goes on |
 //! | `flight` | calls in flight, and what ends them before their answer |
+//! | `listen` | streams of changes, and who is told of one |
+//! | `outbox` | what waits to be sent on such a stream |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
 //! | `explain` | why a client may or may not call a tool, and what it sees |
 //! | `keeper` | catalogues on their way to the disk |
@@ -27,6 +29,8 @@ mod error;
 mod explain;
 mod flight;
 mod keeper;
+mod listen;
+mod outbox;
 mod paging;
 mod principal;
 mod register;
@@ -46,6 +50,7 @@ pub use self::call::{Outgoing, Relay, Request, Speech};
 pub use self::change::{Authority, ChangeError, Job, Unavailable};
 pub use self::error::GatewayError;
 pub use self::explain::{Candidate, Explanation, Health, Reason, SeenServer, SeenTool};
+pub use self::listen::{Opening, Stream};
 pub use self::principal::{Memory, Principal};
 pub use self::register::{Granted, TOKEN_LIFETIME};
 pub use self::session::{NoSession, Session};
@@ -53,6 +58,7 @@ pub use self::view::{Page, View};
 pub use self::vitals::{ServerVitals, Vitals};
 
 use self::flight::Flights;
+use self::listen::Listeners;
 use self::session::Sessions;
 use crate::budget::Budget;
 use crate::log::Log;
@@ -175,6 +181,7 @@ struct ClientState {
     sessions: Mutex<Sessions>,
     in_flight: AtomicUsize,
     flights: Flights,
+    listeners: Listeners,
     /// When the last of its tokens that was issued or seen here expires, in seconds since the epoch.
     token_ends: AtomicU64,
     /// What of that others have been told.
@@ -189,6 +196,7 @@ impl ClientState {
             sessions: Mutex::default(),
             in_flight: AtomicUsize::default(),
             flights: Flights::default(),
+            listeners: Listeners::default(),
             token_ends: AtomicU64::default(),
             noted_ends: AtomicU64::default(),
         }
@@ -219,7 +227,7 @@ impl Gateway {
     /// Starts with a registry; its servers are asked at once for what they offer. The second part is for the
     /// [`writer::Writer`], without which nothing can be changed.
     #[must_use]
-    pub fn new(beginning: Beginning, mut pool: Pool, log: Log) -> (Self, Receiver<Job>) {
+    pub fn new(beginning: Beginning, mut pool: Pool, log: Log) -> (Arc<Self>, Receiver<Job>) {
         let Beginning { registry, problems, config_path, keys, ends, catalogues, now } = beginning;
         if let Some(catalogues) = catalogues {
             catalogues.retain(registry.servers().map(|server| server.key));
@@ -227,7 +235,8 @@ impl Gateway {
         }
         pool.follow(&registry);
         let (jobs, waiting) = change::queue();
-        let gateway = Self {
+        let (changed, runtime) = (pool.changed(), pool.runtime().clone());
+        let gateway = Arc::new(Self {
             current: RwLock::new(Snapshot { registry: Arc::new(registry), generation: 0 }),
             writer: Mutex::default(),
             pool,
@@ -243,7 +252,8 @@ impl Gateway {
             calls: Gauge::default(),
             overloaded: Counter::default(),
             log,
-        };
+        });
+        runtime.spawn(listen::follow_changes(Arc::downgrade(&gateway), changed));
         (gateway, waiting)
     }
 
@@ -315,6 +325,7 @@ impl Gateway {
         let after = self.snapshot();
         for (client, state) in self.known_clients() {
             state.flights.review(after.registry());
+            state.listeners.review(after.registry());
             if after.registry().client(&client).is_none() {
                 self.shard(&client).remove(&client);
                 self.pool.end_client(&client);
@@ -329,6 +340,7 @@ impl Gateway {
             // One whose cursors clients hold stays, out of date, to tell where its entries stood.
             view.take_if(|v| outdated(v) && !v.has_cursors());
         }
+        self.pool.changed().notify_one();
         before.registry
     }
 
@@ -371,6 +383,17 @@ impl Gateway {
             known.extend(shard.iter().map(|(id, state)| (id.clone(), Arc::clone(state))));
         }
         known
+    }
+
+    /// Every client that has a stream open.
+    fn listening_clients(&self) -> Vec<(ClientId, Arc<ClientState>)> {
+        let mut listening = Vec::new();
+        for shard in &self.clients {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = shard.iter().filter(|(_, state)| state.listeners.count() > 0);
+            listening.extend(open.map(|(id, state)| (id.clone(), Arc::clone(state))));
+        }
+        listening
     }
 
     /// Counts a call of a client while the guard lives; `None` when it has as many as the limit allows.

@@ -23,7 +23,7 @@ use super::legacy::{Session, Tenant};
 use super::probe::{Discovered, Known};
 use super::request::Outbound;
 use super::stream::{Resume, Stream};
-use crate::wire::changes::{self, Filter, Listed, Lists};
+use crate::wire::changes::{self, Change, Changes, Filter};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, result_message};
 use crate::wire::mcp::{ServerCapabilities, code, method};
 
@@ -168,7 +168,7 @@ impl Hearing<'_> {
 
     /// Whether the GET stream of the session can say anything that is of use.
     fn needs_stream(&self, session: &Session) -> bool {
-        let lists = Listed::ALL.map(Listed::capability).into_iter();
+        let lists = Change::ALL.map(Change::capability).into_iter();
         let lists = lists.fold(ServerCapabilities::default(), ServerCapabilities::with);
         session.id.is_some() && (*self.tenant != Tenant::Catalogue || session.capabilities.has(lists))
     }
@@ -283,7 +283,7 @@ impl Hearing<'_> {
     /// What a modern server is asked to tell of.
     fn filter(&self, server: &Discovered) -> Filter {
         if *self.tenant == Tenant::Catalogue {
-            let lists = Lists::of(|list| server.capabilities.has(list.capability()));
+            let lists = Changes::of(|list| server.capabilities.has(list.capability()));
             return Filter { lists, uris: Vec::new() };
         }
         let uris = self.ear.resources();
@@ -291,7 +291,7 @@ impl Hearing<'_> {
             uris.iter().for_each(|uri| self.ear.settle(uri, Err(not_offered())));
             return Filter::default();
         }
-        Filter { lists: Lists::default(), uris: uris.into_iter().collect() }
+        Filter { lists: Changes::default(), uris: uris.into_iter().collect() }
     }
 
     async fn modern(&self, server: &Arc<Discovered>) -> Result<End, UpstreamError> {
@@ -403,7 +403,7 @@ impl Hearing<'_> {
     async fn hear(&self, message: &Envelope, session: Option<&Arc<Session>>) {
         let upstream = &self.channel.upstream;
         match message.kind() {
-            Ok(Kind::Notification) => match message.method().as_deref().and_then(Listed::of) {
+            Ok(Kind::Notification) => match message.method().as_deref().and_then(Change::of) {
                 Some(_) => upstream.told(),
                 None if *self.tenant == Tenant::Catalogue => {}
                 None => {

@@ -240,6 +240,7 @@ impl Drop for Pool {
         for upstream in self.upstreams.read().unwrap_or_else(PoisonError::into_inner).values() {
             upstream.ears.close();
         }
+        self.common.changed.notify_one();
     }
 }
 

@@ -10,7 +10,7 @@ use super::rewrite;
 
 /// A list, as far as it can be said to have changed; resources and their templates are one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listed {
+pub enum Change {
     /// `tools/list`
     Tools,
     /// `prompts/list`
@@ -19,7 +19,7 @@ pub enum Listed {
     Resources,
 }
 
-impl Listed {
+impl Change {
     /// Every list.
     pub const ALL: [Self; 3] = [Self::Tools, Self::Prompts, Self::Resources];
 
@@ -61,23 +61,23 @@ impl Listed {
 
 /// Some of the lists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lists(u8);
+pub struct Changes(u8);
 
-impl Lists {
+impl Changes {
     /// All of them.
     pub const ALL: Self = Self(7);
 
     /// Those of which this is true.
     #[must_use]
-    pub fn of(is_in: impl Fn(Listed) -> bool) -> Self {
+    pub fn of(is_in: impl Fn(Change) -> bool) -> Self {
         let mut lists = Self::default();
-        Listed::ALL.into_iter().filter(|list| is_in(*list)).for_each(|list| lists.add(list));
+        Change::ALL.into_iter().filter(|list| is_in(*list)).for_each(|list| lists.add(list));
         lists
     }
 
     /// Whether this one is among them.
     #[must_use]
-    pub fn has(self, list: Listed) -> bool {
+    pub fn has(self, list: Change) -> bool {
         self.0 & (1 << list as u8) != 0
     }
 
@@ -88,13 +88,13 @@ impl Lists {
     }
 
     /// Adds one.
-    pub fn add(&mut self, list: Listed) {
+    pub fn add(&mut self, list: Change) {
         self.0 |= 1 << list as u8;
     }
 
     /// Takes out the first of them.
-    pub fn pop(&mut self) -> Option<Listed> {
-        let first = Listed::ALL.into_iter().find(|list| self.has(*list))?;
+    pub fn pop(&mut self) -> Option<Change> {
+        let first = Change::ALL.into_iter().find(|list| self.has(*list))?;
         self.0 &= !(1 << first as u8);
         Some(first)
     }
@@ -103,8 +103,8 @@ impl Lists {
 /// What a listener wants to hear of, or is granted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Lists that change.
-    pub lists: Lists,
+    /// Changes that change.
+    pub lists: Changes,
     /// Resources that are updated, each once.
     pub uris: Vec<String>,
 }
@@ -124,7 +124,7 @@ impl Filter {
         let wishes = wishes.ok_or("expected `notifications` to be an object")?;
         let mut filter = Self::default();
         for (key, value) in members_of(params, wishes) {
-            if let Some(list) = Listed::ALL.into_iter().find(|list| list.wish() == key) {
+            if let Some(list) = Change::ALL.into_iter().find(|list| list.wish() == key) {
                 match value.of(params) {
                     b"true" => filter.lists.add(list),
                     b"false" => {}
@@ -235,7 +235,7 @@ pub fn acknowledged(stream: &[u8], granted: &Filter) -> Vec<u8> {
 
 /// Tells that a list has changed.
 #[must_use]
-pub fn changed(list: Listed, stream: Option<&[u8]>) -> Vec<u8> {
+pub fn changed(list: Change, stream: Option<&[u8]>) -> Vec<u8> {
     notification(list.method(), stream, b"")
 }
 
@@ -276,10 +276,10 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(wishes: &str, lists: &[Listed], uris: &[&str]) {
+    fn check(wishes: &str, lists: &[Change], uris: &[&str]) {
         let read = Filter::read(format!(r#"{{"notifications":{wishes}}}"#).as_bytes()).unwrap();
         let expected =
-            Filter { lists: Lists::of(|l| lists.contains(&l)), uris: uris.iter().map(ToString::to_string).collect() };
+            Filter { lists: Changes::of(|l| lists.contains(&l)), uris: uris.iter().map(ToString::to_string).collect() };
         assert_eq!(read, expected, "{wishes}");
         let mut written = Vec::new();
         read.write(&mut written);
@@ -290,12 +290,12 @@ mod tests {
     #[test]
     fn filters_are_read_and_written() {
         check("{}", &[], &[]);
-        check(r#"{"toolsListChanged":true,"promptsListChanged":false}"#, &[Listed::Tools], &[]);
-        check(r#"{"resourcesListChanged":true,"promptsListChanged":true}"#, &[Listed::Prompts, Listed::Resources], &[]);
+        check(r#"{"toolsListChanged":true,"promptsListChanged":false}"#, &[Change::Tools], &[]);
+        check(r#"{"resourcesListChanged":true,"promptsListChanged":true}"#, &[Change::Prompts, Change::Resources], &[]);
         check(r#"{"resourceSubscriptions":["b","\u0061","b"]}"#, &[], &["a", "b"]);
         check(
             r#"{"toolsListChanged":true,"resourceSubscriptions":["test://\"x\""]}"#,
-            &[Listed::Tools],
+            &[Change::Tools],
             &["test://\"x\""],
         );
         check(r#"{"taskIds":7,"unknown":null}"#, &[], &[]);
@@ -330,13 +330,13 @@ mod tests {
             let params = json!({ "_meta": stream });
             let method = "notifications/tools/list_changed";
             same(
-                &changed(Listed::Tools, Some(id.as_bytes())),
+                &changed(Change::Tools, Some(id.as_bytes())),
                 &json!({"jsonrpc":"2.0","method":method,"params":params}),
             );
             let params = json!({ "uri": "a\"b", "_meta": stream });
             let method = "notifications/resources/updated";
             same(&updated("a\"b", Some(id.as_bytes())), &json!({"jsonrpc":"2.0","method":method,"params":params}));
-            let granted = Filter { lists: Lists::ALL, uris: vec!["a".to_owned()] };
+            let granted = Filter { lists: Changes::ALL, uris: vec!["a".to_owned()] };
             let told = json!({"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true,
                 "resourceSubscriptions":["a"]});
             let params = json!({ "notifications": told, "_meta": stream });
@@ -347,7 +347,7 @@ mod tests {
             same(&complete(id.as_bytes()), &json!({"jsonrpc":"2.0","id":value,"result":result}));
         }
         assert_eq!(
-            changed(Listed::Prompts, None),
+            changed(Change::Prompts, None),
             br#"{"jsonrpc":"2.0","method":"notifications/prompts/list_changed"}"#
         );
         let plain = br#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a"}}"#;
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn requests_to_servers_are_written() {
-        let filter = Filter { lists: Lists::of(|l| l == Listed::Tools), uris: Vec::new() };
+        let filter = Filter { lists: Changes::of(|l| l == Change::Tools), uris: Vec::new() };
         let request: Value = serde_json::from_slice(&listen(7, &filter)).unwrap();
         assert_eq!(request["params"]["notifications"], json!({"toolsListChanged":true}));
         assert_eq!(request["params"]["_meta"][meta::PROTOCOL_VERSION], "2026-07-28");
@@ -381,11 +381,11 @@ mod tests {
 
     #[test]
     fn lists_are_sets() {
-        let mut lists = Lists::of(|list| list != Listed::Prompts);
-        assert!(lists.has(Listed::Tools) && !lists.has(Listed::Prompts) && lists.has(Listed::Resources));
-        assert_eq!([lists.pop(), lists.pop(), lists.pop()], [Some(Listed::Tools), Some(Listed::Resources), None]);
-        assert!(lists.is_empty() && Listed::ALL.into_iter().all(|list| Lists::ALL.has(list)));
-        assert!(Listed::ALL.into_iter().all(|list| Listed::of(list.method()) == Some(list)));
-        assert_eq!(Listed::of("notifications/message"), None);
+        let mut lists = Changes::of(|list| list != Change::Prompts);
+        assert!(lists.has(Change::Tools) && !lists.has(Change::Prompts) && lists.has(Change::Resources));
+        assert_eq!([lists.pop(), lists.pop(), lists.pop()], [Some(Change::Tools), Some(Change::Resources), None]);
+        assert!(lists.is_empty() && Change::ALL.into_iter().all(|list| Changes::ALL.has(list)));
+        assert!(Change::ALL.into_iter().all(|list| Change::of(list.method()) == Some(list)));
+        assert_eq!(Change::of("notifications/message"), None);
     }
 }
