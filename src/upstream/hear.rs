@@ -25,7 +25,7 @@ use super::request::Outbound;
 use super::stream::{Resume, Stream};
 use crate::wire::changes::{self, Change, Changes, Filter};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, result_message};
-use crate::wire::mcp::{ServerCapabilities, code, method};
+use crate::wire::mcp::{code, method};
 
 /// Shortest and longest wait before a stream is opened again that its server has ended, unless that says itself how long.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -168,9 +168,8 @@ impl Hearing<'_> {
 
     /// Whether the GET stream of the session can say anything that is of use.
     fn needs_stream(&self, session: &Session) -> bool {
-        let lists = Change::ALL.map(Change::capability).into_iter();
-        let lists = lists.fold(ServerCapabilities::default(), ServerCapabilities::with);
-        session.id.is_some() && (*self.tenant != Tenant::Catalogue || session.capabilities.has(lists))
+        let tells = |change: Change| change.is_told_by(session.capabilities);
+        session.id.is_some() && (*self.tenant != Tenant::Catalogue || Change::ALL.into_iter().any(tells))
     }
 
     /// Reads the GET stream of a session, one after the other, until the server has forgotten the session. `opened` hears
@@ -232,7 +231,7 @@ impl Hearing<'_> {
 
     /// Subscribes to what the tenant wants, in its session, and unsubscribes.
     async fn keep_told(&self, session: &Arc<Session>, opened: &Notify) -> Result<End, UpstreamError> {
-        let offered = session.id.is_some() && session.capabilities.has(ServerCapabilities::SUBSCRIBE);
+        let offered = session.id.is_some() && session.capabilities.subscribes();
         let (mut told, mut refused) = (BTreeSet::new(), BTreeSet::new());
         let mut wanted = self.ear.wanted.subscribe();
         opened.notified().await;
@@ -283,11 +282,11 @@ impl Hearing<'_> {
     /// What a modern server is asked to tell of.
     fn filter(&self, server: &Discovered) -> Filter {
         if *self.tenant == Tenant::Catalogue {
-            let lists = Changes::of(|list| server.capabilities.has(list.capability()));
+            let lists = Changes::of(|list| list.is_told_by(server.capabilities));
             return Filter { lists, uris: Vec::new() };
         }
         let uris = self.ear.resources();
-        if !server.capabilities.has(ServerCapabilities::SUBSCRIBE) {
+        if !server.capabilities.subscribes() {
             uris.iter().for_each(|uri| self.ear.settle(uri, Err(not_offered())));
             return Filter::default();
         }

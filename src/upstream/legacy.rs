@@ -52,10 +52,10 @@ pub(super) struct Session {
     pub(super) id: Option<HeaderValue>,
     /// Revision of all further requests.
     pub(super) version: ProtocolVersion,
-    /// The server's instructions to models.
-    pub(super) instructions: Option<Box<str>>,
     /// What the server can do.
     pub(super) capabilities: ServerCapabilities,
+    /// The server's instructions to models.
+    pub(super) instructions: Option<Box<str>>,
     /// Where the server was when the session was opened, and is as long as it lasts.
     pub(super) target: Target,
     /// Whether this stands for no session yet.
@@ -278,9 +278,8 @@ impl Session {
     /// What stands for a session while there is none.
     fn opening(upstream: &Upstream, place: &Arc<Endpoint>) -> Self {
         let (target, level) = (Target::plain(upstream, Arc::clone(place)), Mutex::default());
-        let capabilities = ServerCapabilities::default();
-        let version = ProtocolVersion::LATEST;
-        Self { id: None, version, instructions: None, capabilities, target, opening: true, level }
+        let (version, capabilities) = (ProtocolVersion::LATEST, ServerCapabilities::UNKNOWN);
+        Self { id: None, version, capabilities, instructions: None, target, opening: true, level }
     }
 
     /// Whether the server need not be told this level, because it was told last or has no session to remember it in.
@@ -344,8 +343,8 @@ fn agreed(
     })?;
     let instructions = result.instructions.as_deref().map(kept_instructions);
     let target = Target::legacy(upstream, place, version, id.as_ref());
-    let capabilities = result.capabilities;
-    Ok(Session { id, version, instructions, capabilities, target, opening: false, level: Mutex::default() })
+    let (capabilities, level) = (result.capabilities(), Mutex::default());
+    Ok(Session { id, version, capabilities, instructions, target, opening: false, level })
 }
 
 /// A server's instructions to models, as far as they are kept.

@@ -15,7 +15,7 @@ use super::Upstream;
 use super::answer::collect;
 use super::channel::{Channel, Dialect};
 use super::error::UpstreamError;
-use super::legacy::{Tenant, elsewhere, kept_instructions};
+use super::legacy::{elsewhere, kept_instructions};
 use super::request::Outbound;
 use super::target::Target;
 use crate::policy::registry::ProtocolPin;
@@ -66,18 +66,6 @@ impl Upstream {
     #[must_use]
     pub fn era(&self) -> Option<Era> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(Known::era)
-    }
-
-    /// What the server has said that it can do; nothing as long as it was not asked.
-    #[must_use]
-    pub fn capabilities(&self) -> ServerCapabilities {
-        match self.remembered() {
-            Some(Known::Modern(server)) => server.capabilities,
-            Some(Known::Legacy) => {
-                self.sessions.live(&Tenant::Catalogue).map(|session| session.capabilities).unwrap_or_default()
-            }
-            None => ServerCapabilities::default(),
-        }
     }
 
     fn remembered(&self) -> Option<Known> {
@@ -195,7 +183,7 @@ impl Channel {
         let (response, mut timer) = self.post_short(&dialect, message).await?;
         let (status, elsewhere) = (response.status().as_u16(), elsewhere(place, &response));
         if response.status().is_success() {
-            let answer = self.answer(&Tenant::Catalogue, dialect, id, response, timer).await;
+            let answer = self.answer(&super::Tenant::Catalogue, dialect, id, response, timer).await;
             let response = match answer {
                 Ok(answer) => answer.response().await,
                 Err(error) => Err(error),
@@ -252,7 +240,7 @@ impl Reply {
             Some(error) => match error.code {
                 code::UNSUPPORTED_VERSION => in_common(&spoken_instead(&error)),
                 // The server understood, and found a fault in how it was asked.
-                code::HEADER_MISMATCH | code::MISSING_CAPABILITY => Ok(modern(None, ServerCapabilities::default())),
+                code::HEADER_MISMATCH | code::MISSING_CAPABILITY => Ok(modern(None, ServerCapabilities::UNKNOWN)),
                 _ if matches!(self.status, 401 | 403 | 407 | 421 | 429 | 500..=599) => {
                     Err(UpstreamError::BadStatus(self.status))
                 }
@@ -262,7 +250,8 @@ impl Reply {
                 let result = DiscoverResult::parse(message.result().unwrap_or_default());
                 let Ok(result) = result else { return Ok(Known::Legacy) };
                 if has_modern(&result.supported_versions) {
-                    return Ok(modern(result.instructions.as_deref().map(kept_instructions), result.capabilities));
+                    let instructions = result.instructions.as_deref().map(kept_instructions);
+                    return Ok(modern(instructions, result.capabilities()));
                 }
                 in_common(&result.supported_versions)
             }

@@ -5,7 +5,7 @@
 //! prompts and resources; protocol.md 1.7, 2.3.
 
 use super::json::{JsonType, Span, elements_of, members_of, text_of, type_of, write_text};
-use super::mcp::{IDENTITY, ServerCapabilities, meta, method};
+use super::mcp::{IDENTITY, ListKind, ServerCapabilities, meta, method};
 use super::rewrite;
 
 /// A list, as far as it can be said to have changed; resources and their templates are one.
@@ -48,14 +48,30 @@ impl Change {
         }
     }
 
-    /// What a server says that tells of it.
+    /// The lists that are meant.
     #[must_use]
-    pub fn capability(self) -> ServerCapabilities {
+    pub fn kinds(self) -> &'static [ListKind] {
         match self {
-            Self::Tools => ServerCapabilities::TOOLS_CHANGE,
-            Self::Prompts => ServerCapabilities::PROMPTS_CHANGE,
-            Self::Resources => ServerCapabilities::RESOURCES_CHANGE,
+            Self::Tools => &[ListKind::Tools],
+            Self::Prompts => &[ListKind::Prompts],
+            Self::Resources => &[ListKind::Resources, ListKind::Templates],
         }
+    }
+
+    /// What is said to change when a list of this kind does.
+    #[must_use]
+    pub fn to(kind: ListKind) -> Self {
+        match kind {
+            ListKind::Tools => Self::Tools,
+            ListKind::Prompts => Self::Prompts,
+            ListKind::Resources | ListKind::Templates => Self::Resources,
+        }
+    }
+
+    /// Whether a server that can do this tells of it.
+    #[must_use]
+    pub fn is_told_by(self, capabilities: ServerCapabilities) -> bool {
+        self.kinds().iter().any(|kind| capabilities.tells_of(*kind))
     }
 }
 

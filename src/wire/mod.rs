@@ -17,4 +17,5 @@ pub mod seal;
 pub mod skim;
 pub mod splice;
 pub mod sse;
+pub mod uri_template;
 mod words;

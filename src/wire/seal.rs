@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
-use super::mcp::{ClientCapabilities, ProtocolVersion};
+use super::mcp::{ClientCapabilities, ListKind, ProtocolVersion};
 
 const FORMAT: u8 = 1;
 const MAC_BYTES: usize = 32;
@@ -138,24 +138,6 @@ impl SessionId {
             nonce: rest.try_into().ok()?,
         })
     }
-}
-
-/// The lists there are; what a cursor belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ListKind {
-    /// `tools/list`
-    Tools,
-    /// `prompts/list`
-    Prompts,
-    /// `resources/list`
-    Resources,
-    /// `resources/templates/list`
-    Templates,
-}
-
-impl ListKind {
-    /// All kinds; the place of one is its number in cursors, so new ones go to the end.
-    pub const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
 }
 
 /// What the cursor of a list says: after which entry it goes on, and whose list it is.
