@@ -1,6 +1,7 @@
 //! A gateway that serves nobody, for commands that have to know what the servers offer.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -17,7 +18,7 @@ use crate::wire::config::{Problem, nearest};
 
 /// A gateway and the runtime on which it asks the servers.
 pub(super) struct Local {
-    pub(super) gateway: Gateway,
+    pub(super) gateway: Arc<Gateway>,
     pub(super) runtime: Runtime,
 }
 

@@ -151,7 +151,6 @@ pub fn start(options: &Options, log: &Log) -> Result<Running, Failure> {
     let config_path = path.display().to_string();
     let beginning = Beginning { registry, problems, config_path, keys, ends, catalogues, now: wall_clock() };
     let (gateway, jobs) = Gateway::new(beginning, pool, log.clone());
-    let gateway = Arc::new(gateway);
     let mut handles = Server::new(listener, Arc::clone(&gateway), trust, log.clone()).run(threads, &stop)?;
     handles.push(spawn("control", {
         let gateway = Arc::clone(&gateway);

@@ -132,7 +132,10 @@ impl Bridge {
             let given = responses.iter().rev().find(|(name, _)| name.as_ref() == key).map(|(_, answer)| *answer);
             let fitting = given.filter(|answer| question::fits(open.asked.method, open.asked.form, answer));
             match (fitting, &open.to) {
-                (Some(answer), To::Server { id, replies, .. }) => !replies.send(result_message(id, answer)),
+                (Some(answer), To::Server { id, replies, .. }) => {
+                    replies.reply(result_message(id, answer));
+                    false
+                }
                 _ => true,
             }
         });
@@ -154,7 +157,7 @@ impl Bridge {
         self.note_waiting();
         let unanswered = open.into_iter().map(|open| {
             if let To::Server { id, replies, .. } = &open.to {
-                replies.send(question::cancel_answer(open.asked.method, id));
+                replies.reply(question::cancel_answer(open.asked.method, id));
             }
             open.number
         });
@@ -187,7 +190,8 @@ impl Call {
         }
         let id = Bytes::copy_from_slice(id);
         if bridge.deaf {
-            return replies.send(question::cancel_answer(asked.method, &id));
+            replies.reply(question::cancel_answer(asked.method, &id));
+            return true;
         }
         let number = match (&mut bridge.how, &self.client) {
             (How::Requests(_), Client::Legacy(version, ..)) => {
@@ -229,7 +233,7 @@ impl Call {
         bridge.queue.clear();
         let open = bridge.open.pop()?;
         if let To::Server { id, replies, .. } = &open.to {
-            replies.send(question::cancel_answer(open.asked.method, id));
+            replies.reply(question::cancel_answer(open.asked.method, id));
         }
         let id = self.lease.forget_question(open.number)?;
         let (method, mut text) = (method::CANCELLED, Vec::new());
@@ -303,7 +307,7 @@ impl Call {
         match (open.to, &mut bridge.how) {
             (To::Server { id, replies, .. }, _) => {
                 let reply = Splice::new(answer.bytes()).replace_if(answer.id_span(), &id).build();
-                replies.send(reply);
+                replies.reply(reply);
             }
             (To::Key(key), How::Requests(again)) => {
                 let result = match answer.error() {
@@ -376,7 +380,8 @@ impl Call {
             return Some(self.failure(UpstreamError::NeedsInput));
         }
         let pause = FIRST_WAIT * 2_u32.saturating_pow(again.rounds - 1);
-        again.wait = questions.is_empty().then(|| self.lease.alarms().after(pause.mul_f64(rand::random_range(0.8..1.2))));
+        again.wait =
+            questions.is_empty().then(|| self.lease.alarms().after(pause.mul_f64(rand::random_range(0.8..1.2))));
         for (key, value) in questions {
             let asked = question::Asked::of(value);
             let (Some(asked), Some(question)) = (asked, self.lease.ask()) else {
@@ -458,4 +463,3 @@ pub(super) fn askable(capabilities: ClientCapabilities) -> Option<ClientCapabili
     let able = capabilities.askable();
     (able != ClientCapabilities::NONE).then_some(able)
 }
-

@@ -1,42 +1,31 @@
-//! One `tools/call`, or whatever else is passed on, from its permit to its response.
+//! A `tools/call`, or whatever else is passed on to a server: from what the client asks to a call that is under way.
 //!
-//! The answer comes back with the client's id and progress token, and as the client's era has it; nothing else is touched.
-//! Source: protocol.md 2.3, 2.4, 4.2, 4.6.
+//! Source: protocol.md 2.3, 2.4, 4.2.
 
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::borrow::Borrow;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
-use tokio::runtime::Handle;
 
-use super::bridge::Repeatable;
-use super::error::{data_of_uri, names_uri};
-use super::flight::{Lease, Over, Sent};
+use super::bridge::{Again, Bridge, How, askable};
+use super::flight::{Flight, Lease, Sent};
+use super::park::Parking;
+use super::relay::{Call, Client, Modern, Progress, Relay, Sending};
+use super::repeat::Repeatable;
 use super::{Gateway, GatewayError, Principal, Session, Snapshot, Subject, View};
 use crate::budget::Full;
-use crate::log::{RequestId, cut};
-use crate::metrics::Held;
+use crate::log::RequestId;
 use crate::outbound::Client as Http;
 use crate::policy::{Permit, Server, ServerId};
-use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Outcome, Upstream, UpstreamError};
+use crate::upstream::{Asked, Catalogue, Lane, Upstream, Waits};
 use crate::wire::headers::{agrees, decode, find};
 use crate::wire::json::{JsonType, Span, members_of, type_of};
-use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_number};
-use crate::wire::mcp::{ClientCapabilities, Era, ListKind, LogLevel, Operation, ProtocolVersion, code, method};
-use crate::wire::rewrite::{self, Asker, ResultType};
-use crate::wire::seal::{RequestState, Sealer};
-use crate::wire::splice::Splice;
-
-/// Codes of JSON-RPC servers' own making without a shared meaning, and those of MCP that mean something between the
-/// gateway and the server only; they stay there.
-const PRIVATE_CODES: std::ops::RangeInclusive<i64> = -32099..=-32000;
-
-/// Bytes of a server's text that go into an error of ours.
-const LONGEST_MESSAGE: usize = 1024;
+use crate::wire::jsonrpc::{Envelope, Meta, Param};
+use crate::wire::mcp::{ClientCapabilities, Era, ListKind, LogLevel, Operation, ProtocolVersion};
+use crate::wire::rewrite::{Asker, Inputs};
+use crate::wire::seal::{Sealer, StateKind};
 
 /// How a client speaks, which decides what it is answered.
 pub enum Speech {
@@ -110,34 +99,77 @@ impl Gateway {
         self.budget().admit(most).map_err(|Full| GatewayError::Full)?;
         let (asker, passed_on) = request.asked(tool.as_ref())?;
         let answered = request.client(permit.server(), &self.keys.states);
-        let state = answered.opened(envelope)?;
+        let state = match (opened(&answered, envelope)?, answered) {
+            (Some((StateKind::Parked, handle)), Client::Modern(client)) => {
+                return self.resume(&request, *client, &handle);
+            }
+            (Some((StateKind::Relay, state)), client) => (Some(state), client),
+            (_, client) => (None, client),
+        };
+        let (state, answered) = state;
         let client = self.current_state(principal, &request.snapshot);
         let client_slot = self.client_slot(&request.snapshot, client).ok_or(GatewayError::Overloaded("client"))?;
         let call_slot = upstream.call_slot(principal.client()).ok_or(GatewayError::Overloaded("server"))?;
-        let (tenant, id) = (request.session.tenant(principal.client()), upstream.next_id());
+        let askable = askable(answered.capabilities()).filter(|_| request.operation.may_ask());
+        let lane = askable.filter(|_| answered.era() == Era::Modern && upstream.era() != Some(Era::Modern));
+        let lane = lane.map(|askable| upstream.lane(principal.client(), askable));
+        let tenant = lane.as_ref().map_or_else(|| request.session.tenant(principal.client()), Lane::tenant);
+        let (id, operation) = (upstream.next_id(), request.operation);
         let sent = Sent { upstream, permit, http: http.clone(), tenant, id };
+        let limits = &request.snapshot.registry().settings().limits;
+        let waits = askable.map(|_| Waits::default());
+        let token = envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice);
+        let asked = Asked { envelope: request.envelope, operation, asker, passed_on, waits, tool };
+        let lease = Lease::new(client_slot, request.principal, request.session, sent, request.id, request.now);
+        if self.generation() != request.snapshot.generation() {
+            // What was taken away while the call was being prepared was not taken from this call yet.
+            lease.review(self.snapshot().registry());
+        }
+        let (bridge, sending) = match (&answered, lane, asked.waits.clone()) {
+            (Client::Modern(_), Some(lane), Some(waits)) => {
+                let parking = Parking::new(self.instance, limits.parked_call, limits.parked_calls_per_client, lane);
+                let bridge = Bridge::new(How::Results(Box::new(parking)), waits);
+                (Some(Box::new(bridge)), send(lease.flight(), asked, state))
+            }
+            (Client::Legacy(..), _, Some(waits)) => {
+                let asked = Arc::new(asked);
+                let limit = lease.alarms().after(limits.whole_call);
+                let again = Again::new(Arc::clone(&asked), limit, limits.whole_call);
+                let bridge = Bridge::new(How::Requests(Box::new(again)), waits);
+                (Some(Box::new(bridge)), send(lease.flight(), asked, state))
+            }
+            _ => (None, send(lease.flight(), asked, state)),
+        };
         let call = Call {
             client: answered,
-            lease: Lease::new(client_slot, request.principal, request.session, sent, request.id, request.now),
-            token: envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice),
-            operation: request.operation,
+            lease,
+            token,
+            operation,
             subject: request.subject,
             longest: request.snapshot.registry().settings().refresh,
             request: request.request_id,
             slot: call_slot,
+            bridge,
             _held: self.calls.hold(),
         };
-        if self.generation() != request.snapshot.generation() {
-            // What was taken away while the call was being prepared was not taken from this call yet.
-            call.lease.review(self.snapshot().registry());
-        }
-        let flight = call.lease.flight();
-        let asked = Asked { envelope: request.envelope, operation: request.operation, asker, passed_on, state, tool };
-        let sending = Box::pin(async move {
-            let Sent { upstream, permit, http, tenant, id } = &flight.sent;
-            upstream.call(http, permit, tenant, *id, &asked).await
-        });
-        Ok(Relay { running: Some(Box::new((call, Progress::Sending(sending)))) })
+        Ok(Relay::new(call, Progress::Sending(sending)))
+    }
+}
+
+/// Sends a request, with what its server has given out itself for it.
+fn send(flight: Arc<Flight>, asked: impl Borrow<Asked> + Send + 'static, state: Option<Vec<u8>>) -> Sending {
+    Box::pin(async move {
+        let Sent { upstream, permit, http, tenant, id } = &flight.sent;
+        let inputs = Inputs { state: state.as_deref(), responses: None };
+        upstream.call(http, permit, tenant, *id, asked.borrow(), inputs).await
+    })
+}
+
+/// What is behind the state that comes with a request.
+fn opened(client: &Client, envelope: &Envelope) -> Result<Option<(StateKind, Vec<u8>)>, GatewayError> {
+    match (client, envelope.param(Param::RequestState)) {
+        (Client::Modern(client), Some(sent)) => client.repeatable.open(&client.states, sent).map(Some),
+        _ => Ok(None),
     }
 }
 
@@ -185,11 +217,12 @@ impl Request {
     fn asked(&self, tool: Option<&(Arc<Catalogue>, usize)>) -> Result<(Asker, HeaderMap), GatewayError> {
         let (asker, mirrored) = match &self.speech {
             Speech::Legacy(_) => {
-                let (level, capabilities) = (self.session.level(), ClientCapabilities::NONE);
+                let (level, capabilities) = (self.session.level(), self.session.capabilities().askable());
                 return Ok((Asker { era: Era::Legacy, level, capabilities }, HeaderMap::new()));
             }
             Speech::Modern { level, capabilities, mirrored } => {
-                (Asker { era: Era::Modern, level: *level, capabilities: *capabilities }, mirrored)
+                let capabilities = capabilities.askable();
+                (Asker { era: Era::Modern, level: *level, capabilities }, mirrored)
             }
         };
         let arguments = self.envelope.param(Param::Arguments).unwrap_or(b"{}");
@@ -230,4 +263,3 @@ fn check_inputs(envelope: &Envelope) -> Result<(), GatewayError> {
         _ => Ok(()),
     }
 }
-

@@ -8,9 +8,15 @@
 //! | `view` | [`View`]: what one client sees, and its ready-made lists |
 //! | `paging` | where a list goes on after an entry, even one that is gone |
 //! | `principal` | [`Principal`]: who has signed in, and what was found good lately |
-//! | `call` | [`Relay`]: one call from its permit to its response |
-//! | `bridge` | a server that asks for input before it goes on |
+//! | `call` | [`Request`]: what is passed on to a server, from what the client asks until it is under way |
+//! | `relay` | [`Relay`]: the messages of its answer |
+//! | `outcome` | the response, as the client gets it |
+//! | `bridge` | what servers ask clients while they serve them |
+//! | `park` | calls that wait for a modern client to come back with an answer |
+//! | `repeat` | what a modern server wants to see again with the answers |
 //! | `flight` | calls in flight, and what ends them before their answer |
+//! | `listen` | streams of changes, and who is told of one |
+//! | `outbox` | what waits to be sent on such a stream |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
 //! | `explain` | why a client may or may not call a tool, and what it sees |
 //! | `keeper` | catalogues on their way to the disk |
@@ -27,9 +33,15 @@ mod error;
 mod explain;
 mod flight;
 mod keeper;
+mod listen;
+mod outbox;
+mod outcome;
 mod paging;
+mod park;
 mod principal;
 mod register;
+mod relay;
+mod repeat;
 mod session;
 mod view;
 mod vitals;
@@ -42,17 +54,21 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-pub use self::call::{Outgoing, Relay, Request, Speech};
+pub use self::call::{Request, Speech};
 pub use self::change::{Authority, ChangeError, Job, Unavailable};
 pub use self::error::{GatewayError, Subject};
 pub use self::explain::{Candidate, Explanation, Health, Reason, SeenServer, SeenTool};
+pub use self::listen::{Opening, Stream};
 pub use self::principal::{Memory, Principal};
 pub use self::register::{Granted, TOKEN_LIFETIME};
+pub use self::relay::{Outgoing, Relay};
 pub use self::session::{NoSession, Session};
 pub use self::view::{Page, View, Wanted};
 pub use self::vitals::{ServerVitals, Vitals};
 
 use self::flight::Flights;
+use self::listen::Listeners;
+use self::park::ParkedCalls;
 use self::session::Sessions;
 use crate::budget::Budget;
 use crate::log::Log;
@@ -140,6 +156,8 @@ pub struct Gateway {
     reload: AtomicBool,
     loaded: Mutex<Loaded>,
     started: Duration,
+    /// Drawn at the start, so that what only this process can know is told from what another one knew.
+    instance: u64,
     config_path: String,
     ends: TokenEnds,
     /// Calls in flight, whatever has become of their servers.
@@ -175,6 +193,8 @@ struct ClientState {
     sessions: Mutex<Sessions>,
     in_flight: AtomicUsize,
     flights: Flights,
+    parked: ParkedCalls,
+    listeners: Listeners,
     /// When the last of its tokens that was issued or seen here expires, in seconds since the epoch.
     token_ends: AtomicU64,
     /// What of that others have been told.
@@ -189,6 +209,8 @@ impl ClientState {
             sessions: Mutex::default(),
             in_flight: AtomicUsize::default(),
             flights: Flights::default(),
+            parked: ParkedCalls::default(),
+            listeners: Listeners::default(),
             token_ends: AtomicU64::default(),
             noted_ends: AtomicU64::default(),
         }
@@ -204,7 +226,7 @@ impl ClientState {
 pub struct ClientSlot(Arc<ClientState>);
 
 impl ClientSlot {
-    fn state(&self) -> &ClientState {
+    fn state(&self) -> &Arc<ClientState> {
         &self.0
     }
 }
@@ -219,7 +241,7 @@ impl Gateway {
     /// Starts with a registry; its servers are asked at once for what they offer. The second part is for the
     /// [`writer::Writer`], without which nothing can be changed.
     #[must_use]
-    pub fn new(beginning: Beginning, mut pool: Pool, log: Log) -> (Self, Receiver<Job>) {
+    pub fn new(beginning: Beginning, mut pool: Pool, log: Log) -> (Arc<Self>, Receiver<Job>) {
         let Beginning { registry, problems, config_path, keys, ends, catalogues, now } = beginning;
         if let Some(catalogues) = catalogues {
             catalogues.retain(registry.servers().map(|server| server.key));
@@ -227,7 +249,8 @@ impl Gateway {
         }
         pool.follow(&registry);
         let (jobs, waiting) = change::queue();
-        let gateway = Self {
+        let (changed, runtime) = (pool.changed(), pool.runtime().clone());
+        let gateway = Arc::new(Self {
             current: RwLock::new(Snapshot { registry: Arc::new(registry), generation: 0 }),
             writer: Mutex::default(),
             pool,
@@ -238,12 +261,14 @@ impl Gateway {
             reload: AtomicBool::default(),
             loaded: Mutex::new(Loaded { at: now, refused: None, problems }),
             started: now,
+            instance: rand::random(),
             config_path,
             ends,
             calls: Gauge::default(),
             overloaded: Counter::default(),
             log,
-        };
+        });
+        runtime.spawn(listen::follow_changes(Arc::downgrade(&gateway), changed));
         (gateway, waiting)
     }
 
@@ -315,6 +340,7 @@ impl Gateway {
         let after = self.snapshot();
         for (client, state) in self.known_clients() {
             state.flights.review(after.registry());
+            state.listeners.review(after.registry());
             if after.registry().client(&client).is_none() {
                 self.shard(&client).remove(&client);
                 self.pool.end_client(&client);
@@ -329,6 +355,7 @@ impl Gateway {
             // One whose cursors clients hold stays, out of date, to tell where its entries stood.
             view.take_if(|v| outdated(v) && !v.has_cursors());
         }
+        self.pool.changed().notify_one();
         before.registry
     }
 
@@ -371,6 +398,17 @@ impl Gateway {
             known.extend(shard.iter().map(|(id, state)| (id.clone(), Arc::clone(state))));
         }
         known
+    }
+
+    /// Every client that has a stream open.
+    fn listening_clients(&self) -> Vec<(ClientId, Arc<ClientState>)> {
+        let mut listening = Vec::new();
+        for shard in &self.clients {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = shard.iter().filter(|(_, state)| state.listeners.count() > 0);
+            listening.extend(open.map(|(id, state)| (id.clone(), Arc::clone(state))));
+        }
+        listening
     }
 
     /// Counts a call of a client while the guard lives; `None` when it has as many as the limit allows.

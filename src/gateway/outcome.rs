@@ -2,8 +2,6 @@
 //!
 //! Source: protocol.md 4.2, 4.6.
 
-use hyper::body::Bytes;
-
 use super::GatewayError;
 use super::error::{data_of_uri, names_uri};
 use super::flight::Over;

@@ -41,6 +41,8 @@ pub(super) struct Parking {
     handle: Handle,
     /// How long a client may stay away.
     patience: Duration,
+    /// Calls of the client that may be parked.
+    most: usize,
     /// Questions of the call so far, over all rounds.
     asked: u64,
     /// Rings when the client is to be asked what has come together.
@@ -59,11 +61,11 @@ pub(super) struct Parking {
 }
 
 impl Parking {
-    pub(super) fn new(instance: u64, patience: Duration, lane: Lane) -> Self {
+    pub(super) fn new(instance: u64, patience: Duration, most: usize, lane: Lane) -> Self {
         let handle = Handle { instance, bits: rand::random(), round: 0 };
         let (kept, kept_bytes) = (Vec::new(), 0);
         let (asked, together, away, until, outcome) = (0, None, false, None, None);
-        Self { handle, patience, asked, together, away, until, kept, kept_bytes, outcome, _lane: lane }
+        Self { handle, patience, most, asked, together, away, until, kept, kept_bytes, outcome, _lane: lane }
     }
 
     /// A number for another question, with which others may come.
@@ -152,10 +154,8 @@ impl ParkedCalls {
 /// Parks a call whose client has just been asked.
 pub(super) fn keep(mut running: Running) {
     let (call, progress) = &mut *running;
-    let Some((bits, client)) = call.bridge.as_deref_mut().and_then(Bridge::parking).map(|p| p.handle.bits).zip(call.lease.client())
-    else {
-        return;
-    };
+    let Some(bits) = call.bridge.as_deref_mut().and_then(Bridge::parking).map(|p| p.handle.bits) else { return };
+    let client = Arc::clone(call.lease.client());
     let Ok(runtime) = Runtime::try_current() else { return call.abandon(progress) };
     let parked = Arc::new(Parked { running: Mutex::new(Some(running)), keeper: Mutex::default() });
     client.parked.lock().insert(bits, Arc::clone(&parked));
@@ -217,14 +217,14 @@ impl Call {
 
     /// The result that asks the client; `None` if it cannot be asked, and the server has been told so.
     fn ask(&mut self) -> Option<Outgoing> {
-        let full = self.lease.client().is_none_or(|client| client.parked.count() >= self.lease.most_parked());
+        let parked = self.lease.client().parked.count();
         let (Some(bridge), Client::Modern(client)) = (&mut self.bridge, &self.client) else { return None };
         let questions = bridge.questions();
         let parking = bridge.parking()?;
         if questions.is_empty() {
             return None;
         }
-        if full || parking.handle.round >= MOST_ROUNDS {
+        if parked >= parking.most || parking.handle.round >= MOST_ROUNDS {
             bridge.answer_nothing();
             return None;
         }
@@ -304,12 +304,7 @@ impl Gateway {
     ///
     /// # Errors
     /// [`GatewayError::InvalidParams`] if there is no such call any more, or somebody else has come back for it.
-    pub(super) fn resume(
-        &self,
-        request: &Request,
-        client: Modern,
-        handle: &[u8],
-    ) -> Result<Relay, GatewayError> {
+    pub(super) fn resume(&self, request: &Request, client: Modern, handle: &[u8]) -> Result<Relay, GatewayError> {
         let handle = Handle::from_bytes(handle).filter(|handle| handle.instance == self.instance);
         let state: Arc<ClientState> = self.current_state(&request.principal, &request.snapshot);
         let running = handle.and_then(|handle| state.parked.take(handle));

@@ -20,6 +20,7 @@ use super::repeat::Repeatable;
 use crate::log::RequestId;
 use crate::metrics::Held;
 use crate::upstream::{Answer, CallSlot, Message, UpstreamError};
+use crate::wire::changes::Change;
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Param, is_number};
 use crate::wire::mcp::{ClientCapabilities, Era, LogLevel, Operation, ProtocolVersion, code, method};
 use crate::wire::seal::Sealer;
@@ -126,7 +127,7 @@ impl Relay {
         let Some((call, progress)) = self.running.as_deref_mut() else { return Poll::Ready(None) };
         let outgoing = ready!(call.poll_next(progress, cx));
         if let None | Some(Outgoing::Response(..)) = outgoing
-            && let Some(running) = self.running.take_if(|(call, _)| call.is_parked())
+            && let Some(running) = self.running.take_if(|running| running.0.is_parked())
         {
             park::keep(running);
         }
@@ -254,10 +255,6 @@ impl Call {
                 Some(Splice::new(notification.bytes()).replace_if(span, token).build())
             }
             method::MESSAGE => self.wants(notification).then(|| notification.bytes().to_vec()),
-            method::TOOLS_CHANGED | method::PROMPTS_CHANGED | method::RESOURCES_CHANGED => {
-                answer.upstream().refresh_soon();
-                None
-            }
             method::CANCELLED => self.question_withdrawn(notification),
             method::ELICITATION_COMPLETE => match &self.client {
                 Client::Legacy(ProtocolVersion::V2025_11_25, can, _) if can.opens_urls() => {
@@ -265,7 +262,12 @@ impl Call {
                 }
                 _ => None,
             },
-            _ => None,
+            other => {
+                if Change::of(other).is_some() {
+                    answer.upstream().told();
+                }
+                None
+            }
         }
     }
 

@@ -1,8 +1,8 @@
-//! A modern server that asks for input before it goes on, and a modern client that answers.
+//! What a modern client is given to send again with its answers.
 //!
-//! The questions go to the client as they are, and its answers back. What the server wants to see again with them is
-//! sealed to the client, the request and the time: to the server every client of the gateway is the same one, so that it
-//! could not tell when one client sends what another was given. Source: protocol.md 4.5.
+//! What a server wants to see again is sealed to the client, the request and the time: to the server every client of the
+//! gateway is the same one, so that it could not tell when one client sends what another was given. What the gateway itself
+//! wants to see again, because a call waits here, goes the same way. Source: protocol.md 4.5.
 
 use std::time::Duration;
 
@@ -88,7 +88,10 @@ mod tests {
         let first = asked("alice", "t", r#"{"a":1}"#, 1000);
         let sealed = first.seal(&sealer, StateKind::Relay, b"\"theirs\"").unwrap();
         let open = |asked: &Repeatable| asked.open(&sealer, &sealed);
-        assert_eq!(open(&asked("alice", "t", r#"{ "a" : 1.0 }"#, 2799)), Ok((StateKind::Relay, b"\"theirs\"".to_vec())));
+        assert_eq!(
+            open(&asked("alice", "t", r#"{ "a" : 1.0 }"#, 2799)),
+            Ok((StateKind::Relay, b"\"theirs\"".to_vec()))
+        );
         let refused = Err(GatewayError::InvalidParams(Repeatable::UNKNOWN));
         let parked = first.seal(&sealer, StateKind::Parked, b"here").unwrap();
         assert_eq!(first.open(&sealer, &parked), Ok((StateKind::Parked, b"here".to_vec())));

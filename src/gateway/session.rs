@@ -12,10 +12,13 @@ use std::time::Duration;
 
 use super::bridge::Numbered;
 use super::flight::{Flight, Mail};
+use super::listen::Digests;
+use super::outbox::Outbox;
 use super::principal::{Memory, Principal};
 use super::{ClientState, Gateway, Snapshot};
 use crate::policy::ClientId;
 use crate::upstream::Tenant;
+use crate::wire::changes::Change;
 use crate::wire::jsonrpc::Envelope;
 use crate::wire::mcp::{ClientCapabilities, LogLevel, ProtocolVersion};
 use crate::wire::seal::SessionId;
@@ -82,6 +85,25 @@ impl Session {
         }
     }
 
+    /// What waits to be sent to whoever listens in the session, if there is one.
+    pub(super) fn outbox(&self) -> Option<&Arc<Outbox>> {
+        self.0.as_ref().map(|(_, state)| &state.outbox)
+    }
+
+    /// Notes what the client has been shown of a list, or that it was told of that.
+    pub(super) fn shown(&self, list: Change, digest: u64) {
+        if let Some((_, state)) = &self.0 {
+            state.shown.lock().unwrap_or_else(PoisonError::into_inner)[list as usize] = Some(digest);
+        }
+    }
+
+    /// What the client was shown last of each list; of what it has never seen, what it would see now.
+    pub(super) fn last_shown(&self, now: &Digests) -> Digests {
+        let Some((_, state)) = &self.0 else { return *now };
+        let shown = state.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        Change::ALL.map(|list| shown[list as usize].unwrap_or(now[list as usize]))
+    }
+
     /// For whom sessions with servers are held, in which they may ask what the client has declared.
     pub(super) fn tenant(&self, client: &ClientId) -> Tenant {
         let (session, capabilities) = (self.nonce(), self.capabilities());
@@ -138,7 +160,12 @@ struct Questions {
 struct State {
     /// From which level on the client wants log messages, as a place in [`LogLevel::ALL`]; another if it has not said so.
     level: AtomicU8,
+    /// What the client is asked.
     questions: Mutex<Questions>,
+    /// What waits to be sent to whoever listens.
+    outbox: Arc<Outbox>,
+    /// The lists as the client was shown them last, or told that they are others, in the order of [`Change::ALL`].
+    shown: Mutex<[Option<u64>; Change::ALL.len()]>,
 }
 
 impl State {
@@ -150,7 +177,7 @@ impl State {
 impl Default for State {
     fn default() -> Self {
         let questions = Mutex::new(Questions { mark: rand::random(), ..Questions::default() });
-        Self { level: AtomicU8::new(u8::MAX), questions }
+        Self { level: AtomicU8::new(u8::MAX), questions, outbox: Arc::default(), shown: Mutex::default() }
     }
 }
 
@@ -220,7 +247,9 @@ impl Sessions {
     }
 
     fn end(&mut self, id: &SessionId, now: Duration) {
-        self.live.remove(&id.nonce);
+        if let Some(live) = self.live.remove(&id.nonce) {
+            live.state.outbox.end();
+        }
         self.ended.retain(|_, until| *until > now);
         if self.ended.len() >= TOMBSTONES {
             let first = self.ended.iter().min_by_key(|(_, until)| **until).map(|(n, _)| *n);

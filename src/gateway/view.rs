@@ -9,6 +9,7 @@
 //! change falls into step again, and so all walks share the same pages. Source: protocol.md 4.8.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use super::paging::{Mark, Order};
 use super::{ClientState, Gateway, GatewayError, Principal, Snapshot};
 use crate::policy::{ClientId, Decider, Permit, Registry, Server, ServerKey, Target};
 use crate::upstream::{Catalogue, Listed, Member, Upstream};
+use crate::wire::changes::Change;
 use crate::wire::json::{Span, members_of, text_of, write_text};
 use crate::wire::mcp::{ListKind, ProtocolVersion};
 use crate::wire::seal::{Cursor, Sealer};
@@ -66,12 +68,15 @@ struct List {
     pages: [Vec<OnceLock<Bytes>>; SHAPES],
     /// Where the entries stand and where those stood that are gone; only for lists of several pages.
     order: Option<Order>,
+    /// The entries in short, made when first asked for.
+    digest: OnceLock<u64>,
 }
 
 impl List {
     fn new(kind: ListKind) -> Self {
         let (by_name, entries, templates) = (HashMap::new(), Vec::new(), Vec::new());
-        Self { kind, by_name, entries, templates, pages: Default::default(), order: None }
+        let (pages, digest) = (Default::default(), OnceLock::new());
+        Self { kind, by_name, entries, templates, pages, order: None, digest }
     }
 
     fn find(&self, exposed: &str) -> Option<&Entry> {
@@ -206,6 +211,28 @@ impl View {
         let pages = list.pages.get(shape).filter(|_| start.is_multiple_of(self.page_size));
         let page = pages.and_then(|pages| pages.get(start / self.page_size));
         page.map_or_else(made, |page| page.get_or_init(made).clone())
+    }
+
+    /// What the client sees of a list in short: another for every other list, and the same for the same.
+    pub(super) fn digest(&self, change: Change) -> u64 {
+        let lists = change.kinds().iter().map(|kind| self.list(*kind));
+        let digests = lists.map(|list| *list.digest.get_or_init(|| self.digest_of(list)));
+        digests.fold(0, |all, one| all.rotate_left(1) ^ one)
+    }
+
+    fn digest_of(&self, list: &List) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for entry in &list.entries {
+            let (source, at) = entry.at;
+            let listed = self.sources.get(source).and_then(|source| source.catalogue.list(list.kind).get(at));
+            (&entry.exposed, listed.map(|listed| listed.digest)).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    /// Whether the view was made while another registry was being put in force, and may lack a server for that.
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn
     }
 
     /// Whether a client may hold cursors of this view or of those before it.
@@ -421,7 +448,7 @@ impl Gateway {
     }
 
     /// The view of what is known now. One request of a client makes it, the others wait for that.
-    fn view_as_known(&self, snapshot: &Snapshot, client: &ClientId, state: &ClientState) -> Arc<View> {
+    pub(super) fn view_as_known(&self, snapshot: &Snapshot, client: &ClientId, state: &ClientState) -> Arc<View> {
         let mut slot = state.view.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(view) = slot.as_ref().filter(|v| v.is_current(snapshot.generation, self.pool.epoch())) {
             return Arc::clone(view);

@@ -183,7 +183,7 @@ impl Events {
                 let next = if over { Poll::Ready(relay.cut_off(STOPPING)) } else { relay.poll_next(cx) };
                 match next {
                     Poll::Pending => break,
-                    Poll::Ready(Some(Outgoing::Notification(message))) => encode(out, [message.as_slice()]),
+                    Poll::Ready(Some(Outgoing::Message(message))) => encode(out, [message.as_slice()]),
                     Poll::Ready(Some(Outgoing::Response(message, code))) => {
                         encode(out, message.iter().map(AsRef::as_ref));
                         if let Some(access) = access.as_deref_mut() {

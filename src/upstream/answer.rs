@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 
 use super::Upstream;
 use super::channel::{Channel, Dialect};
+use super::ear::Replier;
 use super::error::UpstreamError;
 use crate::alarm::{Alarm, Alarms};
 use crate::budget::{Full, Holding};
@@ -33,13 +35,18 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Answers to a server's requests that may wait to be sent, for one call.
 const REPLIES: usize = 16;
 
+/// Says whether a server waits for its client, and so may be silent itself.
+pub type Waits = Arc<AtomicBool>;
+
 /// How long a call may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct TimeLimits {
     /// Longest silence.
     pub(super) silent: Duration,
     /// Longest time altogether.
     pub(super) whole: Duration,
+    /// Says when silence does not count.
+    pub(super) waits: Option<Waits>,
 }
 
 /// The clock of one call.
@@ -53,7 +60,8 @@ pub(super) struct Timer {
 impl Timer {
     pub(super) fn start(limits: TimeLimits, alarms: &Alarms) -> Self {
         let now = Instant::now();
-        Self { limits, begun: now, heard: now, alarm: alarms.at(now + limits.silent.min(limits.whole)) }
+        let alarm = alarms.at(now + limits.silent.min(limits.whole));
+        Self { limits, begun: now, heard: now, alarm }
     }
 
     /// Something came.
@@ -65,6 +73,9 @@ impl Timer {
     fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
         loop {
             ready!(self.alarm.poll(cx));
+            if self.limits.waits.as_ref().is_some_and(|waits| waits.load(Ordering::Relaxed)) {
+                self.heard();
+            }
             let (silent, whole) = (self.heard + self.limits.silent, self.begun + self.limits.whole);
             let now = Instant::now();
             if now >= whole {
@@ -330,12 +341,15 @@ impl Answer {
     /// # Errors
     /// As [`reply`](Self::reply).
     pub fn refuse(&mut self, request: &Envelope) -> Result<(), UpstreamError> {
-        let Some(id) = request.id() else { return Ok(()) };
-        self.reply(if request.method().as_deref() == Some(method::PING) {
-            result_message(id, b"{}")
-        } else {
-            ErrorObject::new(code::METHOD_NOT_FOUND, "no client can be asked here").to_message(Some(id))
-        })
+        refusal_to(request).map_or(Ok(()), |refusal| self.reply(refusal))
+    }
+
+    /// What answers the server's requests later than at once; nothing for a modern server, which makes none.
+    #[must_use]
+    pub fn replier(&self) -> Option<Replier> {
+        let Dialect::Legacy(session) = &self.dialect else { return None };
+        let upstream = self.upstream();
+        Some(Replier::new(&Channel::new(upstream, &upstream.ears.http), session))
     }
 
     /// Sends the answer to a request of the server, after those before it, without making this call wait.
@@ -363,6 +377,15 @@ impl Answer {
     }
 }
 
+/// The answer to a request of a server for which there is nobody to ask: a ping gets its pong, everything else an error.
+pub(super) fn refusal_to(request: &Envelope) -> Option<Vec<u8>> {
+    let id = request.id()?;
+    Some(match request.method().as_deref() {
+        Some(method::PING) => result_message(id, b"{}"),
+        _ => ErrorObject::new(code::METHOD_NOT_FOUND, "no client can be asked here").to_message(Some(id)),
+    })
+}
+
 /// The code of the error with which a request was refused by its HTTP status, if it was.
 pub(super) fn refusal_of(answer: &Result<Box<Answer>, UpstreamError>) -> Option<i64> {
     match &answer.as_ref().ok()?.form {
@@ -372,7 +395,7 @@ pub(super) fn refusal_of(answer: &Result<Box<Answer>, UpstreamError>) -> Option<
 }
 
 /// The media type of a response, in lower case and without parameters.
-fn content_type(response: &Response<Incoming>) -> Cow<'_, str> {
+pub(super) fn content_type(response: &Response<Incoming>) -> Cow<'_, str> {
     let value = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if value == "application/json" {
         return Cow::Borrowed(value);

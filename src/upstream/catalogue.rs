@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use hyper::body::Bytes;
@@ -25,6 +26,8 @@ pub struct Listed {
     pub members: Vec<Member>,
     /// Arguments of a tool that a modern server wants mirrored in headers.
     pub annotations: Vec<Annotation>,
+    /// Its description in short, to tell it from another of the same name.
+    pub digest: u64,
 }
 
 /// One member of an entry's description.
@@ -286,7 +289,10 @@ pub(super) fn listed(kind: ListKind, entry: &[u8], era: Era) -> Result<Listed, S
         }
         Some(name) if tasks => Err(format!("tool `{name}`: runs only as a task")),
         Some(name) => match annotations {
-            Ok(annotations) => Ok(Listed { name, members, annotations }),
+            Ok(annotations) => {
+                let digest = digest_of(&members);
+                Ok(Listed { name, members, annotations, digest })
+            }
             Err(why) => Err(format!("tool `{name}`: {why}")),
         },
         None => Err(format!("a {noun} without a `{}`", kind.key())),
@@ -310,6 +316,13 @@ impl Member {
         }
         Ok(Vec::new())
     }
+}
+
+/// A description in short.
+fn digest_of(members: &[Member]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    members.iter().for_each(|member| member.text.hash(&mut hasher));
+    hasher.finish()
 }
 
 /// Whether `execution.taskSupport` is `required`: such a tool cannot be called plainly (protocol.md 4.9).

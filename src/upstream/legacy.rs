@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use hyper::Response;
 use hyper::header::{HeaderMap, HeaderValue, LOCATION};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::Instant;
 
 use super::Upstream;
@@ -41,8 +41,10 @@ pub enum Tenant {
         client: ClientId,
         /// Random bits of the downstream session, if there is one.
         session: Option<[u8; 16]>,
-        /// What the client can be asked for.
+        /// What the client can be asked for in it.
         capabilities: ClientCapabilities,
+        /// Tells apart sessions that serve one call at a time; see [`Lane`](super::Lane).
+        lane: u16,
     },
 }
 
@@ -83,6 +85,8 @@ pub(super) struct Sessions {
     /// Set once the server turned out to be session-less; then it serves every tenant.
     sessionless: RwLock<Option<Arc<Session>>>,
     held: Mutex<HashMap<Tenant, Held>>,
+    /// Says that a session, or the server, is another.
+    pub(super) changed: watch::Sender<()>,
 }
 
 impl Sessions {
@@ -136,12 +140,15 @@ impl Sessions {
         if held.get(tenant).and_then(|h| h.opening.session.get()).is_some_and(|live| Arc::ptr_eq(live, dead)) {
             held.remove(tenant);
         }
+        drop(held);
+        self.changed.send_replace(());
     }
 
     /// Forgets all sessions.
     pub(super) fn clear(&self) {
         self.set_sessionless(None);
         self.held().clear();
+        self.changed.send_replace(());
     }
 
     /// Takes out the sessions that `ends` is true of, given whose they are and when they were last used.
@@ -307,12 +314,12 @@ fn redirected(here: &Endpoint, headers: &HeaderMap) -> Option<Endpoint> {
     Endpoint::parse(location).ok().filter(|there| there.origin() == here.origin())
 }
 
-/// The `initialize` request. A call session declares nothing, because the gateway can pass nothing on to its client; the
-/// catalogue session declares everything, because some servers list their tools by what the client can do.
+/// The `initialize` request. A session for a client declares what that can be asked for; the catalogue session declares
+/// everything, because some servers list their tools by what the client can do.
 fn initialize(id: u64, tenant: &Tenant) -> Vec<u8> {
     let capabilities = match tenant {
-        Tenant::Catalogue => r#"{"roots":{},"sampling":{},"elicitation":{"form":{},"url":{}}}"#,
-        Tenant::Client { .. } => "{}",
+        Tenant::Catalogue => r#"{"roots":{},"sampling":{},"elicitation":{"form":{},"url":{}}}"#.into(),
+        Tenant::Client { capabilities, .. } => capabilities.to_legacy(),
     };
     let version = ProtocolVersion::LATEST;
     format!(

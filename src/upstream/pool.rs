@@ -2,18 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use super::catalogue::Fetched;
 use super::channel::Channel;
 use super::kept::{Keeper, Kept};
-use super::{Catalogue, Common, Offer, Tenant, Upstream, UpstreamError};
+use super::{Catalogue, Common, Hearer, Offer, Tenant, Upstream, UpstreamError};
 use crate::budget::Budget;
 use crate::log::Log;
 use crate::outbound::Client;
@@ -32,8 +32,6 @@ const PATIENCE: u32 = 10;
 ///
 /// The tasks run on the runtime given at the start, not on those that serve clients.
 pub struct Pool {
-    runtime: Handle,
-    http: Client,
     fetches: Arc<Semaphore>,
     /// Where catalogues outlive the process, if they do.
     kept: Option<Arc<Kept>>,
@@ -48,11 +46,17 @@ impl Pool {
     #[must_use]
     pub fn new(runtime: Handle, http: Client, log: Log) -> Self {
         Self {
-            runtime,
-            http,
             fetches: Arc::new(Semaphore::new(FETCHES)),
             kept: None,
-            common: Common { epoch: Arc::default(), budget: Budget::default(), log },
+            common: Common {
+                epoch: Arc::default(),
+                changed: Arc::default(),
+                runtime,
+                http,
+                hearer: Arc::default(),
+                budget: Budget::default(),
+                log,
+            },
             upstreams: RwLock::default(),
             refreshers: Mutex::default(),
         }
@@ -61,6 +65,23 @@ impl Pool {
     /// Has catalogues kept there from now on, and new servers begin with what is.
     pub fn keep_in(&mut self, keeper: impl Keeper + 'static) {
         self.kept = Some(Arc::new(Kept::new(Box::new(keeper))));
+    }
+
+    /// Has somebody told of what servers say unasked to clients; whoever was first to be told stays that.
+    pub fn tell(&self, hearer: Weak<dyn Hearer>) {
+        let _ = self.common.hearer.set(hearer);
+    }
+
+    /// Wakes one who waits, each time that the [`epoch`](Self::epoch) changes.
+    #[must_use]
+    pub fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.common.changed)
+    }
+
+    /// Where the pool's tasks run.
+    #[must_use]
+    pub fn runtime(&self) -> &Handle {
+        &self.common.runtime
     }
 
     /// Makes the pool match a registry: unchanged servers keep their upstream, its sessions and its catalogue.
@@ -75,7 +96,8 @@ impl Pool {
             let kept = old.get(&server.id).filter(|u| u.server == *server).cloned();
             let upstream = kept.unwrap_or_else(|| {
                 let made = self.make(server, &settings, old.get(&server.id));
-                let task = self.runtime.spawn(self.keep_fresh(Arc::clone(&made)));
+                let task = self.common.runtime.spawn(self.keep_fresh(Arc::clone(&made)));
+                made.hear_of_lists();
                 if let Some(before) = refreshers.insert(server.id.clone(), task.abort_handle()) {
                     before.abort();
                 }
@@ -93,6 +115,7 @@ impl Pool {
         });
         for (id, upstream) in &old {
             if new.get(id).is_none_or(|kept| !Arc::ptr_eq(kept, upstream)) {
+                upstream.ears.close();
                 self.end_at(upstream, |_, _| true);
             }
             if !new.contains_key(id) {
@@ -153,31 +176,39 @@ impl Pool {
 
     /// Ends what the servers hold for one session of a client, in the background.
     pub fn end_session(&self, client: &ClientId, nonce: [u8; 16]) {
-        self.end(|tenant, _| matches!(tenant, Tenant::Client { client: c, session: Some(s), .. } if c == client && *s == nonce));
+        self.end_tenants(
+            |tenant| matches!(tenant, Tenant::Client { client: c, session: Some(s), .. } if c == client && *s == nonce),
+        );
     }
 
     /// Ends what the servers hold for a client that is no more, in the background.
     pub fn end_client(&self, client: &ClientId) {
-        self.end(|tenant, _| matches!(tenant, Tenant::Client { client: c, .. } if c == client));
+        self.end_tenants(|tenant| matches!(tenant, Tenant::Client { client: c, .. } if c == client));
     }
 
-    /// Ends the sessions with servers that no client has used for so long, in the background.
+    /// Ends the sessions with servers that no client has used for so long, in the background. One in which somebody
+    /// listens is in use.
     pub fn end_idle(&self, idle: Duration) {
         let now = Instant::now();
-        self.end(|tenant, used| *tenant != Tenant::Catalogue && now.duration_since(used) > idle);
+        for upstream in self.upstreams.read().unwrap_or_else(PoisonError::into_inner).values() {
+            self.end_at(upstream, |tenant, used| {
+                let unused = *tenant != Tenant::Catalogue && now.duration_since(used) > idle;
+                unused && !upstream.ears.has(tenant)
+            });
+        }
     }
 
-    fn end(&self, ends: impl Fn(&Tenant, Instant) -> bool) {
-        let upstreams = self.upstreams.read().unwrap_or_else(PoisonError::into_inner);
-        for upstream in upstreams.values() {
-            self.end_at(upstream, &ends);
+    fn end_tenants(&self, ends: impl Fn(&Tenant) -> bool) {
+        for upstream in self.upstreams.read().unwrap_or_else(PoisonError::into_inner).values() {
+            upstream.ears.end(&ends);
+            self.end_at(upstream, |tenant, _| ends(tenant));
         }
     }
 
     fn end_at(&self, upstream: &Arc<Upstream>, ends: impl Fn(&Tenant, Instant) -> bool) {
         for session in upstream.sessions.take(ends) {
-            let channel = Channel::new(upstream, &self.http);
-            self.runtime.spawn(async move { channel.end(&session).await });
+            let channel = Channel::new(upstream, &self.common.http);
+            self.common.runtime.spawn(async move { channel.end(&session).await });
         }
     }
 
@@ -187,7 +218,7 @@ impl Pool {
 
     /// The life of one server's catalogue.
     fn keep_fresh(&self, upstream: Arc<Upstream>) -> impl Future<Output = ()> + Send + use<> {
-        let (http, fetches, kept) = (self.http.clone(), Arc::clone(&self.fetches), self.kept.clone());
+        let (http, fetches, kept) = (self.common.http.clone(), Arc::clone(&self.fetches), self.kept.clone());
         async move {
             loop {
                 upstream.health.due().await;
@@ -207,6 +238,10 @@ impl Drop for Pool {
         for task in self.refreshers().values() {
             task.abort();
         }
+        for upstream in self.upstreams.read().unwrap_or_else(PoisonError::into_inner).values() {
+            upstream.ears.close();
+        }
+        self.common.changed.notify_one();
     }
 }
 
@@ -282,6 +317,7 @@ impl Upstream {
             let first = !std::mem::replace(&mut offer.attempted, true);
             if differs || first {
                 self.epoch.fetch_add(1, Ordering::Release);
+                self.changed.notify_one();
             }
         });
     }

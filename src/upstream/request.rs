@@ -3,6 +3,7 @@
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::answer::Waits;
 use super::error::UpstreamError;
 use crate::wire::headers::{Annotation, encode, find, mirrored};
 use crate::wire::json::write_text;
@@ -27,6 +28,13 @@ impl Outbound {
     /// A message that is not mirrored.
     pub(super) fn of(body: Vec<u8>) -> Self {
         Self { body: body.into(), ..Self::default() }
+    }
+
+    /// No message, but the id of the event after which a stream is to go on.
+    pub(super) fn after(last: Option<&str>) -> Self {
+        let last = last.and_then(|id| HeaderValue::try_from(id).ok());
+        let mirrored = last.map(|id| Box::new(HeaderMap::from_iter([(header::LAST_EVENT_ID, id)])));
+        Self { mirrored, ..Self::default() }
     }
 
     /// A modern request; `name` is the tool, prompt or resource it is about.
@@ -79,6 +87,8 @@ pub(super) struct Call<'a> {
     pub(super) annotations: &'a [Annotation],
     /// Headers of the client that mirror something nobody here knows of.
     pub(super) passed_on: &'a HeaderMap,
+    /// Says when the server waits for the client.
+    pub(super) waits: Option<&'a Waits>,
 }
 
 impl Request<'_> {
@@ -87,6 +97,14 @@ impl Request<'_> {
         match self {
             Self::List { .. } => None,
             Self::Client(call) => call.asker.level,
+        }
+    }
+
+    /// What says when the server waits for the client.
+    pub(super) fn waits(&self) -> Option<&Waits> {
+        match self {
+            Self::Client(call) => call.waits,
+            _ => None,
         }
     }
 

@@ -194,6 +194,8 @@ pub mod method {
     pub const ROOTS: &str = "roots/list";
     /// Calls a request off.
     pub const CANCELLED: &str = "notifications/cancelled";
+    /// Tells that what a URL was opened for is done; 2025-11-25 only.
+    pub const ELICITATION_COMPLETE: &str = "notifications/elicitation/complete";
     /// Tells how far a request got.
     pub const PROGRESS: &str = "notifications/progress";
     /// Says from which level on a legacy client wants log messages.
@@ -206,6 +208,14 @@ pub mod method {
     pub const PROMPTS_CHANGED: &str = "notifications/prompts/list_changed";
     /// Tells that a server's resources or templates changed.
     pub const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
+    /// Tells that a resource has other content.
+    pub const RESOURCE_UPDATED: &str = "notifications/resources/updated";
+    /// Tells what of a stream of changes is granted.
+    pub const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+    /// Asks a legacy server to tell when a resource changes.
+    pub const SUBSCRIBE: &str = "resources/subscribe";
+    /// Asks it not to any more.
+    pub const UNSUBSCRIBE: &str = "resources/unsubscribe";
 
     /// Those that most messages have, the most frequent first.
     pub const USUAL: [&str; 13] = [
@@ -357,6 +367,8 @@ pub mod header {
     pub const NAME: HeaderName = HeaderName::from_static("mcp-name");
     /// What the names of headers begin with that mirror arguments of a modern call.
     pub const PARAM_PREFIX: &str = "mcp-param-";
+    /// The last event that has come, for a legacy server to go on after it.
+    pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
     /// Tells nginx not to buffer an event stream.
     pub const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 }
@@ -392,7 +404,7 @@ pub mod code {
 pub struct ClientCapabilities(u16);
 
 impl ClientCapabilities {
-    const NAMES: [(&'static str, &'static str, u16); 7] = [
+    const NAMES: [(&'static str, &'static str, u16); 8] = [
         ("roots", "", 1),
         ("roots", "listChanged", 2),
         ("sampling", "", 4),
@@ -400,7 +412,13 @@ impl ClientCapabilities {
         ("sampling", "context", 16),
         ("elicitation", "form", 32),
         ("elicitation", "url", 64),
+        ("extensions", meta::TASKS, 128),
     ];
+
+    /// `roots.listChanged`, which means nothing in the modern era.
+    const LEGACY_ONLY: u16 = 2;
+    /// `extensions`, which legacy servers do not know.
+    const MODERN_ONLY: u16 = 128;
 
     /// No capability at all.
     pub const NONE: Self = Self(0);
@@ -415,6 +433,12 @@ impl ClientCapabilities {
     #[must_use]
     pub fn opens_urls(self) -> bool {
         self.0 & 64 != 0
+    }
+
+    /// Those for which a server may ask the client something.
+    #[must_use]
+    pub fn askable(self) -> Self {
+        Self(self.0 & (1 | 4 | 8 | 16 | 32 | 64))
     }
 
     /// These and others.
@@ -446,15 +470,26 @@ impl ClientCapabilities {
     /// The capabilities as a modern client declares them.
     #[must_use]
     pub fn to_modern(self) -> Cow<'static, str> {
+        Self(self.0 & !Self::LEGACY_ONLY).written()
+    }
+
+    /// The capabilities as a legacy client declares them.
+    #[must_use]
+    pub fn to_legacy(self) -> Cow<'static, str> {
+        Self(self.0 & !Self::MODERN_ONLY).written()
+    }
+
+    fn written(self) -> Cow<'static, str> {
         if self == Self::NONE {
             return Cow::Borrowed("{}");
         }
         let mut outer: Vec<(&str, Vec<String>)> = Vec::new();
         for (name, member, flag) in Self::NAMES {
-            if self.0 & flag == 0 || member == "listChanged" {
+            if self.0 & flag == 0 {
                 continue;
             }
-            let inner = (!member.is_empty()).then(|| format!(r#""{member}":{{}}"#));
+            let value = if member == "listChanged" { "true" } else { "{}" };
+            let inner = (!member.is_empty()).then(|| format!(r#""{member}":{value}"#));
             match outer.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, members)) => members.extend(inner),
                 None => outer.push((name, inner.into_iter().collect())),

@@ -1,6 +1,7 @@
 //! Bytes ↔ types. Pure: no I/O, no clock, no async, no log. The only place with serde derives.
 
 pub mod canonical;
+pub mod changes;
 pub mod config;
 pub mod endpoint;
 pub mod gather;

@@ -99,7 +99,7 @@ fn length(body: &Body) -> u64 {
 
 /// A gateway after a change of its configuration.
 struct World {
-    gateway: Gateway,
+    gateway: Arc<Gateway>,
     alice: Principal,
     memory: Memory,
     /// What was in force at first, and what is now.

@@ -56,7 +56,7 @@ pub(super) async fn post(exchange: &mut Exchange<'_>, body: &Bytes) -> Response<
                 }
             },
             Kind::Notification => legacy::notified(exchange, &session, &message),
-            Kind::Result | Kind::Error => {}
+            Kind::Result | Kind::Error => session.answer(message),
         }
     }
     if !relays.is_empty() {

@@ -46,7 +46,10 @@ pub(super) fn step(exchange: &mut Exchange<'_>, kind: Kind, envelope: Envelope) 
             notified(exchange, &session, &envelope);
             empty(StatusCode::ACCEPTED).into()
         }
-        Kind::Result | Kind::Error if session.version().is_some() => empty(StatusCode::ACCEPTED).into(),
+        Kind::Result | Kind::Error if session.version().is_some() => {
+            session.answer(envelope);
+            empty(StatusCode::ACCEPTED).into()
+        }
         Kind::Result | Kind::Error => session_required(None).into(),
     }
 }

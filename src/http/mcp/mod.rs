@@ -315,7 +315,7 @@ async fn answer_of(exchange: &mut Exchange<'_>, mut relay: Relay, era: Era) -> R
             exchange.access.code = code;
             json_of(code.map_or(StatusCode::OK, |code| status_of(era, code)), message)
         }
-        Some(Outgoing::Notification(message)) => event_stream(Some(message), relay, exchange.upkeep()),
+        Some(Outgoing::Message(message)) => event_stream(Some(message), relay, exchange.upkeep()),
         None => event_stream(None, relay, exchange.upkeep()),
     }
 }
