@@ -410,6 +410,8 @@ impl Call {
             other => {
                 if Change::of(other).is_some() {
                     answer.upstream().told();
+                } else if other == method::RESOURCE_UPDATED {
+                    answer.upstream().heard(&self.lease.sent().tenant, notification);
                 }
                 None
             }

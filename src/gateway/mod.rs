@@ -12,6 +12,7 @@
 //! | `bridge` | a server that asks for input before it goes on |
 //! | `flight` | calls in flight, and what ends them before their answer |
 //! | `listen` | streams of changes, and who is told of one |
+//! | `subscribe` | subscriptions to resources, and what servers tell of these |
 //! | `outbox` | what waits to be sent on such a stream |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
 //! | `explain` | why a client may or may not call a tool, and what it sees |
@@ -35,6 +36,7 @@ mod paging;
 mod principal;
 mod register;
 mod session;
+mod subscribe;
 mod view;
 mod vitals;
 pub mod writer;
@@ -43,7 +45,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 pub use self::call::{Outgoing, Relay, Request, Speech};
@@ -54,18 +56,20 @@ pub use self::listen::{Opening, Stream};
 pub use self::principal::{Memory, Principal};
 pub use self::register::{Granted, TOKEN_LIFETIME};
 pub use self::session::{NoSession, Session};
+pub use self::subscribe::MOST_SUBSCRIPTIONS;
 pub use self::view::{Page, View, Wanted};
 pub use self::vitals::{ServerVitals, Vitals};
 
 use self::flight::Flights;
 use self::listen::Listeners;
 use self::session::Sessions;
+use self::subscribe::Moved;
 use crate::budget::Budget;
 use crate::log::Log;
 use crate::metrics::{Counter, Gauge};
 use crate::policy::{ClientId, Registry};
 use crate::store::{Catalogues, TokenEnds};
-use crate::upstream::Pool;
+use crate::upstream::{Hearer, Pool};
 use crate::wire::config::Problem;
 use crate::wire::jwt::Keys;
 use crate::wire::seal::{Sealer, SessionId};
@@ -148,6 +152,8 @@ pub struct Gateway {
     started: Duration,
     config_path: String,
     ends: TokenEnds,
+    /// Subscriptions that have to follow their servers.
+    moved: Mutex<Vec<Moved>>,
     /// Calls in flight, whatever has become of their servers.
     calls: Gauge,
     /// Requests refused because their client had as many running as it may.
@@ -249,10 +255,13 @@ impl Gateway {
             started: now,
             config_path,
             ends,
+            moved: Mutex::default(),
             calls: Gauge::default(),
             overloaded: Counter::default(),
             log,
         });
+        let hearer: Weak<dyn Hearer> = Arc::<Self>::downgrade(&gateway);
+        gateway.pool.tell(hearer);
         runtime.spawn(listen::follow_changes(Arc::downgrade(&gateway), changed));
         (gateway, waiting)
     }
@@ -325,7 +334,7 @@ impl Gateway {
         let after = self.snapshot();
         for (client, state) in self.known_clients() {
             state.flights.review(after.registry());
-            state.listeners.review(after.registry());
+            self.review_listeners(&state, after.registry());
             if after.registry().client(&client).is_none() {
                 self.shard(&client).remove(&client);
                 self.pool.end_client(&client);
@@ -383,6 +392,10 @@ impl Gateway {
             known.extend(shard.iter().map(|(id, state)| (id.clone(), Arc::clone(state))));
         }
         known
+    }
+
+    fn moved(&self) -> MutexGuard<'_, Vec<Moved>> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every client that has a stream open.
