@@ -294,6 +294,13 @@ impl Call {
                         replies.refuse(&request);
                     }
                 }
+                Mail::Notification(notification) => {
+                    let id = self.lease.sent().id;
+                    let message = self.notification(id, &notification);
+                    if let Some(bridge) = &mut self.bridge {
+                        bridge.queue.extend(message);
+                    }
+                }
             }
         }
     }

@@ -114,6 +114,9 @@ impl Gateway {
         let lane = askable.filter(|_| answered.era() == Era::Modern && upstream.era() != Some(Era::Modern));
         let lane = lane.map(|askable| upstream.lane(principal.client(), askable));
         let tenant = lane.as_ref().map_or_else(|| request.session.tenant(principal.client()), Lane::tenant);
+        if askable.is_some() && upstream.era() != Some(Era::Modern) {
+            upstream.listen(&tenant);
+        }
         let (id, operation) = (upstream.next_id(), request.operation);
         let sent = Sent { upstream, permit, http: http.clone(), tenant, id };
         let limits = &request.snapshot.registry().settings().limits;

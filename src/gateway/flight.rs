@@ -44,6 +44,8 @@ pub(super) enum Mail {
     Answer(u64, Envelope),
     /// A request of the server, made outside of the call, and where its answer goes.
     Request(Envelope, Replier),
+    /// A notification of the server.
+    Notification(Envelope),
 }
 
 /// A request as a server knows it, and what it takes to send it.
@@ -151,6 +153,11 @@ impl Flights {
     /// Ends the calls that could not be begun under this registry.
     pub(super) fn review(&self, registry: &Registry) {
         self.lock().iter().for_each(|flight| flight.review(registry));
+    }
+
+    /// The last that was begun of those that fit.
+    pub(super) fn last(&self, fits: impl Fn(&Sent) -> bool) -> Option<Arc<Flight>> {
+        self.lock().iter().rev().find(|flight| fits(&flight.sent)).cloned()
     }
 
     /// Ends the calls of this id, as the client wrote it, that run in a session. A client may use an id twice; calling it off

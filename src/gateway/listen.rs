@@ -31,6 +31,8 @@ pub(super) struct Listener {
     outbox: Arc<Outbox>,
     /// The stream, among all that have read there.
     reader: u64,
+    /// Whether it reads what waits for a session, whose subscriptions outlive it.
+    in_session: bool,
     /// The lists of which it is told.
     lists: Changes,
     /// The lists as they were when it was told of them last, or when it began.
@@ -91,17 +93,14 @@ impl Listeners {
         self.change(|open| open.retain(|other| !Arc::ptr_eq(other, listener)));
     }
 
-    fn all(&self) -> Vec<Arc<Listener>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What waits for the streams that belong to no session.
+    pub(super) fn outboxes_outside_of_sessions(&self) -> Vec<Arc<Outbox>> {
+        let all = self.all().into_iter().filter(|listener| !listener.in_session);
+        all.map(|listener| Arc::clone(&listener.outbox)).collect()
     }
 
-    /// Ends the streams that could not be opened under this registry.
-    pub(super) fn review(&self, registry: &Registry) {
-        for listener in self.all() {
-            if !registry.still_knows(listener.principal.caller()) {
-                listener.outbox.end();
-            }
-        }
+    fn all(&self) -> Vec<Arc<Listener>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -204,14 +203,21 @@ impl Gateway {
         Some(stream)
     }
 
-    /// Opens a stream for a modern client, which is granted `filter`.
-    #[must_use]
-    pub fn listen(&self, opening: &Opening<'_>, id: Arc<[u8]>, filter: &Filter) -> Stream {
-        let state = self.current_state(opening.principal, opening.snapshot);
-        let told = self.view_as_known(opening.snapshot, opening.principal.client(), &state).digests();
-        let first = Some(changes::acknowledged(&id, filter));
+    /// Opens a stream for a modern client that wants to hear of all this. It is granted every list, and the resources that
+    /// it may read, as far as their servers tell of them: they do, before the client is told so.
+    pub async fn listen(&self, opening: Opening<'_>, id: Arc<[u8]>, mut filter: Filter) -> Stream {
+        let (snapshot, principal) = (opening.snapshot, opening.principal);
+        let outbox = Arc::<Outbox>::default();
+        let uris = std::mem::take(&mut filter.uris);
+        for subscription in self.subscribe_all(snapshot, principal, uris).await {
+            filter.uris.push(subscription.uri().to_owned());
+            outbox.subscribe(subscription);
+        }
+        let state = self.current_state(principal, snapshot);
+        let told = self.view_as_known(snapshot, principal.client(), &state).digests();
+        let first = Some(changes::acknowledged(&id, &filter));
         let dialect = Dialect::Modern { id: Some(id), first };
-        self.begin_stream(opening, state, Arc::default(), filter.lists, told, dialect)
+        self.begin_stream(&opening, state, outbox, filter.lists, told, dialect)
     }
 
     fn begin_stream(
@@ -227,20 +233,37 @@ impl Gateway {
         let expires = principal.caller().expires();
         let expiry = expires.map(|expires| opening.alarms.after(expires.saturating_sub(opening.now)));
         let reader = outbox.attach();
-        let listener = Arc::new(Listener { principal, outbox, reader, lists, told: Mutex::new(told) });
+        let (told, in_session) = (Mutex::new(told), matches!(dialect, Dialect::Legacy(_)));
+        let listener = Arc::new(Listener { principal, outbox, reader, in_session, lists, told });
         let most = opening.snapshot.registry().settings().limits.streams_per_client;
         state.listeners.add(Arc::clone(&listener), most);
         if self.generation() != opening.snapshot.generation() {
             // What was taken away, or came, while the stream was being opened was not told here yet.
-            state.listeners.review(self.snapshot().registry());
+            self.review_listeners(&state, self.snapshot().registry());
             self.pool.changed().notify_one();
         }
         Stream { listener, state, dialect, expiry }
     }
 
+    /// Ends the streams and subscriptions of a client that it could not have under this registry.
+    pub(super) fn review_listeners(&self, state: &ClientState, registry: &Registry) {
+        let outboxes = state.sessions().outboxes();
+        for outbox in outboxes {
+            self.review_outbox(&outbox, registry);
+        }
+        for listener in state.listeners.all() {
+            // What a modern stream was granted is not changed while it is open.
+            let changed = !listener.in_session && self.review_outbox(&listener.outbox, registry);
+            if changed || !registry.still_knows(listener.principal.caller()) {
+                listener.outbox.end();
+            }
+        }
+    }
+
     /// Tells the clients that listen what has changed for them.
     async fn tell_changes(&self) {
         let snapshot = self.snapshot();
+        self.follow_servers(&snapshot);
         for (client, state) in self.listening_clients() {
             let view = self.view_as_known(&snapshot, &client, &state);
             if view.is_torn() {

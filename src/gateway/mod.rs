@@ -16,6 +16,7 @@
 //! | `repeat` | what a modern server wants to see again with the answers |
 //! | `flight` | calls in flight, and what ends them before their answer |
 //! | `listen` | streams of changes, and who is told of one |
+//! | `subscribe` | subscriptions to resources, and what servers tell of these |
 //! | `outbox` | what waits to be sent on such a stream |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
 //! | `explain` | why a client may or may not call a tool, and what it sees |
@@ -43,6 +44,7 @@ mod register;
 mod relay;
 mod repeat;
 mod session;
+mod subscribe;
 mod view;
 mod vitals;
 pub mod writer;
@@ -51,7 +53,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 pub use self::call::{Request, Speech};
@@ -63,6 +65,7 @@ pub use self::principal::{Memory, Principal};
 pub use self::register::{Granted, TOKEN_LIFETIME};
 pub use self::relay::{Outgoing, Relay};
 pub use self::session::{NoSession, Session};
+pub use self::subscribe::MOST_SUBSCRIPTIONS;
 pub use self::view::{Page, View, Wanted};
 pub use self::vitals::{ServerVitals, Vitals};
 
@@ -70,12 +73,13 @@ use self::flight::Flights;
 use self::listen::Listeners;
 use self::park::ParkedCalls;
 use self::session::Sessions;
+use self::subscribe::Moved;
 use crate::budget::Budget;
 use crate::log::Log;
 use crate::metrics::{Counter, Gauge};
 use crate::policy::{ClientId, Registry};
 use crate::store::{Catalogues, TokenEnds};
-use crate::upstream::Pool;
+use crate::upstream::{Hearer, Pool};
 use crate::wire::config::Problem;
 use crate::wire::jwt::Keys;
 use crate::wire::seal::{Sealer, SessionId};
@@ -160,6 +164,8 @@ pub struct Gateway {
     instance: u64,
     config_path: String,
     ends: TokenEnds,
+    /// Subscriptions that have to follow their servers.
+    moved: Mutex<Vec<Moved>>,
     /// Calls in flight, whatever has become of their servers.
     calls: Gauge,
     /// Requests refused because their client had as many running as it may.
@@ -264,10 +270,13 @@ impl Gateway {
             instance: rand::random(),
             config_path,
             ends,
+            moved: Mutex::default(),
             calls: Gauge::default(),
             overloaded: Counter::default(),
             log,
         });
+        let hearer: Weak<dyn Hearer> = Arc::<Self>::downgrade(&gateway);
+        gateway.pool.tell(hearer);
         runtime.spawn(listen::follow_changes(Arc::downgrade(&gateway), changed));
         (gateway, waiting)
     }
@@ -340,7 +349,7 @@ impl Gateway {
         let after = self.snapshot();
         for (client, state) in self.known_clients() {
             state.flights.review(after.registry());
-            state.listeners.review(after.registry());
+            self.review_listeners(&state, after.registry());
             if after.registry().client(&client).is_none() {
                 self.shard(&client).remove(&client);
                 self.pool.end_client(&client);
@@ -398,6 +407,10 @@ impl Gateway {
             known.extend(shard.iter().map(|(id, state)| (id.clone(), Arc::clone(state))));
         }
         known
+    }
+
+    fn moved(&self) -> MutexGuard<'_, Vec<Moved>> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every client that has a stream open.

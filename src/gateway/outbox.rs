@@ -1,11 +1,12 @@
 //! What waits to be sent to one listener: of lists and resources only that they changed, so that a slow reader costs no
 //! more than a quick one; and messages, up to a limit.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::upstream::Subscription;
 use crate::wire::changes::{Change, Changes};
 
 /// Messages that may wait, and their bytes.
@@ -36,7 +37,11 @@ pub(super) enum Worth {
 
 /// What waits for one listener. Read by one stream at a time, the newest; it outlives them where a session does.
 #[derive(Default)]
-pub(super) struct Outbox(Mutex<Queue>);
+pub(super) struct Outbox {
+    queue: Mutex<Queue>,
+    /// The resources of whose changes it is told, by URI.
+    held: Mutex<BTreeMap<String, Subscription>>,
+}
 
 #[derive(Default)]
 struct Queue {
@@ -54,7 +59,11 @@ struct Queue {
 
 impl Outbox {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn held(&self) -> MutexGuard<'_, BTreeMap<String, Subscription>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes what waits, and wakes the reader.

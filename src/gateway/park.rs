@@ -192,7 +192,7 @@ impl Call {
         {
             let kept = std::mem::take(&mut parking.kept);
             parking.kept_bytes = 0;
-            let messages: Vec<_> = kept.iter().filter_map(|kept| self.notification(answer, kept)).collect();
+            let messages: Vec<_> = kept.iter().filter_map(|kept| self.notification(answer.id(), kept)).collect();
             if let Some(bridge) = &mut self.bridge {
                 bridge.say(messages);
             }

@@ -213,7 +213,7 @@ impl Call {
                     }
                 },
                 Ok(Message::Notification(notification)) => {
-                    if let Some(message) = self.notification(answer, &notification) {
+                    if let Some(message) = self.notification(answer.id(), &notification) {
                         return Poll::Ready(Some(Outgoing::Message(message)));
                     }
                     Ok(())
@@ -245,11 +245,11 @@ impl Call {
         self.cancel(progress);
     }
 
-    /// A notification as the client gets it, if it is one for the client.
-    pub(super) fn notification(&mut self, answer: &Answer, notification: &Envelope) -> Option<Vec<u8>> {
+    /// A notification as the client gets it, if it is one for the client. The request was sent under this id.
+    pub(super) fn notification(&mut self, id: u64, notification: &Envelope) -> Option<Vec<u8>> {
         match notification.method()?.as_ref() {
             method::PROGRESS => {
-                let own = is_number(notification.param(Param::ProgressToken)?, answer.id());
+                let own = is_number(notification.param(Param::ProgressToken)?, id);
                 let token = self.token.as_deref().filter(|_| own)?;
                 let span = notification.param_span(Param::ProgressToken);
                 Some(Splice::new(notification.bytes()).replace_if(span, token).build())
@@ -264,7 +264,10 @@ impl Call {
             },
             other => {
                 if Change::of(other).is_some() {
-                    answer.upstream().told();
+                    self.lease.sent().upstream.told();
+                } else if other == method::RESOURCE_UPDATED {
+                    let sent = self.lease.sent();
+                    sent.upstream.heard(&sent.tenant, notification);
                 }
                 None
             }

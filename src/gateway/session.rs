@@ -62,8 +62,7 @@ impl Session {
     /// From which level on the client wants log messages, if it has said so.
     #[must_use]
     pub(super) fn level(&self) -> Option<LogLevel> {
-        let (_, state) = self.0.as_ref()?;
-        LogLevel::ALL.get(usize::from(state.level.load(Ordering::Relaxed))).copied()
+        self.0.as_ref()?.1.level()
     }
 
     /// Notes from which level on the client wants log messages; false if there is no session to note it in.
@@ -88,6 +87,19 @@ impl Session {
     /// What waits to be sent to whoever listens in the session, if there is one.
     pub(super) fn outbox(&self) -> Option<&Arc<Outbox>> {
         self.0.as_ref().map(|(_, state)| &state.outbox)
+    }
+
+    /// The resources that the client has subscribed to in the session.
+    #[must_use]
+    pub fn subscriptions(&self) -> Vec<String> {
+        self.outbox().map(|outbox| outbox.subscriptions()).unwrap_or_default()
+    }
+
+    /// Ends the client's subscription to a resource, if there is one.
+    pub fn unsubscribe(&self, uri: &str) {
+        if let Some(outbox) = self.outbox() {
+            outbox.unsubscribe(uri);
+        }
     }
 
     /// Notes what the client has been shown of a list, or that it was told of that.
@@ -172,6 +184,10 @@ impl State {
     fn questions(&self) -> MutexGuard<'_, Questions> {
         self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn level(&self) -> Option<LogLevel> {
+        LogLevel::ALL.get(usize::from(self.level.load(Ordering::Relaxed))).copied()
+    }
 }
 
 impl Default for State {
@@ -239,6 +255,22 @@ impl Sessions {
         let state = Arc::<State>::default();
         self.live.insert(nonce, Live { used: now, state: Arc::clone(&state) });
         (state, oldest)
+    }
+
+    /// What waits for a session.
+    pub(super) fn outbox(&self, nonce: &[u8; 16]) -> Option<Arc<Outbox>> {
+        self.live.get(nonce).map(|live| Arc::clone(&live.state.outbox))
+    }
+
+    /// The same, and from which level on its client wants log messages.
+    pub(super) fn outbox_and_level(&self, nonce: &[u8; 16]) -> Option<(Arc<Outbox>, Option<LogLevel>)> {
+        let state = &self.live.get(nonce)?.state;
+        Some((Arc::clone(&state.outbox), state.level()))
+    }
+
+    /// What waits for any of the sessions.
+    pub(super) fn outboxes(&self) -> Vec<Arc<Outbox>> {
+        self.live.values().map(|live| Arc::clone(&live.state.outbox)).collect()
     }
 
     /// How many have soft state.

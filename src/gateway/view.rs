@@ -18,7 +18,7 @@ use hyper::body::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::paging::{Mark, Order};
-use super::{ClientState, Gateway, GatewayError, Principal, Snapshot};
+use super::{ClientState, Gateway, GatewayError, Principal, Session, Snapshot};
 use crate::policy::{ClientId, Decider, Permit, Registry, Server, ServerKey, Target};
 use crate::upstream::{Catalogue, Listed, Member, Upstream};
 use crate::wire::changes::Change;
@@ -235,6 +235,11 @@ impl View {
         self.torn
     }
 
+    /// Whether nothing was known yet of some server.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.unsettled.is_some()
+    }
+
     /// Whether a client may hold cursors of this view or of those before it.
     pub(super) fn has_cursors(&self) -> bool {
         self.lists.iter().any(|list| list.order.is_some())
@@ -367,8 +372,8 @@ fn is_object_schema(schema: &[u8]) -> bool {
 }
 
 impl Gateway {
-    /// One page of what a request for a list answers a client of this revision: the first, or the one that a cursor stands
-    /// for.
+    /// One page of what a request for a list answers a client of this revision, in its session if it has one: the first, or
+    /// the one that a cursor stands for.
     ///
     /// # Errors
     /// [`GatewayError::InvalidParams`] for a cursor that was not given to this client for this list.
@@ -376,6 +381,7 @@ impl Gateway {
         &self,
         snapshot: &Snapshot,
         principal: &Principal,
+        session: &Session,
         kind: ListKind,
         version: Option<ProtocolVersion>,
         cursor: Option<&str>,
@@ -383,6 +389,10 @@ impl Gateway {
         let last = cursor.map(|cursor| self.read_cursor(principal, kind, cursor)).transpose()?;
         let view = self.view_of(snapshot, principal, None).await;
         let start = last.map_or(0, |last| view.list(kind).after(&last));
+        if session.version().is_some() {
+            let change = Change::to(kind);
+            session.shown(change, view.digest(change));
+        }
         Ok(Page {
             bytes: view.page(kind, version, start, &self.keys.cursors),
             ttl_ms: version.map_or_else(|| view.ttl_ms(snapshot.registry().settings().refresh), |_| 0),

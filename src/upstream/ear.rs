@@ -225,10 +225,17 @@ impl Ear {
 pub struct Subscription {
     upstream: Arc<Upstream>,
     ear: Arc<Ear>,
+    tenant: Tenant,
     permit: Permit,
 }
 
 impl Subscription {
+    /// For whom it is.
+    #[must_use]
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
     /// The server.
     #[must_use]
     pub fn upstream(&self) -> &Arc<Upstream> {
@@ -288,7 +295,14 @@ impl Upstream {
             return Err(UpstreamError::Removed);
         }
         let ear = self.with_ear(tenant, |ear| ear.hold(permit.name())).ok_or(UpstreamError::Removed)?;
-        Ok(Subscription { upstream: Arc::clone(self), ear, permit: permit.clone() })
+        Ok(Subscription { upstream: Arc::clone(self), ear, tenant: tenant.clone(), permit: permit.clone() })
+    }
+
+    /// Passes on what the server said to a tenant on another way than its own.
+    pub fn heard(self: &Arc<Self>, tenant: &Tenant, notification: &Envelope) {
+        if let Some(hearer) = self.ears.hearer() {
+            hearer.told(self, tenant, notification);
+        }
     }
 
     /// Begins to hear of lists that change.

@@ -405,11 +405,7 @@ impl Hearing<'_> {
             Ok(Kind::Notification) => match message.method().as_deref().and_then(Change::of) {
                 Some(_) => upstream.told(),
                 None if *self.tenant == Tenant::Catalogue => {}
-                None => {
-                    if let Some(hearer) = upstream.ears.hearer() {
-                        hearer.told(upstream, self.tenant, message);
-                    }
-                }
+                None => upstream.heard(self.tenant, message),
             },
             Ok(Kind::Request) => {
                 if let Some(session) = session {

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::body::{Body as _, Bytes};
-use mcp_x::gateway::{Beginning, Gateway, Keyring, Memory, Principal, Snapshot, View};
+use mcp_x::gateway::{Beginning, Gateway, Keyring, Memory, Principal, Session, Snapshot, View};
 use mcp_x::http::response::{Body, result};
 use mcp_x::log::Log;
 use mcp_x::outbound::{Client, Trust};
@@ -151,7 +151,7 @@ impl World {
     }
 
     fn page(&self, version: Option<ProtocolVersion>, cursor: Option<&str>) -> Option<Bytes> {
-        at_once(self.gateway.list(&self.after, &self.alice, ListKind::Tools, version, cursor))?
+        at_once(self.gateway.list(&self.after, &self.alice, &Session::default(), ListKind::Tools, version, cursor))?
             .ok()
             .map(|page| page.bytes)
     }

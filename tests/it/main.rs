@@ -26,6 +26,8 @@ mod https;
 #[cfg(test)]
 mod kept;
 #[cfg(test)]
+mod listen;
+#[cfg(test)]
 mod logs;
 #[cfg(test)]
 mod lossless;

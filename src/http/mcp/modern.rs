@@ -7,11 +7,13 @@ use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 
 use super::{
-    Exchange, List, Step, check_progress_token, failed, id_of, no_such_method, status_of, subject_of, with_instructions,
+    Exchange, List, OFFERED, Step, check_progress_token, failed, id_of, no_such_method, status_of, subject_of,
+    with_instructions,
 };
-use crate::gateway::{GatewayError, Page, Session, Speech};
+use crate::gateway::{GatewayError, MOST_SUBSCRIPTIONS, Page, Session, Speech};
 use crate::http::request::only;
 use crate::http::response::{Body, empty, result, result_of, rpc};
+use crate::wire::changes::Filter;
 use crate::wire::headers::decode;
 use crate::wire::json::{JsonType, text_of, type_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta};
@@ -52,9 +54,13 @@ fn request(exchange: &mut Exchange<'_>, envelope: Envelope) -> Step {
     }
     match envelope.method().as_deref() {
         Some(method::DISCOVER) => discover(exchange, &id, &envelope).into(),
+        Some(method::LISTEN) => match listen(&envelope) {
+            Ok(filter) => Step::Listen(id, filter),
+            Err(error) => failed(exchange, Era::Modern, &id, &error).into(),
+        },
         Some(name) => match ListKind::of_method(name) {
             Some(kind) => match check_options(&envelope) {
-                Ok(_) => Step::List(List::new(id, kind, None, &envelope)),
+                Ok(_) => Step::List(List::new(id, kind, None, Session::default(), &envelope)),
                 Err(error) => failed(exchange, Era::Modern, &id, &error).into(),
             },
             None => refused(exchange, Some(&id), &no_such_method(Some(name))).into(),
@@ -148,9 +154,20 @@ fn discover(exchange: &mut Exchange<'_>, id: &[u8], envelope: &Envelope) -> Resp
     if let Err(error) = check_options(envelope) {
         return failed(exchange, Era::Modern, id, &error);
     }
-    let offered = r#"{"tools":{},"prompts":{},"resources":{},"completions":{},"logging":{}}"#;
+    let offered = format!(r#"{{{OFFERED},"completions":{{}}}}"#);
     let text = format!(r#"{{{},"supportedVersions":["{MODERN}"],"capabilities":{offered}"#, hints(0));
     result(id, with_instructions(exchange, text))
+}
+
+/// What a client wants to hear of.
+fn listen(envelope: &Envelope) -> Result<Filter, GatewayError> {
+    check_options(envelope)?;
+    let params = envelope.params_span().map(|params| params.of(envelope.bytes()));
+    let filter = Filter::read(params.unwrap_or_default()).map_err(GatewayError::InvalidParams)?;
+    if filter.uris.len() > MOST_SUBSCRIPTIONS {
+        return Err(GatewayError::InvalidParams("expected at most 1000 `resourceSubscriptions`"));
+    }
+    Ok(filter)
 }
 
 /// The answer with a page of a list.

@@ -307,7 +307,7 @@ impl Limits {
         show("max_catalogue_bytes", 1024..=MOST_BYTES, Count(&mut self.catalogue_bytes));
         show("max_sessions_per_client", 1..=MOST, Count(&mut self.sessions_per_client));
         show("max_streams_per_client", 1..=MOST, Count(&mut self.streams_per_client));
-        show(1..=MOST, Count(&mut self.parked_calls_per_client));
+        show("max_parked_calls_per_client", 1..=MOST, Count(&mut self.parked_calls_per_client));
         show("parked_call_seconds", 1..=LONGEST, Seconds(&mut self.parked_call));
         show("idle_session_seconds", 1..=LONGEST, Seconds(&mut self.idle_session));
         show("max_registrations_per_minute", 1..=MOST, Count(&mut self.registrations_per_minute));

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::LazyLock;
 
 use mcp_x_fixture::Port;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::call_message;
 use super::http::{Answer, Connection, Head};
-use super::message::{MODERN, Message};
+use super::message::{KEY, MODERN, Message};
 use super::schema::check_answer;
 
 /// A client; what it sends is well formed unless the test writes it itself.
@@ -90,6 +90,31 @@ impl Client {
         let head = self.connection.head();
         assert!(head.status == 200 && head.is_stream(), "{head:?}");
         head
+    }
+
+    /// Opens the stream of the session on a connection of its own.
+    #[track_caller]
+    pub(crate) fn get_stream(&self) -> Connection {
+        let mut stream = self.another();
+        let request = stream.request_head("GET", 0);
+        stream.connection.send(request);
+        let head = stream.connection.head();
+        assert!(head.status == 200 && head.is_stream(), "{head:?}");
+        stream.connection
+    }
+
+    /// Opens a stream of what this filter names, on a connection of its own; returns what of it is granted, too.
+    #[track_caller]
+    pub(crate) fn listen(&self, filter: &str) -> (Connection, Value) {
+        let mut stream = self.another();
+        let message = Message::modern("subscriptions/listen").param(&format!(r#""notifications":{filter}"#));
+        stream.send_message(&message);
+        let head = stream.connection.head();
+        assert!(head.status == 200 && head.is_stream(), "{head:?}");
+        let first = stream.connection.message();
+        assert_eq!(first["method"], "notifications/subscriptions/acknowledged");
+        assert_eq!(first["params"]["_meta"], json!({ format!("{KEY}subscriptionId"): 1 }));
+        (stream.connection, first["params"]["notifications"].clone())
     }
 
     #[track_caller]

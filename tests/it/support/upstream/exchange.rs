@@ -82,6 +82,11 @@ impl<'a> Exchange<'a> {
     }
 
     fn initialize(&mut self) {
+        self.initialize_with(r#"{"tools":{}}"#);
+    }
+
+    /// Answers `initialize` with these capabilities.
+    pub(crate) fn initialize_with(&mut self, capabilities: &str) {
         if self.shared.plan.sessionful {
             let mut state = self.shared.state();
             state.next_session += 1;
@@ -91,9 +96,7 @@ impl<'a> Exchange<'a> {
         }
         let version = self.request.json()["params"]["protocolVersion"].clone();
         let info = json!({ "name": self.shared.plan.name, "version": "1" });
-        self.result(
-            &json!({ "protocolVersion": version, "capabilities": { "tools": {} }, "serverInfo": info }).to_string(),
-        );
+        self.result(&format!(r#"{{"protocolVersion":{version},"capabilities":{capabilities},"serverInfo":{info}}}"#));
     }
 
     fn list(&mut self) {
