@@ -292,7 +292,7 @@ fn a_filter_must_have_its_shape() {
     let answer = alice.ask(&Message::modern("subscriptions/listen"));
     assert_eq!((answer.status(), answer.code()), (200, -32602), "{answer:?}");
     // What nobody knows is not granted, and neither is what does not exist or may not be read.
-    let (_, granted) = alice.listen(r#"{"taskIds":["a"],"resourceSubscriptions":["nothing://here"]}"#);
+    let (_, granted) = alice.listen(r#"{"taskIds":["a"],"somethingElse":true}"#);
     assert_eq!(granted, json!({}));
     let (_, granted) = harness.client(BOB).listen(&format!(r#"{{"resourceSubscriptions":["{WATCHED}"]}}"#));
     assert_eq!(granted, json!({}));
@@ -433,7 +433,9 @@ fn subscriptions_follow_a_server_that_is_defined_anew() {
         let _ = harness.client(ALICE).tools();
         let mut ears = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
         harness.replace_config(&config("tool_prefix = \"x_\""));
-        ears.iter_mut().for_each(|ear| ear.hears_of("tools"));
+        for list in ["tools", "prompts"] {
+            ears.iter_mut().for_each(|ear| ear.hears_of(list));
+        }
         wait_until("the update is heard", || {
             fixture.resource_updated(WATCHED);
             ears.iter().all(|ear| ear.stream.has_event())
