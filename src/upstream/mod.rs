@@ -16,6 +16,7 @@
 //! | `catalogue` | [`Catalogue`]: what a server offers, over all pages |
 //! | `health` | whether a server can be reached, and when it is asked next |
 //! | `kept` | [`Keeper`]: catalogues that outlive the process |
+//! | `lasting` | [`SessionKeeper`]: sessions that outlive the process |
 //! | `pool` | [`Pool`]: the upstreams of a registry, each kept fresh in the background |
 //! | `series` | [`Series`]: what is counted of one server |
 //! | `error` | [`UpstreamError`] |
@@ -26,6 +27,7 @@ mod channel;
 mod error;
 mod health;
 mod kept;
+mod lasting;
 mod legacy;
 mod pool;
 mod probe;
@@ -47,6 +49,7 @@ pub use self::answer::{Answer, Message};
 pub use self::catalogue::{Catalogue, Member, Tool};
 pub use self::error::UpstreamError;
 pub use self::kept::Keeper;
+pub use self::lasting::SessionKeeper;
 pub use self::legacy::Tenant;
 pub use self::pool::Pool;
 pub use self::series::{Outcome, Series};
@@ -55,6 +58,7 @@ use self::answer::refusal_of;
 use self::channel::{Channel, Dialect};
 use self::health::{Health, LEAST_INTERVAL};
 use self::kept::OnDisk;
+use self::lasting::Lasting;
 use self::legacy::Sessions;
 use self::probe::{Failed, Known};
 use self::request::{Call, Request};
@@ -131,6 +135,8 @@ pub struct Upstream {
 struct Common {
     epoch: Arc<AtomicU64>,
     budget: Budget,
+    /// Where sessions outlive the process, if they do.
+    sessions: Option<Arc<dyn SessionKeeper>>,
     log: Log,
 }
 
@@ -144,7 +150,7 @@ impl Upstream {
         series: Arc<Series>,
         common: Common,
     ) -> Self {
-        let Common { epoch, budget, log } = common;
+        let Common { epoch, budget, sessions, log } = common;
         let mut headers = HeaderMap::new();
         for (name, value) in server.headers.iter() {
             // The registry has refused what is not a header.
@@ -153,6 +159,7 @@ impl Upstream {
             }
         }
         let place = Arc::new(server.endpoint.clone());
+        let sessions = Sessions::new(Lasting::new(sessions, &server));
         Self {
             server,
             headers,
@@ -162,7 +169,7 @@ impl Upstream {
             probing: AsyncMutex::default(),
             doubted: AtomicBool::default(),
             silent: AtomicBool::default(),
-            sessions: Sessions::default(),
+            sessions,
             next_id: AtomicU64::new(1),
             offer: watch::Sender::new(offer),
             epoch,
