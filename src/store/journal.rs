@@ -66,6 +66,7 @@ struct State {
 }
 
 /// A text that is kept.
+#[derive(Clone)]
 struct Text {
     value: Box<str>,
     /// Seconds since the epoch.
@@ -202,12 +203,14 @@ impl Journal {
     /// Replaces the file by one that holds what counts and nothing else. What is appended meanwhile is in both.
     fn rewrite(&self) {
         let Some(own) = &self.own else { return };
-        let text = {
+        let texts = {
             let mut state = self.state();
             state.drop_outdated(self.now().as_secs());
             state.aside = Some(Vec::new());
-            state.whole()
+            // Nobody is to wait until the lines are made.
+            state.texts.clone()
         };
+        let text = whole(&texts);
         let temporary = Temporary(own.beside());
         let filled = begin(&temporary.0, &text);
         let mut state = self.state();
@@ -286,15 +289,15 @@ impl State {
             stays
         });
     }
+}
 
-    /// A file that holds every text.
-    fn whole(&self) -> Vec<u8> {
-        let mut whole = record::header();
-        for (key, text) in &self.texts {
-            whole.extend(record::kept(text.at, text.until, key, &text.value));
-        }
-        whole
+/// A file that holds every text.
+fn whole(texts: &BTreeMap<Box<str>, Text>) -> Vec<u8> {
+    let mut whole = record::header();
+    for (key, text) in texts {
+        whole.extend(record::kept(text.at, text.until, key, &text.value));
     }
+    whole
 }
 
 /// What is found in a folder at the start.

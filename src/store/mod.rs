@@ -1,7 +1,7 @@
 //! Where configuration, secrets and what is known of servers and sessions are kept.
 //!
-//! Knows files; what is in them is read by `wire::config` and judged by `policy`. Nothing outside this module and the
-//! journal may assume that there is one writer.
+//! Knows files; what is in them is read by `wire::config` and judged by `policy`. Nothing outside this module may assume
+//! that there is one writer.
 
 mod catalogues;
 mod ends;
