@@ -16,7 +16,7 @@ use super::legacy::{Session, Tenant};
 use super::target::Target;
 use crate::policy::{ClientId, Server, ServerKey};
 use crate::wire::hex;
-use crate::wire::mcp::{ClientCapabilities, ProtocolVersion};
+use crate::wire::mcp::{ClientCapabilities, ProtocolVersion, ServerCapabilities};
 
 /// Ids of requests begin somewhere below this where an earlier process has used some: far enough from where a number of
 /// 32 bits ends, because some servers know no larger ones.
@@ -118,12 +118,13 @@ impl Upstream {
 
     /// The session of a text made by [`written`], if it is one with this server.
     fn session_of(&self, text: &str) -> Option<Session> {
-        let mut parts = text.splitn(4, ' ');
+        let mut parts = text.splitn(5, ' ');
         // SECURITY: a session is a credential, and what is behind it is the owner's of then, at the place of then.
         if parts.next()? != whose(&self.server) {
             return None;
         }
         let version = ProtocolVersion::parse(parts.next()?)?;
+        let capabilities = ServerCapabilities::from_bits(parts.next()?.parse().ok()?);
         let endpoint = &self.server.endpoint;
         let place = match parts.next()? {
             "-" => endpoint.clone(),
@@ -131,17 +132,17 @@ impl Upstream {
         };
         let id = HeaderValue::try_from(parts.next()?).ok()?;
         let target = Target::legacy(self, Arc::new(place), version, Some(&id));
-        Some(Session::taken_up(id, version, target))
+        Some(Session::taken_up(id, version, capabilities, target))
     }
 }
 
-/// A session as it is kept: whose it is, its revision, the request target if that is not the server's URL's, and the
-/// server's id for it. `None` for a session-less server.
+/// A session as it is kept: whose it is, its revision, what the server can do in it, the request target if that is not the
+/// server's URL's, and the server's id for it. `None` for a session-less server.
 fn written(session: &Session, server: &Server) -> Option<String> {
     let id = session.id.as_ref()?.to_str().ok()?;
     let place = &session.target.place;
     let target = if place.target == server.endpoint.target { "-" } else { &place.target };
-    Some(format!("{} {} {target} {id}", whose(server), session.version))
+    Some(format!("{} {} {} {target} {id}", whose(server), session.version, session.capabilities.bits()))
 }
 
 /// Tells whose sessions they are: the server's place, its owner, and the headers with which it is asked.
@@ -256,7 +257,8 @@ mod tests {
         let place = Arc::new(upstream.server.endpoint.clone());
         let (id, version) = (HeaderValue::from_static("id of theirs"), ProtocolVersion::V2025_03_26);
         let target = Target::legacy(&upstream, place, version, Some(&id));
-        upstream.sessions.lasting.opened(tenant, &Session::taken_up(id, version, target));
+        let session = Session::taken_up(id, version, ServerCapabilities::from_bits(0x155), target);
+        upstream.sessions.lasting.opened(tenant, &session);
         shelf
     }
 
@@ -269,6 +271,7 @@ mod tests {
         let session = upstream.sessions.live(&alice).unwrap();
         assert_eq!(session.id.as_ref().unwrap(), "id of theirs");
         assert_eq!(session.version, ProtocolVersion::V2025_03_26);
+        assert_eq!(session.capabilities, ServerCapabilities::from_bits(0x155));
         assert_eq!(*session.target.place, upstream.server.endpoint);
         assert_eq!(session.target.headers.get("mcp-session-id"), session.id.as_ref());
         assert_eq!(shelf.texts().len(), 1);
@@ -286,7 +289,8 @@ mod tests {
         let first = upstream(&shelf, &bare);
         let (id, version) = (HeaderValue::from_static("id"), ProtocolVersion::LATEST);
         let target = Target::legacy(&first, Arc::new(first.server.endpoint.with_target("/mcp")), version, Some(&id));
-        first.sessions.lasting.opened(&bob, &Session::taken_up(id, version, target));
+        let session = Session::taken_up(id, version, ServerCapabilities::UNKNOWN, target);
+        first.sessions.lasting.opened(&bob, &session);
         let session = upstream(&shelf, &bare).sessions.live(&bob).unwrap();
         assert_eq!(session.target.uri, "/mcp");
     }
@@ -318,7 +322,9 @@ mod tests {
         let alice = tenant("a", None, 0);
         let whole = kept(&alice).texts().values().next().unwrap().clone();
         let (whose, _) = whole.split_once(' ').unwrap();
-        for text in ["", "x", whose, &format!("{whose} 2025-06-18 -"), &format!("{whose} 1999-01-01 - id")] {
+        let rest = ["", "2025-06-18 1 -", "1999-01-01 1 - id", "2025-06-18 x - id", "2025-06-18 1 - \n"];
+        let odd = rest.map(|rest| format!("{whose} {rest}"));
+        for text in odd.iter().map(String::as_str).chain(["", "x", whose]) {
             let shelf = kept(&alice);
             shelf.texts().values_mut().for_each(|kept| *kept = text.to_owned());
             assert!(upstream(&shelf, &registry(URL, "a", HEADER)).sessions.live(&alice).is_none(), "{text}");
