@@ -20,7 +20,7 @@
 //! | 1 | [`wire`] | bytes ↔ types: JSON-RPC, MCP, SSE, REST bodies, tokens, sealed values, `config.toml` and its edits | none |
 //! | 2 | [`policy`] | who may see, call and change what: [`policy::Registry`], [`policy::Decision`], [`policy::Permit`], [`policy::Draft`] | none |
 //! | 3 | [`outbound`] | outgoing HTTP(S): connector, address vetting, idle connections | sockets |
-//! | 4 | [`store`] | where configuration, secrets and what servers offered last are kept | files |
+//! | 4 | [`store`] | where configuration, secrets, sessions and what servers offered last are kept | files |
 //! | 4 | [`upstream`] | the client side of MCP: sessions, calls, catalogues, breakers | through `outbound` |
 //! | 5 | [`gateway`] | the use cases: snapshot, view, call, explain, session, change | through rank 4 |
 //! | 6 | [`http`] | the server side: accept loop, checks, the MCP endpoint, the REST endpoints, `/metrics` | listening socket |
@@ -68,6 +68,13 @@
 //! [`policy::Draft`] says whether the rules allow it and what it comes to, [`wire::config::edit`] changes those bytes of
 //! the text and no others, the result is read like any other configuration, stored so that it survives the loss of power,
 //! and published; then the client is answered.
+//!
+//! # One restart
+//!
+//! A session id says by its seal what it takes to serve the session, so a client goes on with the gateway that comes next.
+//! What its session has behind it is appended to a journal when it comes to be ([`store::Journal`]): the sessions with
+//! servers ([`upstream::SessionKeeper`]), the log level, the end. The next process reads that before it listens; a server
+//! that has forgotten a session meanwhile says so, and is called in a new one.
 //!
 //! # What you will not find
 //!

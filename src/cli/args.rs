@@ -35,7 +35,7 @@ Usage:
 
 Options:
   --config PATH             configuration file (default: config.toml)          [MCP_X_CONFIG]
-  --state-dir DIR           where secrets and catalogues are kept (default: the config's folder) [MCP_X_STATE_DIR]
+  --state-dir DIR           where secrets and sessions are kept (default: the config's folder) [MCP_X_STATE_DIR]
   --listen ADDR             address to listen on, such as 127.0.0.1:9000
   --host HOST               only the host of that address
   --port PORT               only the port of that address

@@ -33,7 +33,8 @@ impl Local {
         let keys = Keyring::new(&[rand::random::<[u8; 32]>().to_vec()]);
         // Nobody signs in here, so no token is noted anywhere; nor is what the servers of this configuration offer.
         let (config_path, ends) = (String::new(), TokenEnds::new(Path::new("")));
-        let beginning = Beginning { registry, problems, config_path, keys, ends, catalogues: None, now: wall_clock() };
+        let (catalogues, journal, now) = (None, None, wall_clock());
+        let beginning = Beginning { registry, problems, config_path, keys, ends, catalogues, journal, now };
         let (gateway, _) = Gateway::new(beginning, pool, Log::none());
         let local = Self { gateway, runtime };
         local.wait();

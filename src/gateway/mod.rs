@@ -20,7 +20,8 @@
 //! | `outbox` | what waits to be sent on such a stream |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
 //! | `explain` | why a client may or may not call a tool, and what it sees |
-//! | `keeper` | catalogues on their way to the disk |
+//! | `keeper` | catalogues and sessions with servers on their way to the disk |
+//! | `lasting` | what of clients' sessions outlives the process |
 //! | `register` | clients that register themselves: their tokens, and their end |
 //! | `change` | changes that REST asks for, on their way to the writer |
 //! | `writer` | the one thread that follows the configuration file and changes it |
@@ -34,6 +35,7 @@ mod error;
 mod explain;
 mod flight;
 mod keeper;
+mod lasting;
 mod listen;
 mod outbox;
 mod outcome;
@@ -70,6 +72,7 @@ pub use self::view::{Page, View, Wanted};
 pub use self::vitals::{ServerVitals, Vitals};
 
 use self::flight::Flights;
+use self::lasting::Lasting;
 use self::listen::Listeners;
 use self::park::ParkedCalls;
 use self::session::Sessions;
@@ -78,7 +81,7 @@ use crate::budget::Budget;
 use crate::log::Log;
 use crate::metrics::{Counter, Gauge};
 use crate::policy::{ClientId, Registry};
-use crate::store::{Catalogues, TokenEnds};
+use crate::store::{Catalogues, Journal, TokenEnds};
 use crate::upstream::{Hearer, Pool};
 use crate::wire::config::Problem;
 use crate::wire::jwt::Keys;
@@ -166,6 +169,7 @@ pub struct Gateway {
     ends: TokenEnds,
     /// Subscriptions that have to follow their servers.
     moved: Mutex<Vec<Moved>>,
+    lasting: Lasting,
     /// Calls in flight, whatever has become of their servers.
     calls: Gauge,
     /// Requests refused because their client had as many running as it may.
@@ -187,6 +191,8 @@ pub struct Beginning {
     pub ends: TokenEnds,
     /// Where catalogues outlive the process; `None` for one that is not to leave a trace.
     pub catalogues: Option<Catalogues>,
+    /// Where sessions do; `None` as well.
+    pub journal: Option<Journal>,
     /// The time, since the epoch.
     pub now: Duration,
 }
@@ -208,11 +214,12 @@ struct ClientState {
 }
 
 impl ClientState {
-    fn new(client: &ClientId) -> Self {
+    fn new(client: &ClientId, lasting: &Lasting, now: Duration) -> Self {
+        let digest = SessionId::principal(client.as_str());
         Self {
-            digest: SessionId::principal(client.as_str()),
+            digest,
             view: Mutex::default(),
-            sessions: Mutex::default(),
+            sessions: Mutex::new(Sessions::kept(lasting, &digest, now)),
             in_flight: AtomicUsize::default(),
             flights: Flights::default(),
             parked: ParkedCalls::default(),
@@ -248,10 +255,15 @@ impl Gateway {
     /// [`writer::Writer`], without which nothing can be changed.
     #[must_use]
     pub fn new(beginning: Beginning, mut pool: Pool, log: Log) -> (Arc<Self>, Receiver<Job>) {
-        let Beginning { registry, problems, config_path, keys, ends, catalogues, now } = beginning;
+        let Beginning { registry, problems, config_path, keys, ends, catalogues, journal, now } = beginning;
         if let Some(catalogues) = catalogues {
             catalogues.retain(registry.servers().map(|server| server.key));
             pool.keep_in(catalogues);
+        }
+        let journal = journal.map(Arc::new);
+        if let Some(journal) = &journal {
+            keeper::retain(journal, registry.servers().map(|server| server.key));
+            pool.keep_sessions_in(Arc::<Journal>::clone(journal));
         }
         pool.follow(&registry);
         let (jobs, waiting) = change::queue();
@@ -271,6 +283,7 @@ impl Gateway {
             config_path,
             ends,
             moved: Mutex::default(),
+            lasting: Lasting::new(journal),
             calls: Gauge::default(),
             overloaded: Counter::default(),
             log,
@@ -387,10 +400,12 @@ impl Gateway {
 
     fn client(&self, id: &ClientId) -> Arc<ClientState> {
         let mut shard = self.shard(id);
-        match shard.get(id) {
-            Some(state) => Arc::clone(state),
-            None => Arc::clone(shard.entry(id.clone()).or_insert_with(|| Arc::new(ClientState::new(id)))),
+        if let Some(state) = shard.get(id) {
+            return Arc::clone(state);
         }
+        let state = Arc::new(ClientState::new(id, &self.lasting, self.started));
+        shard.insert(id.clone(), Arc::clone(&state));
+        state
     }
 
     #[expect(clippy::indexing_slicing, reason = "a remainder of the array's length is an index of it")]

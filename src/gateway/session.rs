@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::bridge::Numbered;
 use super::flight::{Flight, Mail};
+use super::lasting::Lasting;
 use super::listen::Digests;
 use super::outbox::Outbox;
 use super::principal::{Memory, Principal};
@@ -24,7 +25,7 @@ use crate::wire::mcp::{ClientCapabilities, LogLevel, ProtocolVersion};
 use crate::wire::seal::SessionId;
 
 /// How long a session id is valid.
-const LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub(super) const LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Ended sessions of one client that are remembered.
 const TOMBSTONES: usize = 10_000;
 
@@ -65,16 +66,14 @@ impl Session {
         self.0.as_ref()?.1.level()
     }
 
-    /// Notes from which level on the client wants log messages; false if there is no session to note it in.
-    pub fn set_level(&self, level: LogLevel) -> bool {
-        let Some((_, state)) = &self.0 else { return false };
-        state.level.store(level as u8, Ordering::Relaxed);
-        true
+    /// What its id says, if there is a session.
+    pub(super) fn id(&self) -> Option<&SessionId> {
+        self.0.as_ref().map(|(id, _)| id)
     }
 
     /// Its random bits, if there is a session.
     pub(super) fn nonce(&self) -> Option<[u8; 16]> {
-        self.0.as_ref().map(|(id, _)| id.nonce)
+        self.id().map(|id| id.nonce)
     }
 
     /// Calls off the requests of this id, as the client wrote it, that run in the session; outside of sessions none can be.
@@ -197,6 +196,13 @@ impl Default for State {
     }
 }
 
+impl State {
+    /// What an earlier process has kept.
+    fn kept(level: LogLevel) -> Arc<Self> {
+        Arc::new(Self { level: AtomicU8::new(level as u8), ..Self::default() })
+    }
+}
+
 /// What belongs to sessions, by their random bits.
 type BySession<T> = HashMap<[u8; 16], T, BuildHasherDefault<RandomBits>>;
 
@@ -242,6 +248,15 @@ impl Live {
 }
 
 impl Sessions {
+    /// What earlier processes have kept of a client's sessions, as if they had been used just now.
+    pub(super) fn kept(lasting: &Lasting, client: &[u8; 16], now: Duration) -> Self {
+        let live = |(nonce, level)| (nonce, Live { used: now, state: State::kept(level) });
+        Self {
+            live: lasting.levels(client).into_iter().map(live).collect(),
+            ended: lasting.ended(client).into_iter().collect(),
+        }
+    }
+
     /// Notes that a session is in use; returns what holds it, and another session that had to make room.
     fn touch(&mut self, nonce: [u8; 16], now: Duration, most: usize) -> (Arc<State>, Option<[u8; 16]>) {
         if let Some(live) = self.live.get_mut(&nonce) {
@@ -278,16 +293,17 @@ impl Sessions {
         self.live.len()
     }
 
-    fn end(&mut self, id: &SessionId, now: Duration) {
+    /// Ends a session; returns one that ended earlier and has to be forgotten to make room.
+    fn end(&mut self, id: &SessionId, now: Duration) -> Option<[u8; 16]> {
         if let Some(live) = self.live.remove(&id.nonce) {
             live.state.outbox.end();
         }
         self.ended.retain(|_, until| *until > now);
-        if self.ended.len() >= TOMBSTONES {
-            let first = self.ended.iter().min_by_key(|(_, until)| **until).map(|(n, _)| *n);
-            first.map(|n| self.ended.remove(&n));
-        }
+        let full = self.ended.len() >= TOMBSTONES;
+        let first = self.ended.iter().filter(|_| full).min_by_key(|(_, until)| **until).map(|(nonce, _)| *nonce);
+        first.map(|nonce| self.ended.remove(&nonce));
         self.ended.insert(id.nonce, ends(id));
+        first
     }
 
     /// Takes out the sessions not used since `limit`.
@@ -343,9 +359,18 @@ impl Gateway {
         let (kept, dropped) = sessions.touch(id.nonce, now, most);
         drop(sessions);
         if let Some(nonce) = dropped {
-            self.pool.end_session(principal.client(), nonce);
+            self.drop_session(principal.client(), &id.principal, nonce);
         }
         Ok(Session(Some((id, kept))))
+    }
+
+    /// Notes from which level on the client wants log messages; false if there is no session to note it in.
+    pub fn set_level(&self, session: &Session, level: LogLevel) -> bool {
+        let Some((id, state)) = &session.0 else { return false };
+        if state.level.swap(level as u8, Ordering::Relaxed) != level as u8 {
+            self.lasting.keep_level(id, level);
+        }
+        true
     }
 
     /// Ends a session for good.
@@ -364,8 +389,13 @@ impl Gateway {
         if sessions.ended.contains_key(&id.nonce) {
             return Err(NoSession);
         }
-        sessions.end(&id, now);
+        let forgotten = sessions.end(&id, now);
         drop(sessions);
+        if let Some(nonce) = forgotten {
+            self.lasting.forget_end(&id.principal, nonce);
+        }
+        // Before the client is answered: from then on it relies on that.
+        self.lasting.keep_end(&id);
         self.pool.end_session(principal.client(), id.nonce);
         Ok(())
     }
@@ -377,9 +407,15 @@ impl Gateway {
         for (client, state) in self.known_clients() {
             let dropped = state.sessions().idle_since(limit);
             for nonce in dropped {
-                self.pool.end_session(&client, nonce);
+                self.drop_session(&client, &state.digest, nonce);
             }
         }
         self.pool.end_idle(idle);
+    }
+
+    /// Drops what else there is of a session whose soft state was dropped.
+    fn drop_session(&self, client: &ClientId, digest: &[u8; 16], nonce: [u8; 16]) {
+        self.lasting.forget(digest, nonce);
+        self.pool.end_session(client, nonce);
     }
 }

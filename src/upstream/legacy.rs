@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::Upstream;
 use super::channel::{Channel, Dialect};
 use super::error::UpstreamError;
+use super::lasting::Lasting;
 use super::probe::Failed;
 use super::request::Outbound;
 use super::target::Target;
@@ -80,16 +81,22 @@ struct Held {
 }
 
 /// The sessions with one server.
-#[derive(Default)]
 pub(super) struct Sessions {
     /// Set once the server turned out to be session-less; then it serves every tenant.
     sessionless: RwLock<Option<Arc<Session>>>,
     held: Mutex<HashMap<Tenant, Held>>,
     /// Says that a session, or the server, is another.
     pub(super) changed: watch::Sender<()>,
+    /// Where those of `held` outlive the process. Told while `held` is locked, so that it hears everything in order.
+    pub(super) lasting: Lasting,
 }
 
 impl Sessions {
+    pub(super) fn new(lasting: Lasting) -> Self {
+        let changed = watch::Sender::new(());
+        Self { sessionless: RwLock::default(), held: Mutex::default(), changed, lasting }
+    }
+
     fn held(&self) -> MutexGuard<'_, HashMap<Tenant, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,6 +112,23 @@ impl Sessions {
         let opening = Arc::<Opening>::default();
         held.insert(tenant.clone(), Held { opening: Arc::clone(&opening), used: now });
         opening
+    }
+
+    /// Puts a session into its place, where all who waited for it find it.
+    fn opened(&self, tenant: &Tenant, opening: &Arc<Opening>, session: &Arc<Session>) {
+        let held = self.held();
+        // Whoever has the turn is the only one who sets it.
+        let _ = opening.session.set(Arc::clone(session));
+        // Not so if the tenant has ended meanwhile.
+        if held.get(tenant).is_some_and(|held| Arc::ptr_eq(&held.opening, opening)) {
+            self.lasting.opened(tenant, session);
+        }
+    }
+
+    /// Puts a session of an earlier process into its place.
+    pub(super) fn take_up(&self, tenant: Tenant, session: Session) {
+        let opening = Opening { session: Arc::new(session).into(), ..Opening::default() };
+        self.held().insert(tenant, Held { opening: Arc::new(opening), used: Instant::now() });
     }
 
     /// The session for a request that is about to be sent, if there is one.
@@ -139,6 +163,7 @@ impl Sessions {
         let mut held = self.held();
         if held.get(tenant).and_then(|h| h.opening.session.get()).is_some_and(|live| Arc::ptr_eq(live, dead)) {
             held.remove(tenant);
+            self.lasting.ended(tenant);
         }
         drop(held);
         self.changed.send_replace(());
@@ -147,8 +172,22 @@ impl Sessions {
     /// Forgets all sessions.
     pub(super) fn clear(&self) {
         self.set_sessionless(None);
-        self.held().clear();
+        for (tenant, _) in self.held().drain() {
+            self.lasting.ended(&tenant);
+        }
         self.changed.send_replace(());
+    }
+
+    /// Takes out all sessions, and keeps none from now on.
+    pub(super) fn retire(&self) -> Vec<Arc<Session>> {
+        let mut held = self.held();
+        let all = held.drain().map(|(tenant, held)| {
+            self.lasting.ended(&tenant);
+            held.opening.session.get().cloned()
+        });
+        let taken = all.flatten().collect();
+        self.lasting.end();
+        taken
     }
 
     /// Takes out the sessions that `ends` is true of, given whose they are and when they were last used.
@@ -157,6 +196,7 @@ impl Sessions {
         self.held().retain(|tenant, held| {
             let stays = !ends(tenant, held.used);
             if !stays {
+                self.lasting.ended(tenant);
                 taken.extend(held.opening.session.get().cloned());
             }
             stays
@@ -189,7 +229,7 @@ impl Channel {
         }
         let made = self.handshake(tenant).await;
         match &made {
-            Ok(session) => _ = opening.session.set(Arc::clone(session)),
+            Ok(session) => self.upstream.sessions.opened(tenant, &opening, session),
             Err(failure) => *last = Some(Failed { ended: Instant::now(), failure: failure.clone() }),
         }
         made
@@ -277,6 +317,18 @@ impl Channel {
 }
 
 impl Session {
+    /// A session that an earlier process has opened. Which level it told the server is not kept: to be told it twice does
+    /// a server no harm.
+    pub(super) fn taken_up(
+        id: HeaderValue,
+        version: ProtocolVersion,
+        capabilities: ServerCapabilities,
+        target: Target,
+    ) -> Self {
+        let (id, level) = (Some(id), Mutex::default());
+        Self { id, version, capabilities, instructions: None, target, opening: false, level }
+    }
+
     /// What stands for a session while there is none.
     fn opening(upstream: &Upstream, place: &Arc<Endpoint>) -> Self {
         let (target, level) = (Target::plain(upstream, Arc::clone(place)), Mutex::default());

@@ -19,6 +19,7 @@
 //! | `stream` | a stream of what belongs to no request |
 //! | `health` | whether a server can be reached, and when it is asked next |
 //! | `kept` | [`Keeper`]: catalogues that outlive the process |
+//! | `lasting` | [`SessionKeeper`]: sessions that outlive the process |
 //! | `pool` | [`Pool`]: the upstreams of a registry, each kept fresh in the background |
 //! | `series` | [`Series`]: what is counted of one server |
 //! | `error` | [`UpstreamError`] |
@@ -31,6 +32,7 @@ mod error;
 mod health;
 mod hear;
 mod kept;
+mod lasting;
 mod legacy;
 mod pool;
 mod probe;
@@ -55,6 +57,7 @@ pub use self::catalogue::{Catalogue, Listed, Member};
 pub use self::ear::{Hearer, Replier, Subscription};
 pub use self::error::UpstreamError;
 pub use self::kept::Keeper;
+pub use self::lasting::SessionKeeper;
 pub use self::legacy::Tenant;
 pub use self::pool::Pool;
 pub use self::series::{Outcome, Series};
@@ -64,6 +67,7 @@ use self::channel::{Channel, Dialect};
 use self::ear::{Ears, Listening};
 use self::health::{Health, LEAST_INTERVAL};
 use self::kept::OnDisk;
+use self::lasting::Lasting;
 use self::legacy::Sessions;
 use self::probe::{Failed, Known};
 use self::request::{Call, Request};
@@ -151,6 +155,8 @@ struct Common {
     http: Client,
     hearer: Listening,
     budget: Budget,
+    /// Where sessions outlive the process, if they do.
+    sessions: Option<Arc<dyn SessionKeeper>>,
     log: Log,
 }
 
@@ -164,7 +170,7 @@ impl Upstream {
         series: Arc<Series>,
         common: Common,
     ) -> Self {
-        let Common { epoch, changed, runtime, http, hearer, budget, log } = common;
+        let Common { epoch, changed, runtime, http, hearer, budget, sessions, log } = common;
         let mut headers = HeaderMap::new();
         for (name, value) in server.headers.iter() {
             // The registry has refused what is not a header.
@@ -173,6 +179,7 @@ impl Upstream {
             }
         }
         let place = Arc::new(server.endpoint.clone());
+        let sessions = Sessions::new(Lasting::new(sessions, &server));
         Self {
             server,
             headers,
@@ -182,7 +189,7 @@ impl Upstream {
             probing: AsyncMutex::default(),
             doubted: AtomicBool::default(),
             silent: AtomicBool::default(),
-            sessions: Sessions::default(),
+            sessions,
             ears: Ears::new(runtime, http, hearer),
             next_id: AtomicU64::new(1),
             offer: watch::Sender::new(offer),

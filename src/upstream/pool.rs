@@ -13,6 +13,8 @@ use tokio::time::{Instant, timeout};
 use super::catalogue::Fetched;
 use super::channel::Channel;
 use super::kept::{Keeper, Kept};
+use super::lasting::SessionKeeper;
+use super::legacy::Session;
 use super::{Catalogue, Common, Hearer, Offer, Tenant, Upstream, UpstreamError};
 use crate::budget::Budget;
 use crate::log::Log;
@@ -55,6 +57,7 @@ impl Pool {
                 http,
                 hearer: Arc::default(),
                 budget: Budget::default(),
+                sessions: None,
                 log,
             },
             upstreams: RwLock::default(),
@@ -84,6 +87,11 @@ impl Pool {
         &self.common.runtime
     }
 
+    /// Has sessions with servers kept there from now on, and new servers go on in those that are.
+    pub fn keep_sessions_in(&mut self, keeper: Arc<dyn SessionKeeper>) {
+        self.common.sessions = Some(keeper);
+    }
+
     /// Makes the pool match a registry: unchanged servers keep their upstream, its sessions and its catalogue.
     ///
     /// Reads from the disk what is kept of new servers, and so is not for a thread that serves requests.
@@ -95,7 +103,11 @@ impl Pool {
         for server in registry.servers() {
             let kept = old.get(&server.id).filter(|u| u.server == *server).cloned();
             let upstream = kept.unwrap_or_else(|| {
-                let made = self.make(server, &settings, old.get(&server.id));
+                let before = old.get(&server.id);
+                let made = self.make(server, &settings, before);
+                if before.is_none() {
+                    self.take_up_sessions(&made, registry);
+                }
                 let task = self.common.runtime.spawn(self.keep_fresh(Arc::clone(&made)));
                 made.hear_of_lists();
                 if let Some(before) = refreshers.insert(server.id.clone(), task.abort_handle()) {
@@ -116,7 +128,7 @@ impl Pool {
         for (id, upstream) in &old {
             if new.get(id).is_none_or(|kept| !Arc::ptr_eq(kept, upstream)) {
                 upstream.ears.close();
-                self.end_at(upstream, |_, _| true);
+                self.bid_farewell(upstream, upstream.sessions.retire());
             }
             if !new.contains_key(id) {
                 self.forget(upstream);
@@ -138,6 +150,13 @@ impl Pool {
         let series = before.map(|u| Arc::clone(u.series())).unwrap_or_default();
         let (server, settings) = (Arc::clone(server), Arc::clone(settings));
         Arc::new(Upstream::new(server, settings, offer, on_disk, series, self.common.clone()))
+    }
+
+    /// Goes on in the sessions that an earlier process has opened with a server, but for those of clients that are gone.
+    fn take_up_sessions(&self, upstream: &Arc<Upstream>, registry: &Registry) {
+        upstream.take_up_sessions();
+        let is_gone = |client: &ClientId| registry.client(client).is_none();
+        self.end_at(upstream, |tenant, _| matches!(tenant, Tenant::Client { client, .. } if is_gone(client)));
     }
 
     /// What answers hold in buffers while they are gathered; the bodies of requests count there too.
@@ -206,7 +225,12 @@ impl Pool {
     }
 
     fn end_at(&self, upstream: &Arc<Upstream>, ends: impl Fn(&Tenant, Instant) -> bool) {
-        for session in upstream.sessions.take(ends) {
+        self.bid_farewell(upstream, upstream.sessions.take(ends));
+    }
+
+    /// Tells a server in the background that these sessions are over.
+    fn bid_farewell(&self, upstream: &Arc<Upstream>, sessions: Vec<Arc<Session>>) {
+        for session in sessions {
             let channel = Channel::new(upstream, &self.common.http);
             self.common.runtime.spawn(async move { channel.end(&session).await });
         }

@@ -569,6 +569,18 @@ impl ServerCapabilities {
         self.0 & 512 != 0
     }
 
+    /// The flags as a number, for what is kept of a session.
+    #[must_use]
+    pub fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// The capabilities of a number made by [`bits`](Self::bits).
+    #[must_use]
+    pub fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
     fn flag(kind: ListKind) -> u16 {
         match kind {
             ListKind::Tools => 1,

@@ -123,6 +123,7 @@ impl World {
             keys: Keyring::new(&[SECRET.to_vec()]),
             ends: TokenEnds::new(Path::new("")),
             catalogues: None,
+            journal: None,
             now: Duration::ZERO,
         };
         let (gateway, _) = Gateway::new(beginning, pool, Log::none());

@@ -50,6 +50,8 @@ mod reload;
 #[cfg(test)]
 mod rest;
 #[cfg(test)]
+mod restart;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod slow;

@@ -211,7 +211,7 @@ pub(super) fn serve(exchange: &mut Exchange<'_>, session: &Session, envelope: En
     }
     match envelope.method().as_deref() {
         Some(method::PING) => Served::Response(result_message(&id, b"{}"), None),
-        Some(method::SET_LEVEL) => match set_level(session, &envelope) {
+        Some(method::SET_LEVEL) => match set_level(exchange, session, &envelope) {
             Ok(()) => Served::Response(result_message(&id, b"{}"), None),
             Err(error) => Served::failed(&id, &error),
         },
@@ -258,10 +258,10 @@ fn resource(envelope: &Envelope) -> Result<String, GatewayError> {
     uri.map(Cow::into_owned).ok_or(GatewayError::InvalidParams("expected a string `uri`"))
 }
 
-fn set_level(session: &Session, envelope: &Envelope) -> Result<(), GatewayError> {
+fn set_level(exchange: &Exchange<'_>, session: &Session, envelope: &Envelope) -> Result<(), GatewayError> {
     let level = envelope.param_text(Param::Level).and_then(|level| LogLevel::parse(&level));
     let level = level.ok_or(GatewayError::InvalidParams("expected a `level` from `debug` to `emergency`"))?;
-    if session.set_level(level) {
+    if exchange.gateway.set_level(session, level) {
         Ok(())
     } else {
         Err(GatewayError::InvalidParams("expected a session to set a level in"))
