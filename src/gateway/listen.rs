@@ -17,13 +17,13 @@ use super::outbox::{News, Outbox};
 use super::{ClientState, Gateway, Outgoing, Principal, Session, Snapshot, View};
 use crate::alarm::{Alarm, Alarms};
 use crate::policy::Registry;
-use crate::wire::changes::{self, Change, Changes, Filter};
+use crate::wire::changes::{self, Change, Changes, Each, Filter};
 
 /// How long changes are gathered before anybody is told.
 const GATHERED: Duration = Duration::from_millis(20);
 
-/// What a client sees of each list, in short, in the order of [`Change::ALL`].
-pub(super) type Digests = [u64; Change::ALL.len()];
+/// What a client sees of each list, in short.
+pub(super) type Digests = Each<u64>;
 
 /// Who hears of changes: what all that tell it something know of one open stream.
 pub(super) struct Listener {
@@ -47,9 +47,9 @@ impl Listener {
     /// Tells it of the lists that are others by now.
     fn compare(&self, now: &Digests) {
         let mut told = self.told();
-        for ((list, told), now) in Change::ALL.into_iter().zip(told.iter_mut()).zip(now) {
-            if self.lists.has(list) && told != now {
-                *told = *now;
+        for list in Change::ALL.into_iter().filter(|list| self.lists.has(*list)) {
+            let now = *now.get(list);
+            if std::mem::replace(told.get_mut(list), now) != now {
                 self.outbox.changed(list);
             }
         }
@@ -156,7 +156,7 @@ impl Stream {
         let stream = match &self.dialect {
             Dialect::Legacy(session) => {
                 if let News::Changed(list) = news {
-                    session.shown(list, self.listener.told()[list as usize]);
+                    session.shown(list, *self.listener.told().get(list));
                 }
                 None
             }
@@ -292,6 +292,6 @@ pub(super) async fn follow_changes(gateway: Weak<Gateway>, changed: Arc<Notify>)
 impl View {
     /// What the client sees of each list, in short.
     fn digests(&self) -> Digests {
-        Change::ALL.map(|list| self.digest(list))
+        Each::of(|list| self.digest(list))
     }
 }

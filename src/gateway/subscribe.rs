@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::outbox::{Outbox, Worth};
 use super::view::Wanted;
-use super::{Gateway, GatewayError, Principal, Session, Snapshot, Subject, View};
+use super::{ClientState, Gateway, GatewayError, Principal, Session, Snapshot, Subject, View};
 use crate::policy::{ClientId, Registry, Target};
 use crate::upstream::{Hearer, Replier, Subscription, Tenant, Upstream, UpstreamError};
 use crate::wire::changes::covers;
@@ -81,10 +81,19 @@ impl Outbox {
     }
 }
 
+impl ClientState {
+    /// How many resources the client has subscribed to, in its sessions and on its streams.
+    pub(super) fn subscriptions(&self) -> usize {
+        let in_sessions = self.sessions().outboxes();
+        let outside = self.listeners.outboxes_outside_of_sessions();
+        in_sessions.iter().chain(&outside).map(|outbox| outbox.held().len()).sum()
+    }
+}
+
 /// Why a client cannot be told of changes of a resource.
 fn refusal(uri: &str, error: UpstreamError) -> GatewayError {
     match error {
-        UpstreamError::Rpc(_) => GatewayError::InvalidParams("the server does not tell of changes of this resource"),
+        UpstreamError::Rpc(_) => GatewayError::InvalidParams("expected a resource whose server tells of its changes"),
         error => GatewayError::Upstream { subject: Subject::new(ListKind::Resources, uri), error },
     }
 }
@@ -177,9 +186,7 @@ impl Gateway {
 
     /// What waits for a session of a client.
     fn outbox_of(&self, client: &ClientId, nonce: &[u8; 16]) -> Option<Arc<Outbox>> {
-        let state = self.shard(client).get(client).cloned()?;
-        let outbox = state.sessions().outbox(nonce);
-        outbox
+        self.shard(client).get(client).cloned().and_then(|state| state.sessions().outbox(nonce))
     }
 
     /// Where news for a tenant go: to its session, or to the streams of a client outside of sessions.

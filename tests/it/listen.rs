@@ -291,9 +291,9 @@ fn a_filter_must_have_its_shape() {
     }
     let answer = alice.ask(&Message::modern("subscriptions/listen"));
     assert_eq!((answer.status(), answer.code()), (200, -32602), "{answer:?}");
-    // What nobody knows is not granted, and neither is what does not exist or may not be read.
-    let (_, granted) = alice.listen(r#"{"taskIds":["a"],"resourceSubscriptions":["nothing://here"]}"#);
-    assert_eq!(granted, json!({}));
+    // What nobody knows is not granted, and neither is what may not be read.
+    let (_, granted) = alice.listen(r#"{"taskIds":["a"],"else":null,"promptsListChanged":true}"#);
+    assert_eq!(granted, json!({ "promptsListChanged": true }));
     let (_, granted) = harness.client(BOB).listen(&format!(r#"{{"resourceSubscriptions":["{WATCHED}"]}}"#));
     assert_eq!(granted, json!({}));
 }
@@ -433,7 +433,10 @@ fn subscriptions_follow_a_server_that_is_defined_anew() {
         let _ = harness.client(ALICE).tools();
         let mut ears = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
         harness.replace_config(&config("tool_prefix = \"x_\""));
-        ears.iter_mut().for_each(|ear| ear.hears_of("tools"));
+        for ear in &mut ears {
+            ear.hears_of("tools");
+            ear.hears_of("prompts");
+        }
         wait_until("the update is heard", || {
             fixture.resource_updated(WATCHED);
             ears.iter().all(|ear| ear.stream.has_event())
@@ -470,6 +473,71 @@ fn a_stream_beyond_the_limit_ends_the_oldest() {
     }
     harness.replace_config(&harness.config().replace(&format!("auth_token = \"{BOB}\""), "auth_token = \"x\""));
     bob.hears_the_end();
+}
+
+#[test]
+fn a_slow_reader_hears_of_the_last_change_and_keeps_nobody_waiting() {
+    let (fixture, harness) = start(Mode::LegacySessions, "");
+    let mut slow = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
+    let mut quick = Ear::open(&harness, ALICE, LEGACY, &[WATCHED]);
+    for _ in 0..300 {
+        fixture.resource_updated(WATCHED);
+        quick.hears_of_update(WATCHED);
+    }
+    fixture.add_tool("new");
+    quick.hears_of("tools");
+    for ear in &mut slow {
+        let mut updates = 0;
+        while ear.stream.message()["method"] == "notifications/resources/updated" {
+            updates += 1;
+        }
+        assert!((1..=300).contains(&updates), "{updates}");
+    }
+}
+
+#[test]
+fn many_clients_hear_of_a_change_soon() {
+    const CLIENTS: usize = 200;
+    let fixture = Fixture::start(Options::of(Mode::LegacySessions));
+    let mut config = clients() + &server("fixture", "alice", &fixture, "") + "[allow.fixture]\n\"*\" = [\"*\"]\n";
+    for number in 0..CLIENTS {
+        config += &format!("[clients.client_{number}]\nauth_token = \"token-of-{number}\"\n");
+    }
+    let harness = Harness::start(&config);
+    let _ = harness.client(ALICE).tools();
+    wait_until("the server is heard", || fixture.counts().streams == 1);
+    let mut ears: Vec<Ear> =
+        (0..CLIENTS).map(|n| Ear::open(&harness, &format!("token-of-{n}"), ERAS[n % 2], &[])).collect();
+    let begun = Instant::now();
+    fixture.add_tool("new");
+    ears.iter_mut().for_each(|ear| ear.hears_of("tools"));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    println!("{CLIENTS} clients heard of it within {:?}", begun.elapsed());
+}
+
+#[test]
+fn streams_and_subscriptions_are_counted() {
+    let (_fixture, harness) =
+        start(Mode::Modern, "[clients.metrics]\nauth_token = \"metrics-secret-11\"\nadmin = true\n");
+    let counted = || {
+        let page = harness.client("metrics-secret-11").rest("GET", "/metrics", "").body;
+        let value = |name: &str| -> f64 {
+            let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("no {name}: {page}")).parse().unwrap()
+        };
+        [value("mcp_x_listeners"), value("mcp_x_subscriptions")]
+    };
+    assert_eq!(counted(), [0.0, 0.0]);
+    let [legacy, modern] = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
+    assert_eq!(counted(), [2.0, 2.0]);
+    drop(modern);
+    wait_until("the modern one is gone", || counted() == [1.0, 1.0]);
+    // A session's subscriptions outlive its stream.
+    let Ear { mut client, stream, .. } = legacy;
+    drop(stream);
+    wait_until("the legacy one is gone", || counted() == [0.0, 1.0]);
+    assert_eq!(client.delete().status(), 204);
+    wait_until("its session is gone", || counted() == [0.0, 0.0]);
 }
 
 #[test]
