@@ -40,6 +40,11 @@ pub(super) struct Listener {
 }
 
 impl Listener {
+    /// Ends the stream.
+    fn end(&self) {
+        self.outbox.end_of(self.reader);
+    }
+
     fn told(&self) -> MutexGuard<'_, Digests> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -85,7 +90,7 @@ impl Listeners {
             oldest
         });
         if let Some(oldest) = oldest {
-            oldest.outbox.end();
+            oldest.end();
         }
     }
 
@@ -255,7 +260,7 @@ impl Gateway {
             // What a modern stream was granted is not changed while it is open.
             let changed = !listener.in_session && self.review_outbox(&listener.outbox, registry);
             if changed || !registry.still_knows(listener.principal.caller()) {
-                listener.outbox.end();
+                listener.end();
             }
         }
     }

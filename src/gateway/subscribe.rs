@@ -21,6 +21,11 @@ use crate::wire::mcp::{ListKind, LogLevel, method};
 /// Resources that one session, or one stream, may have subscribed to.
 pub const MOST_SUBSCRIPTIONS: usize = 1_000;
 
+/// Those that one client may have subscribed to, in all its sessions and on all its streams.
+const MOST_OF_CLIENT: usize = 10_000;
+/// Longest URI that can be subscribed to, in bytes.
+const LONGEST_URI: usize = 2_048;
+
 /// A subscription of a session whose server is another by now.
 pub(super) struct Moved {
     outbox: Weak<Outbox>,
@@ -118,6 +123,9 @@ impl Gateway {
         if held.len() >= MOST_SUBSCRIPTIONS {
             return Err(GatewayError::InvalidParams("expected at most 1000 subscriptions in a session"));
         }
+        if principal.state().subscriptions() >= MOST_OF_CLIENT {
+            return Err(GatewayError::InvalidParams("expected at most 10000 subscriptions of a client"));
+        }
         let view = self.view_of(snapshot, principal, Some(Wanted(ListKind::Resources, uri))).await;
         let subscription = subscribe_in(&view, snapshot, &session.tenant(principal.client()), uri)?;
         let deadline = Instant::now() + snapshot.registry().settings().list_timeout;
@@ -150,7 +158,8 @@ impl Gateway {
         let deadline = Instant::now() + snapshot.registry().settings().list_timeout;
         let view = self.view_of(snapshot, principal, None).await;
         let tenant = Session::default().tenant(principal.client());
-        let made = uris.iter().filter_map(|uri| subscribe_in(&view, snapshot, &tenant, uri).ok());
+        let left = MOST_OF_CLIENT.saturating_sub(principal.state().subscriptions());
+        let made = uris.iter().take(left).filter_map(|uri| subscribe_in(&view, snapshot, &tenant, uri).ok());
         let mut live = Vec::new();
         for subscription in made.collect::<Vec<_>>() {
             if let Ok(Ok(())) = timeout_at(deadline, subscription.settled()).await {
@@ -215,7 +224,8 @@ impl Gateway {
 /// Subscribes at the server of a resource, as a client's view has it.
 fn subscribe_in(view: &View, snapshot: &Snapshot, tenant: &Tenant, uri: &str) -> Result<Subscription, GatewayError> {
     let unknown = || GatewayError::Unknown(Subject::new(ListKind::Resources, uri));
-    let (permit, upstream) = view.resource(snapshot.registry(), uri).ok_or_else(unknown)?;
+    let found = view.resource(snapshot.registry(), uri).filter(|_| uri.len() <= LONGEST_URI);
+    let (permit, upstream) = found.ok_or_else(unknown)?;
     upstream.subscribe(&permit, tenant).map_err(|error| refusal(uri, error))
 }
 

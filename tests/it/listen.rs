@@ -371,6 +371,23 @@ fn an_update_that_nobody_heard_is_told_when_the_client_listens_again() {
 }
 
 #[test]
+fn subscriptions_are_limited() {
+    let (_fixture, harness) = start(Mode::Modern, "");
+    let mut alice = harness.client(ALICE).speaking(LEGACY);
+    let code = |client: &mut Client, uri: &str| {
+        client.ask(&about(LEGACY, "resources/subscribe", uri)).json()["error"]["code"].clone()
+    };
+    assert_eq!(code(&mut alice, &format!("test://{}", "x".repeat(3_000))), -32002);
+    for number in 0..1_000 {
+        assert_eq!(code(&mut alice, &format!("test://{number}")), Value::Null, "{number}");
+    }
+    assert_eq!(code(&mut alice, "test://one-too-many"), -32602);
+    // One that is there may be named again, and another session has its own.
+    assert_eq!(code(&mut alice, "test://7"), Value::Null);
+    assert_eq!(code(&mut harness.client(ALICE).speaking(LEGACY), "test://one-too-many"), Value::Null);
+}
+
+#[test]
 fn whoever_unsubscribes_hears_no_more_and_the_server_is_told() {
     for mode in TELLING {
         let (fixture, harness) = start(mode, "");
@@ -541,6 +558,48 @@ fn streams_and_subscriptions_are_counted() {
 }
 
 #[test]
+fn log_messages_that_belong_to_no_call_are_told_in_their_session_from_its_level_on() {
+    let (fixture, harness) = start(Mode::LegacySessions, "");
+    let [mut legacy, mut modern] = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
+    let log = |level: &str| json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": level, "data": "x" } });
+    // On the streams of both, and on the one for lists.
+    assert_eq!(fixture.broadcast(&log("debug").to_string()), 3);
+    assert_eq!(legacy.stream.message(), log("debug"));
+    let answer = legacy.client.ask(&Message::of(LEGACY, "logging/setLevel").param(r#""level":"error""#));
+    assert_eq!(answer.json()["result"], json!({}));
+    for level in ["info", "error"] {
+        fixture.broadcast(&log(level).to_string());
+    }
+    assert_eq!(legacy.stream.message(), log("error"));
+    fixture.resource_updated(WATCHED);
+    legacy.hears_of_update(WATCHED);
+    // A modern stream has no place for them.
+    modern.hears_of_update(WATCHED);
+}
+
+#[test]
+fn what_a_server_tells_of_resources_of_others_is_told_to_nobody() {
+    let fixtures = TELLING.map(|mode| Fixture::start(Options::of(mode)));
+    let config = owned_by_alice(&[("first", &fixtures[0]), ("second", &fixtures[1])]);
+    let harness = Harness::start(&config);
+    assert!(!harness.client(ALICE).tools().is_empty());
+    // Both have it, and it is the first one's.
+    let mut ears = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
+    assert_eq!(fixtures[1].counts().requests_of("resources/subscribe"), 0);
+    let update = json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": { "uri": WATCHED } });
+    fixtures[1].broadcast(&update.to_string());
+    fixtures[1].put(ListKind::Tools, r#"{"name":"new","inputSchema":{"type":"object"}}"#);
+    ears.iter_mut().for_each(|ear| ear.hears_of("tools"));
+    // What lies below it, but nothing beside it.
+    for uri in ["test://watched-resources", "test://watched-resource/part"] {
+        let params = json!({ "uri": uri });
+        let update = json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": params });
+        assert_eq!(fixtures[0].broadcast(&update.to_string()), 3);
+    }
+    ears.iter_mut().for_each(|ear| ear.hears_of_update("test://watched-resource/part"));
+}
+
+#[test]
 fn silent_streams_are_kept_alive() {
     let (_fixture, harness) = start(Mode::Modern, "[gateway]\nkeep_alive_seconds = 1\n");
     for revision in ERAS {
@@ -593,11 +652,11 @@ fn a_server_without_a_stream_is_not_asked_for_one_all_the_time() {
         "initialize" => exchange.initialize_with(r#"{"tools":{"listChanged":true}}"#),
         _ => exchange.normally(),
     });
-    let harness = Harness::start(&owned_by_alice(&[("quiet", &upstream)]));
+    let harness = Harness::start(&(owned_by_alice(&[("quiet", &upstream)]) + "[gateway]\nrefresh_seconds = 1\n"));
     assert_eq!(harness.client(ALICE).tools(), ["echo"]);
     upstream.wait_for("it is asked", |state| state.received.iter().any(|r| r.method == "GET"));
     assert_eq!(harness.client(ALICE).text("echo"), "quiet:echo");
-    std::thread::sleep(Duration::from_millis(700));
+    upstream.wait_for("it is asked for its tools again", |state| state.of("tools/list").len() >= 3);
     assert_eq!(upstream.state().received.iter().filter(|r| r.method == "GET").count(), 1);
 }
 
