@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use super::outbox::{News, Outbox};
 use super::{ClientState, Gateway, Outgoing, Principal, Session, Snapshot, View};
 use crate::alarm::{Alarm, Alarms};
-use crate::policy::Registry;
+use crate::policy::{ClientId, Registry};
 use crate::wire::changes::{self, Change, Changes, Each, Filter};
 
 /// How long changes are gathered before anybody is told.
@@ -203,9 +203,7 @@ impl Gateway {
         let state = self.current_state(opening.principal, opening.snapshot);
         let now = self.view_as_known(opening.snapshot, opening.principal.client(), &state).digests();
         let told = session.last_shown(&now);
-        let stream = self.begin_stream(opening, state, outbox, Changes::ALL, told, Dialect::Legacy(session));
-        stream.listener.compare(&now);
-        Some(stream)
+        Some(self.begin_stream(opening, state, outbox, Changes::ALL, told, Dialect::Legacy(session)))
     }
 
     /// Opens a stream for a modern client that wants to hear of all this. It is granted every list, and the resources that
@@ -242,11 +240,12 @@ impl Gateway {
         let listener = Arc::new(Listener { principal, outbox, reader, in_session, lists, told });
         let most = opening.snapshot.registry().settings().limits.streams_per_client;
         state.listeners.add(Arc::clone(&listener), most);
-        if self.generation() != opening.snapshot.generation() {
-            // What was taken away, or came, while the stream was being opened was not told here yet.
-            self.review_listeners(&state, self.snapshot().registry());
-            self.pool.changed().notify_one();
+        let snapshot = self.snapshot();
+        if snapshot.generation() != opening.snapshot.generation() {
+            // What was taken away while the stream was being opened was not taken from this one yet.
+            self.review_listeners(&state, snapshot.registry());
         }
+        self.compare(&snapshot, listener.principal.client(), &state, [&listener]);
         Stream { listener, state, dialect, expiry }
     }
 
@@ -265,19 +264,29 @@ impl Gateway {
         }
     }
 
+    /// Tells listeners of a client what it sees otherwise than they were told last.
+    fn compare<'a>(
+        &self,
+        snapshot: &Snapshot,
+        client: &ClientId,
+        state: &ClientState,
+        listeners: impl IntoIterator<Item = &'a Arc<Listener>>,
+    ) {
+        let view = self.view_as_known(snapshot, client, state);
+        if view.is_torn() {
+            // Another registry is coming into force; that will be told.
+            return self.pool.changed().notify_one();
+        }
+        let now = view.digests();
+        listeners.into_iter().for_each(|listener| listener.compare(&now));
+    }
+
     /// Tells the clients that listen what has changed for them.
     async fn tell_changes(&self) {
         let snapshot = self.snapshot();
         self.follow_servers(&snapshot);
         for (client, state) in self.listening_clients() {
-            let view = self.view_as_known(&snapshot, &client, &state);
-            if view.is_torn() {
-                // Another registry is coming into force; that will be told.
-                self.pool.changed().notify_one();
-                continue;
-            }
-            let now = view.digests();
-            state.listeners.all().iter().for_each(|listener| listener.compare(&now));
+            self.compare(&snapshot, &client, &state, &state.listeners.all());
             // Other tasks of the runtime must not wait for all clients.
             tokio::task::yield_now().await;
         }

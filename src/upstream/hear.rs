@@ -73,8 +73,7 @@ pub(super) async fn keep_hearing(upstream: Arc<Upstream>, tenant: Tenant, ear: A
             Ok(End::Idle) => return,
             // At once, unless that was so just before.
             Ok(End::Replaced) if !std::mem::replace(&mut hasty, begun.elapsed() < GOOD) => continue,
-            Ok(End::Replaced) => {}
-            Ok(End::Closed) => {}
+            Ok(End::Replaced | End::Closed) => {}
             Err(error) => upstream.log.debug("server not heard", |r| {
                 r.field("server", upstream.id()).field("reason", error);
             }),

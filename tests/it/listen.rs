@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use mcp_x_fixture::{Fixture, ListKind, Mode, Options};
 use serde_json::{Value, json};
 
+use super::rest::token;
 use super::support::client::Client;
 use super::support::http::Connection;
 use super::support::message::{KEY, MODERN, Message, identity};
@@ -473,6 +474,20 @@ fn streams_end_with_the_token_that_opened_them() {
     let without = config.split("[clients.charlie]").next().unwrap().to_owned();
     harness.replace_config(&(without + config.split_once(CHARLIE).unwrap().1.trim_start_matches('"')));
     others.iter_mut().for_each(Ear::hears_the_end);
+}
+
+#[test]
+fn streams_end_when_their_token_expires() {
+    let (_fixture, harness) = start(Mode::Modern, "");
+    let short = token(&harness, "alice", 3_598, 3_600);
+    let mut ears = ERAS.map(|revision| Ear::open(&harness, &short, revision, &[]));
+    let mut other = Ear::open(&harness, ALICE, LEGACY, &[]);
+    let begun = Instant::now();
+    ears.iter_mut().for_each(Ear::hears_the_end);
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    // The same client's stream that was opened with another token is still there.
+    other.client.call("test_trigger_tool_change");
+    other.hears_of("tools");
 }
 
 #[test]
