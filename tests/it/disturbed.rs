@@ -219,7 +219,7 @@ fn lists_come_from_memory_whatever_the_servers_do() {
     // Those that can tell of changes are asked once more when they are listened to.
     wait_until("two of them are", || {
         let counts: Vec<_> = servers.iter().map(|(_, fixture)| fixture.counts()).collect();
-        counts.iter().filter(|c| c.streams == 1 && c.requests_of("tools/list") == 2).count() == 2
+        counts.iter().filter(|c| c.streams == 1 && c.requests_of("resources/templates/list") == 2).count() == 2
     });
     for revision in REVISIONS {
         let mut alice = harness.client(ALICE).speaking(revision);
