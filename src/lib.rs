@@ -44,6 +44,16 @@
 //! 7. [`gateway::Relay`] hands the answer back message by message as it arrives, with the client's id and token, and as
 //!    the client's era has it.
 //!
+//! # One change of a list
+//!
+//! 1. A server says unasked that it offers something else, on a stream that [`upstream`] keeps open to each; or it is found
+//!    out when the catalogue is fetched again, which is done in either case. Or another registry is put in force.
+//! 2. One task of [`gateway`] is woken, waits some milliseconds for more, and makes the views of the clients that listen: by
+//!    GET in a legacy session, by `subscriptions/listen` in the modern era.
+//! 3. Whoever sees another list than it was told of last gets a flag in the outbox of its stream, and is told; nobody else.
+//!
+//! What a server says of a resource goes the same way to those who have subscribed to it.
+//!
 //! # What makes it cheap
 //!
 //! - One thread per core that serves, each with its own connections; a request, its client's connection and its server's

@@ -16,14 +16,14 @@ use tokio::time::sleep;
 use super::outbox::{News, Outbox};
 use super::{ClientState, Gateway, Outgoing, Principal, Session, Snapshot, View};
 use crate::alarm::{Alarm, Alarms};
-use crate::policy::Registry;
-use crate::wire::changes::{self, Change, Changes, Filter};
+use crate::policy::{ClientId, Registry};
+use crate::wire::changes::{self, Change, Changes, Each, Filter};
 
 /// How long changes are gathered before anybody is told.
 const GATHERED: Duration = Duration::from_millis(20);
 
-/// What a client sees of each list, in short, in the order of [`Change::ALL`].
-pub(super) type Digests = [u64; Change::ALL.len()];
+/// What a client sees of each list, in short.
+pub(super) type Digests = Each<u64>;
 
 /// Who hears of changes: what all that tell it something know of one open stream.
 pub(super) struct Listener {
@@ -40,6 +40,11 @@ pub(super) struct Listener {
 }
 
 impl Listener {
+    /// Ends the stream.
+    fn end(&self) {
+        self.outbox.end_of(self.reader);
+    }
+
     fn told(&self) -> MutexGuard<'_, Digests> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -47,9 +52,9 @@ impl Listener {
     /// Tells it of the lists that are others by now.
     fn compare(&self, now: &Digests) {
         let mut told = self.told();
-        for ((list, told), now) in Change::ALL.into_iter().zip(told.iter_mut()).zip(now) {
-            if self.lists.has(list) && told != now {
-                *told = *now;
+        for list in Change::ALL.into_iter().filter(|list| self.lists.has(*list)) {
+            let now = *now.get(list);
+            if std::mem::replace(told.get_mut(list), now) != now {
                 self.outbox.changed(list);
             }
         }
@@ -85,7 +90,7 @@ impl Listeners {
             oldest
         });
         if let Some(oldest) = oldest {
-            oldest.outbox.end();
+            oldest.end();
         }
     }
 
@@ -156,7 +161,7 @@ impl Stream {
         let stream = match &self.dialect {
             Dialect::Legacy(session) => {
                 if let News::Changed(list) = news {
-                    session.shown(list, self.listener.told()[list as usize]);
+                    session.shown(list, *self.listener.told().get(list));
                 }
                 None
             }
@@ -198,9 +203,7 @@ impl Gateway {
         let state = self.current_state(opening.principal, opening.snapshot);
         let now = self.view_as_known(opening.snapshot, opening.principal.client(), &state).digests();
         let told = session.last_shown(&now);
-        let stream = self.begin_stream(opening, state, outbox, Changes::ALL, told, Dialect::Legacy(session));
-        stream.listener.compare(&now);
-        Some(stream)
+        Some(self.begin_stream(opening, state, outbox, Changes::ALL, told, Dialect::Legacy(session)))
     }
 
     /// Opens a stream for a modern client that wants to hear of all this. It is granted every list, and the resources that
@@ -237,11 +240,12 @@ impl Gateway {
         let listener = Arc::new(Listener { principal, outbox, reader, in_session, lists, told });
         let most = opening.snapshot.registry().settings().limits.streams_per_client;
         state.listeners.add(Arc::clone(&listener), most);
-        if self.generation() != opening.snapshot.generation() {
-            // What was taken away, or came, while the stream was being opened was not told here yet.
-            self.review_listeners(&state, self.snapshot().registry());
-            self.pool.changed().notify_one();
+        let snapshot = self.snapshot();
+        if snapshot.generation() != opening.snapshot.generation() {
+            // What was taken away while the stream was being opened was not taken from this one yet.
+            self.review_listeners(&state, snapshot.registry());
         }
+        self.compare(&snapshot, listener.principal.client(), &state, [&listener]);
         Stream { listener, state, dialect, expiry }
     }
 
@@ -255,9 +259,26 @@ impl Gateway {
             // What a modern stream was granted is not changed while it is open.
             let changed = !listener.in_session && self.review_outbox(&listener.outbox, registry);
             if changed || !registry.still_knows(listener.principal.caller()) {
-                listener.outbox.end();
+                listener.end();
             }
         }
+    }
+
+    /// Tells listeners of a client what it sees otherwise than they were told last.
+    fn compare<'a>(
+        &self,
+        snapshot: &Snapshot,
+        client: &ClientId,
+        state: &ClientState,
+        listeners: impl IntoIterator<Item = &'a Arc<Listener>>,
+    ) {
+        let view = self.view_as_known(snapshot, client, state);
+        if view.is_torn() {
+            // Another registry is coming into force; that will be told.
+            return self.pool.changed().notify_one();
+        }
+        let now = view.digests();
+        listeners.into_iter().for_each(|listener| listener.compare(&now));
     }
 
     /// Tells the clients that listen what has changed for them.
@@ -265,14 +286,7 @@ impl Gateway {
         let snapshot = self.snapshot();
         self.follow_servers(&snapshot);
         for (client, state) in self.listening_clients() {
-            let view = self.view_as_known(&snapshot, &client, &state);
-            if view.is_torn() {
-                // Another registry is coming into force; that will be told.
-                self.pool.changed().notify_one();
-                continue;
-            }
-            let now = view.digests();
-            state.listeners.all().iter().for_each(|listener| listener.compare(&now));
+            self.compare(&snapshot, &client, &state, &state.listeners.all());
             // Other tasks of the runtime must not wait for all clients.
             tokio::task::yield_now().await;
         }
@@ -292,6 +306,6 @@ pub(super) async fn follow_changes(gateway: Weak<Gateway>, changed: Arc<Notify>)
 impl View {
     /// What the client sees of each list, in short.
     fn digests(&self) -> Digests {
-        Change::ALL.map(|list| self.digest(list))
+        Each::of(|list| self.digest(list))
     }
 }

@@ -98,9 +98,15 @@ impl Outbox {
 
     /// Has whoever reads end.
     pub(super) fn end(&self) {
+        self.change(Queue::end);
+    }
+
+    /// Has this reader end, if it is the one that reads.
+    pub(super) fn end_of(&self, reader: u64) {
         self.change(|queue| {
-            queue.readers += 1;
-            queue.is_read = false;
+            if queue.readers == reader {
+                queue.end();
+            }
         });
     }
 
@@ -172,6 +178,11 @@ impl Outbox {
 }
 
 impl Queue {
+    fn end(&mut self) {
+        self.readers += 1;
+        self.is_read = false;
+    }
+
     fn has_room(&self, bytes: usize) -> bool {
         self.messages.len() < MOST_MESSAGES && self.bytes + bytes <= MOST_BYTES
     }
@@ -240,9 +251,10 @@ mod tests {
         assert!(is_over(&outbox, first) && outbox.is_read());
         // The one that had to end takes nothing with it.
         outbox.detach(first);
+        outbox.end_of(first);
         assert!(outbox.is_read());
         assert_eq!(read(&outbox, second), [News::Updated("a".to_owned())]);
-        outbox.end();
+        outbox.end_of(second);
         assert!(is_over(&outbox, second) && !outbox.is_read());
     }
 

@@ -19,7 +19,7 @@ use super::principal::{Memory, Principal};
 use super::{ClientState, Gateway, Snapshot};
 use crate::policy::ClientId;
 use crate::upstream::Tenant;
-use crate::wire::changes::Change;
+use crate::wire::changes::{Change, Each};
 use crate::wire::jsonrpc::Envelope;
 use crate::wire::mcp::{ClientCapabilities, LogLevel, ProtocolVersion};
 use crate::wire::seal::SessionId;
@@ -104,7 +104,7 @@ impl Session {
     /// Notes what the client has been shown of a list, or that it was told of that.
     pub(super) fn shown(&self, list: Change, digest: u64) {
         if let Some((_, state)) = &self.0 {
-            state.shown.lock().unwrap_or_else(PoisonError::into_inner)[list as usize] = Some(digest);
+            *state.shown.lock().unwrap_or_else(PoisonError::into_inner).get_mut(list) = Some(digest);
         }
     }
 
@@ -112,7 +112,7 @@ impl Session {
     pub(super) fn last_shown(&self, now: &Digests) -> Digests {
         let Some((_, state)) = &self.0 else { return *now };
         let shown = state.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        Change::ALL.map(|list| shown[list as usize].unwrap_or(now[list as usize]))
+        Each::of(|list| shown.get(list).unwrap_or(*now.get(list)))
     }
 
     /// For whom sessions with servers are held, in which they may ask what the client has declared.
@@ -175,8 +175,8 @@ struct State {
     questions: Mutex<Questions>,
     /// What waits to be sent to whoever listens.
     outbox: Arc<Outbox>,
-    /// The lists as the client was shown them last, or told that they are others, in the order of [`Change::ALL`].
-    shown: Mutex<[Option<u64>; Change::ALL.len()]>,
+    /// The lists as the client was shown them last, or told that they are others.
+    shown: Mutex<Each<Option<u64>>>,
 }
 
 impl State {

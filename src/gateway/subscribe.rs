@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::flight::{Mail, Sent};
 use super::outbox::{Outbox, Worth};
 use super::view::Wanted;
-use super::{Gateway, GatewayError, Principal, Session, Snapshot, Subject, View};
+use super::{ClientState, Gateway, GatewayError, Principal, Session, Snapshot, Subject, View};
 use crate::policy::{ClientId, Registry, Target};
 use crate::upstream::{Hearer, Replier, Subscription, Tenant, Upstream, UpstreamError};
 use crate::wire::changes::covers;
@@ -21,6 +21,11 @@ use crate::wire::mcp::{ListKind, LogLevel, method};
 
 /// Resources that one session, or one stream, may have subscribed to.
 pub const MOST_SUBSCRIPTIONS: usize = 1_000;
+
+/// Those that one client may have subscribed to, in all its sessions and on all its streams.
+const MOST_OF_CLIENT: usize = 10_000;
+/// Longest URI that can be subscribed to, in bytes.
+const LONGEST_URI: usize = 2_048;
 
 /// A subscription of a session whose server is another by now.
 pub(super) struct Moved {
@@ -82,10 +87,19 @@ impl Outbox {
     }
 }
 
+impl ClientState {
+    /// How many resources the client has subscribed to, in its sessions and on its streams.
+    pub(super) fn subscriptions(&self) -> usize {
+        let in_sessions = self.sessions().outboxes();
+        let outside = self.listeners.outboxes_outside_of_sessions();
+        in_sessions.iter().chain(&outside).map(|outbox| outbox.held().len()).sum()
+    }
+}
+
 /// Why a client cannot be told of changes of a resource.
 fn refusal(uri: &str, error: UpstreamError) -> GatewayError {
     match error {
-        UpstreamError::Rpc(_) => GatewayError::InvalidParams("the server does not tell of changes of this resource"),
+        UpstreamError::Rpc(_) => GatewayError::InvalidParams("expected a resource whose server tells of its changes"),
         error => GatewayError::Upstream { subject: Subject::new(ListKind::Resources, uri), error },
     }
 }
@@ -109,6 +123,9 @@ impl Gateway {
         }
         if held.len() >= MOST_SUBSCRIPTIONS {
             return Err(GatewayError::InvalidParams("expected at most 1000 subscriptions in a session"));
+        }
+        if principal.state().subscriptions() >= MOST_OF_CLIENT {
+            return Err(GatewayError::InvalidParams("expected at most 10000 subscriptions of a client"));
         }
         let view = self.view_of(snapshot, principal, Some(Wanted(ListKind::Resources, uri))).await;
         let subscription = subscribe_in(&view, snapshot, &session.tenant(principal.client()), uri)?;
@@ -142,7 +159,8 @@ impl Gateway {
         let deadline = Instant::now() + snapshot.registry().settings().list_timeout;
         let view = self.view_of(snapshot, principal, None).await;
         let tenant = Session::default().tenant(principal.client());
-        let made = uris.iter().filter_map(|uri| subscribe_in(&view, snapshot, &tenant, uri).ok());
+        let left = MOST_OF_CLIENT.saturating_sub(principal.state().subscriptions());
+        let made = uris.iter().take(left).filter_map(|uri| subscribe_in(&view, snapshot, &tenant, uri).ok());
         let mut live = Vec::new();
         for subscription in made.collect::<Vec<_>>() {
             if let Ok(Ok(())) = timeout_at(deadline, subscription.settled()).await {
@@ -178,9 +196,7 @@ impl Gateway {
 
     /// What waits for a session of a client.
     fn outbox_of(&self, client: &ClientId, nonce: &[u8; 16]) -> Option<Arc<Outbox>> {
-        let state = self.shard(client).get(client).cloned()?;
-        let outbox = state.sessions().outbox(nonce);
-        outbox
+        self.shard(client).get(client).cloned().and_then(|state| state.sessions().outbox(nonce))
     }
 
     /// Where news for a tenant go: to its session, or to the streams of a client outside of sessions.
@@ -209,7 +225,8 @@ impl Gateway {
 /// Subscribes at the server of a resource, as a client's view has it.
 fn subscribe_in(view: &View, snapshot: &Snapshot, tenant: &Tenant, uri: &str) -> Result<Subscription, GatewayError> {
     let unknown = || GatewayError::Unknown(Subject::new(ListKind::Resources, uri));
-    let (permit, upstream) = view.resource(snapshot.registry(), uri).ok_or_else(unknown)?;
+    let found = view.resource(snapshot.registry(), uri).filter(|_| uri.len() <= LONGEST_URI);
+    let (permit, upstream) = found.ok_or_else(unknown)?;
     upstream.subscribe(&permit, tenant).map_err(|error| refusal(uri, error))
 }
 

@@ -180,15 +180,14 @@ impl Channel {
     }
 
     /// Opens the stream on which a legacy server says in a session what belongs to no request; `last` is the id of the event
-    /// after which it is to go on.
+    /// after which it is to go on. There is no limit: some servers say nothing at all until they have something to say.
     pub(super) async fn get(
         &self,
         session: &Arc<Session>,
         last: Option<&str>,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let dialect = Dialect::Legacy(Arc::clone(session));
-        let mut timer = Timer::start(self.time_limits(&Tenant::Catalogue, None), self.http.alarms());
-        Ok(timer.limit(pin!(self.send(&dialect, Method::GET, Outbound::after(last)))).await??)
+        Ok(self.send(&dialect, Method::GET, Outbound::after(last)).await?)
     }
 
     /// Sends a message, which is taken, and waits for the head of the response. A request, which has an `id`, is cancelled

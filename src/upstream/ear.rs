@@ -145,11 +145,6 @@ impl Ears {
         self.lock().ears.contains_key(tenant)
     }
 
-    /// Resources that are subscribed to.
-    fn subscriptions(&self) -> usize {
-        self.lock().ears.values().map(|ear| ear.wants().resources.len()).sum()
-    }
-
     /// Takes out an ear whose tenant wants nothing any more; false if it does by now.
     pub(super) fn retire(&self, tenant: &Tenant, ear: &Arc<Ear>) -> bool {
         let mut open = self.lock();
@@ -308,12 +303,6 @@ impl Upstream {
     /// Begins to hear of lists that change.
     pub(super) fn hear_of_lists(self: &Arc<Self>) {
         self.with_ear(&Tenant::Catalogue, |ear| ear.wants().asked = true);
-    }
-
-    /// Resources that clients have subscribed to.
-    #[must_use]
-    pub fn subscriptions(&self) -> usize {
-        self.ears.subscriptions()
     }
 
     /// Changes what a tenant wants to hear; `None` if the server is another by now.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use mcp_x_fixture::{Fixture, ListKind, Mode, Options};
 use serde_json::{Value, json};
 
+use super::rest::token;
 use super::support::client::Client;
 use super::support::http::Connection;
 use super::support::message::{KEY, MODERN, Message, identity};
@@ -291,9 +292,9 @@ fn a_filter_must_have_its_shape() {
     }
     let answer = alice.ask(&Message::modern("subscriptions/listen"));
     assert_eq!((answer.status(), answer.code()), (200, -32602), "{answer:?}");
-    // What nobody knows is not granted, and neither is what does not exist or may not be read.
-    let (_, granted) = alice.listen(r#"{"taskIds":["a"],"somethingElse":true}"#);
-    assert_eq!(granted, json!({}));
+    // What nobody knows is not granted, and neither is what may not be read.
+    let (_, granted) = alice.listen(r#"{"taskIds":["a"],"else":null,"promptsListChanged":true}"#);
+    assert_eq!(granted, json!({ "promptsListChanged": true }));
     let (_, granted) = harness.client(BOB).listen(&format!(r#"{{"resourceSubscriptions":["{WATCHED}"]}}"#));
     assert_eq!(granted, json!({}));
 }
@@ -371,6 +372,23 @@ fn an_update_that_nobody_heard_is_told_when_the_client_listens_again() {
 }
 
 #[test]
+fn subscriptions_are_limited() {
+    let (_fixture, harness) = start(Mode::Modern, "");
+    let mut alice = harness.client(ALICE).speaking(LEGACY);
+    let code = |client: &mut Client, uri: &str| {
+        client.ask(&about(LEGACY, "resources/subscribe", uri)).json()["error"]["code"].clone()
+    };
+    assert_eq!(code(&mut alice, &format!("test://{}", "x".repeat(3_000))), -32002);
+    for number in 0..1_000 {
+        assert_eq!(code(&mut alice, &format!("test://{number}")), Value::Null, "{number}");
+    }
+    assert_eq!(code(&mut alice, "test://one-too-many"), -32602);
+    // One that is there may be named again, and another session has its own.
+    assert_eq!(code(&mut alice, "test://7"), Value::Null);
+    assert_eq!(code(&mut harness.client(ALICE).speaking(LEGACY), "test://one-too-many"), Value::Null);
+}
+
+#[test]
 fn whoever_unsubscribes_hears_no_more_and_the_server_is_told() {
     for mode in TELLING {
         let (fixture, harness) = start(mode, "");
@@ -433,8 +451,9 @@ fn subscriptions_follow_a_server_that_is_defined_anew() {
         let _ = harness.client(ALICE).tools();
         let mut ears = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
         harness.replace_config(&config("tool_prefix = \"x_\""));
-        for list in ["tools", "prompts"] {
-            ears.iter_mut().for_each(|ear| ear.hears_of(list));
+        for ear in &mut ears {
+            ear.hears_of("tools");
+            ear.hears_of("prompts");
         }
         wait_until("the update is heard", || {
             fixture.resource_updated(WATCHED);
@@ -458,6 +477,20 @@ fn streams_end_with_the_token_that_opened_them() {
 }
 
 #[test]
+fn streams_end_when_their_token_expires() {
+    let (_fixture, harness) = start(Mode::Modern, "");
+    let short = token(&harness, "alice", 3_598, 3_600);
+    let mut ears = ERAS.map(|revision| Ear::open(&harness, &short, revision, &[]));
+    let mut other = Ear::open(&harness, ALICE, LEGACY, &[]);
+    let begun = Instant::now();
+    ears.iter_mut().for_each(Ear::hears_the_end);
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    // The same client's stream that was opened with another token is still there.
+    other.client.call("test_trigger_tool_change");
+    other.hears_of("tools");
+}
+
+#[test]
 fn a_stream_beyond_the_limit_ends_the_oldest() {
     let (fixture, harness) = start(Mode::Modern, "[gateway]\nmax_streams_per_client = 3\n");
     let mut ears = [LEGACY, MODERN, MODERN].map(|revision| Ear::open(&harness, ALICE, revision, &[]));
@@ -472,6 +505,113 @@ fn a_stream_beyond_the_limit_ends_the_oldest() {
     }
     harness.replace_config(&harness.config().replace(&format!("auth_token = \"{BOB}\""), "auth_token = \"x\""));
     bob.hears_the_end();
+}
+
+#[test]
+fn a_slow_reader_hears_of_the_last_change_and_keeps_nobody_waiting() {
+    let (fixture, harness) = start(Mode::LegacySessions, "");
+    let mut slow = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
+    let mut quick = Ear::open(&harness, ALICE, LEGACY, &[WATCHED]);
+    for _ in 0..300 {
+        fixture.resource_updated(WATCHED);
+        quick.hears_of_update(WATCHED);
+    }
+    fixture.add_tool("new");
+    quick.hears_of("tools");
+    for ear in &mut slow {
+        let mut updates = 0;
+        while ear.stream.message()["method"] == "notifications/resources/updated" {
+            updates += 1;
+        }
+        assert!((1..=300).contains(&updates), "{updates}");
+    }
+}
+
+#[test]
+fn many_clients_hear_of_a_change_soon() {
+    const CLIENTS: usize = 200;
+    let fixture = Fixture::start(Options::of(Mode::LegacySessions));
+    let mut config = clients() + &server("fixture", "alice", &fixture, "") + "[allow.fixture]\n\"*\" = [\"*\"]\n";
+    for number in 0..CLIENTS {
+        config += &format!("[clients.client_{number}]\nauth_token = \"token-of-{number}\"\n");
+    }
+    let harness = Harness::start(&config);
+    let _ = harness.client(ALICE).tools();
+    wait_until("the server is heard", || fixture.counts().streams == 1);
+    let mut ears: Vec<Ear> =
+        (0..CLIENTS).map(|n| Ear::open(&harness, &format!("token-of-{n}"), ERAS[n % 2], &[])).collect();
+    let begun = Instant::now();
+    fixture.add_tool("new");
+    ears.iter_mut().for_each(|ear| ear.hears_of("tools"));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    println!("{CLIENTS} clients heard of it within {:?}", begun.elapsed());
+}
+
+#[test]
+fn streams_and_subscriptions_are_counted() {
+    let (_fixture, harness) =
+        start(Mode::Modern, "[clients.metrics]\nauth_token = \"metrics-secret-11\"\nadmin = true\n");
+    let counted = || {
+        let page = harness.client("metrics-secret-11").rest("GET", "/metrics", "").body;
+        let value = |name: &str| -> f64 {
+            let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("no {name}: {page}")).parse().unwrap()
+        };
+        [value("mcp_x_listeners"), value("mcp_x_subscriptions")]
+    };
+    assert_eq!(counted(), [0.0, 0.0]);
+    let [legacy, modern] = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
+    assert_eq!(counted(), [2.0, 2.0]);
+    drop(modern);
+    wait_until("the modern one is gone", || counted() == [1.0, 1.0]);
+    // A session's subscriptions outlive its stream.
+    let Ear { mut client, stream, .. } = legacy;
+    drop(stream);
+    wait_until("the legacy one is gone", || counted() == [0.0, 1.0]);
+    assert_eq!(client.delete().status(), 204);
+    wait_until("its session is gone", || counted() == [0.0, 0.0]);
+}
+
+#[test]
+fn log_messages_that_belong_to_no_call_are_told_in_their_session_from_its_level_on() {
+    let (fixture, harness) = start(Mode::LegacySessions, "");
+    let [mut legacy, mut modern] = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
+    let log = |level: &str| json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": level, "data": "x" } });
+    // On the streams of both, and on the one for lists.
+    assert_eq!(fixture.broadcast(&log("debug").to_string()), 3);
+    assert_eq!(legacy.stream.message(), log("debug"));
+    let answer = legacy.client.ask(&Message::of(LEGACY, "logging/setLevel").param(r#""level":"error""#));
+    assert_eq!(answer.json()["result"], json!({}));
+    for level in ["info", "error"] {
+        fixture.broadcast(&log(level).to_string());
+    }
+    assert_eq!(legacy.stream.message(), log("error"));
+    fixture.resource_updated(WATCHED);
+    legacy.hears_of_update(WATCHED);
+    // A modern stream has no place for them.
+    modern.hears_of_update(WATCHED);
+}
+
+#[test]
+fn what_a_server_tells_of_resources_of_others_is_told_to_nobody() {
+    let fixtures = TELLING.map(|mode| Fixture::start(Options::of(mode)));
+    let config = owned_by_alice(&[("first", &fixtures[0]), ("second", &fixtures[1])]);
+    let harness = Harness::start(&config);
+    assert!(!harness.client(ALICE).tools().is_empty());
+    // Both have it, and it is the first one's.
+    let mut ears = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
+    assert_eq!(fixtures[1].counts().requests_of("resources/subscribe"), 0);
+    let update = json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": { "uri": WATCHED } });
+    fixtures[1].broadcast(&update.to_string());
+    fixtures[1].put(ListKind::Tools, r#"{"name":"new","inputSchema":{"type":"object"}}"#);
+    ears.iter_mut().for_each(|ear| ear.hears_of("tools"));
+    // What lies below it, but nothing beside it.
+    for uri in ["test://watched-resources", "test://watched-resource/part"] {
+        let params = json!({ "uri": uri });
+        let update = json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": params });
+        assert_eq!(fixtures[0].broadcast(&update.to_string()), 3);
+    }
+    ears.iter_mut().for_each(|ear| ear.hears_of_update("test://watched-resource/part"));
 }
 
 #[test]
@@ -527,11 +667,11 @@ fn a_server_without_a_stream_is_not_asked_for_one_all_the_time() {
         "initialize" => exchange.initialize_with(r#"{"tools":{"listChanged":true}}"#),
         _ => exchange.normally(),
     });
-    let harness = Harness::start(&owned_by_alice(&[("quiet", &upstream)]));
+    let harness = Harness::start(&(owned_by_alice(&[("quiet", &upstream)]) + "[gateway]\nrefresh_seconds = 1\n"));
     assert_eq!(harness.client(ALICE).tools(), ["echo"]);
     upstream.wait_for("it is asked", |state| state.received.iter().any(|r| r.method == "GET"));
     assert_eq!(harness.client(ALICE).text("echo"), "quiet:echo");
-    std::thread::sleep(Duration::from_millis(700));
+    upstream.wait_for("it is asked for its tools again", |state| state.of("tools/list").len() >= 3);
     assert_eq!(upstream.state().received.iter().filter(|r| r.method == "GET").count(), 1);
 }
 

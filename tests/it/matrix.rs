@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use mcp_x_fixture::{Fixture, Mode, Options};
+use mcp_x_fixture::{Fixture, ListKind, Mode, Options};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use toml::de::DeTable;
 
 use super::support::client::Client;
-use super::support::http::Answer;
+use super::support::http::{Answer, Connection};
 use super::support::message::{KEY, MODERN, Message, framed, revisions};
 use super::support::{ALICE, Harness, owned_by_alice, wait_until};
 
@@ -18,13 +18,15 @@ const EXPECTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/matrix.tom
 const TOOLS: &str = include_str!("../../fixtures/upstream/data/tools.json");
 const KINDS: [(&str, Mode); 3] =
     [("legacy-stateless", Mode::LegacyStateless), ("legacy-sessions", Mode::LegacySessions), ("modern", Mode::Modern)];
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 8] = [
     ("list", list),
     ("call", call),
     ("tool_error", tool_error),
     ("progress", progress),
     ("log", log),
     ("cancel", cancel),
+    ("list_changed", list_changed),
+    ("subscribe", subscribe),
 ];
 
 /// What is tried, under its name in the file.
@@ -103,7 +105,7 @@ impl Pair {
     fn start(revision: &'static str, server: Mode) -> Self {
         let fixture = Fixture::start(Options::of(server));
         let config = owned_by_alice(&[("fixture", &fixture)]);
-        let harness = Harness::start(&format!("{config}\n[gateway]\nmax_calls_per_client = 1\n"));
+        let harness = Harness::start(&format!("{config}\n[gateway]\nmax_calls_per_client = 1\nrefresh_seconds = 1\n"));
         Self { revision, server, fixture, harness }
     }
 
@@ -279,5 +281,55 @@ fn cancel(pair: &Pair) -> Outcome {
     assert_eq!((counts.cancellations, counts.executions_of("slow"), counts.most_repeated()), (1, 1, 1));
     let told = if pair.server == Mode::Modern { 0 } else { 1 };
     assert_eq!(counts.requests_of("notifications/cancelled"), told);
+    Ok(())
+}
+
+/// Opens the stream on which the client hears of changes of prompts and of this resource.
+fn listen(pair: &Pair, client: &mut Client, uri: Option<&str>) -> Result<Connection, String> {
+    if pair.is_modern() {
+        let (stream, granted) =
+            client.listen(&json!({ "promptsListChanged": true, "resourceSubscriptions": uri.as_slice() }).to_string());
+        let is_granted = uri.is_none() || granted["resourceSubscriptions"] == json!([uri]);
+        return if is_granted { Ok(stream) } else { Err("not granted".to_owned()) };
+    }
+    let stream = client.get_stream();
+    if let Some(uri) = uri {
+        let message = Message::of(pair.revision, "resources/subscribe").param(&format!(r#""uri":"{uri}""#));
+        assert_eq!(answered(&client.ask(&message))?, json!({}));
+    }
+    Ok(stream)
+}
+
+/// A notification as the client gets it on that stream.
+fn told(pair: &Pair, method: &str, mut params: Value) -> Value {
+    if pair.is_modern() {
+        params["_meta"] = json!({ format!("{KEY}subscriptionId"): 1 });
+    }
+    match params.as_object().is_some_and(serde_json::Map::is_empty) {
+        true => json!({ "jsonrpc": "2.0", "method": method }),
+        false => json!({ "jsonrpc": "2.0", "method": method, "params": params }),
+    }
+}
+
+fn list_changed(pair: &Pair) -> Outcome {
+    let mut stream = listen(pair, &mut pair.client(), None)?;
+    for _ in 0..2 {
+        match pair.fixture.remove(ListKind::Prompts, "new_prompt") {
+            true => {}
+            false => assert!(pair.fixture.put(ListKind::Prompts, r#"{"name":"new_prompt"}"#)),
+        }
+        assert_eq!(stream.message(), told(pair, "notifications/prompts/list_changed", json!({})));
+    }
+    Ok(())
+}
+
+fn subscribe(pair: &Pair) -> Outcome {
+    let uri = "test://watched-resource";
+    let mut client = pair.client();
+    let mut stream = listen(pair, &mut client, Some(uri))?;
+    for _ in 0..2 {
+        pair.fixture.resource_updated(uri);
+        assert_eq!(stream.message(), told(pair, "notifications/resources/updated", json!({ "uri": uri })));
+    }
     Ok(())
 }
