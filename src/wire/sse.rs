@@ -122,6 +122,11 @@ impl Decoder {
         }
     }
 
+    /// Begins to read another stream, with the same limit. What has come of the one before is dropped.
+    pub fn restart(&mut self) {
+        *self = Self::new(self.limit);
+    }
+
     /// Bytes that have come and were not handed out as events.
     #[must_use]
     pub fn held(&self) -> usize {

@@ -48,6 +48,8 @@ mod reload;
 #[cfg(test)]
 mod rest;
 #[cfg(test)]
+mod resume;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod slow;
