@@ -392,6 +392,21 @@ mod tests {
     }
 
     #[test]
+    fn nothing_of_a_stream_is_left_in_the_one_after_it() {
+        for cut in ["data: {\"a", "id: 1\ndata: {}\r", "data: {}\n\ndata: 1\n\nda", &"x".repeat(200)] {
+            let mut decoder = Decoder::new(100);
+            decoder.feed(Bytes::copy_from_slice(cut.as_bytes()));
+            let _ = decoder.next_event();
+            decoder.restart();
+            assert_eq!(decoder.held(), 0);
+            decoder.feed(Bytes::from_static(b"\xEF\xBB\xBFdata: []\n\n"));
+            assert_eq!(decoder.next_event(), Ok(Some(message("[]"))), "after {cut:?}");
+            decoder.feed(Bytes::from("x".repeat(101)));
+            assert_eq!(decoder.next_event(), Err(SseError::TooLarge { limit: 100 }), "after {cut:?}");
+        }
+    }
+
+    #[test]
     fn a_block_of_lines_is_an_event() {
         check(b"data: {}\n\n", &[(None, None, None, "{}")], None);
         check(b"event: message\ndata: {}\n\n", &[(Some("message"), None, None, "{}")], None);
