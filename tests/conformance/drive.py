@@ -2,8 +2,8 @@
 
     DRIVE_GATEWAY=MCP-X DRIVE_FOLDER=FOLDER DRIVE_CLIENT=legacy|modern drive.py URL
 
-Does through the gateway what the scenario in MCP_CONFORMANCE_SCENARIO asks of a client. The suite judges what reaches its
-server; that the answers come back is checked here.
+Does through the gateway what the scenario in MCP_CONFORMANCE_SCENARIO asks of a client. The suite judges what reaches
+its server; that the answers come back is checked here.
 """
 
 import json
@@ -25,7 +25,7 @@ LEGACY, MODERN = "2025-11-25", "2026-07-28"
 KEY = "io.modelcontextprotocol/"
 IDENTITY = {"name": "drive", "version": "1"}
 # What the client can be asked for.
-CAPABILITIES = {"elicitation": {}}
+CAPABILITIES: Object = {"elicitation": {}}
 # Seconds for a scenario, more than any takes; the suite would wait longer.
 PATIENCE = 15
 # Where the `Mcp-Name` of a request comes from.
@@ -45,18 +45,18 @@ class Client:
         self.session: dict[str, str] = {}
         # What its tools want mirrored: the names of the headers, by tool and argument.
         self.mirrored: dict[str, dict[str, str]] = {}
-        self.offered = self.greet()
+        self.greet()
 
-    def greet(self) -> Object:
-        """Begins; the capabilities of the gateway."""
+    def greet(self) -> None:
+        """Begins: a legacy client with the handshake, a modern one with a look at what there is."""
         if self.modern:
-            return self.ask("server/discover")["capabilities"]
+            assert MODERN in self.ask("server/discover")["supportedVersions"]
+            return
         hello = {"protocolVersion": LEGACY, "capabilities": CAPABILITIES, "clientInfo": IDENTITY}
         result = self.ask("initialize", hello)
         assert result["protocolVersion"] == LEGACY, result
         self.session["MCP-Protocol-Version"] = LEGACY
         self.send({"jsonrpc": "2.0", "method": "notifications/initialized"}).read()
-        return result["capabilities"]
 
     def tools(self) -> dict[str, Object]:
         """What the gateway lists, by name."""
@@ -72,7 +72,8 @@ class Client:
         result = self.attempt(tool, arguments, **members)
         while result.get("resultType") == "input_required":
             result = self.attempt(tool, arguments, **answers(result))
-        return result["content"][0]["text"]
+        text: str = result["content"][0]["text"]
+        return text
 
     def attempt(self, tool: str, arguments: Object | None = None, **members: Any) -> Object:
         """Calls a tool once; the result may be a question."""
@@ -98,7 +99,8 @@ class Client:
             if message.get("id") == request["id"] and "method" not in message:
                 if "error" in message:
                     raise Refused(message["error"])
-                return message["result"]
+                result: Object = message["result"]
+                return result
             if "id" in message:
                 reply = {"jsonrpc": "2.0", "id": message["id"], "result": reply_to(message)}
                 self.send(reply).read()
@@ -192,12 +194,12 @@ def everything_once(client: Client) -> None:
     equal([*tools], ["test_headers", "my-hyphenated-tool"])
     for tool in tools:
         equal(client.call(tool), "Headers test completed")
-    if "resources" in client.offered:
-        for resource in client.ask("resources/list")["resources"]:
-            equal(client.ask("resources/read", {"uri": resource["uri"]})["contents"], [])
-    if "prompts" in client.offered:
-        equal([prompt["name"] for prompt in client.ask("prompts/list")["prompts"]], ["test_prompt"])
-        equal(client.ask("prompts/get", {"name": "test_prompt"})["messages"], [])
+    uris = [resource["uri"] for resource in client.ask("resources/list")["resources"]]
+    equal(uris, ["file:///path/to/file%20name.txt", "https://example.com/resource?id=123"])
+    for uri in uris:
+        equal(client.ask("resources/read", {"uri": uri})["contents"], [])
+    equal([prompt["name"] for prompt in client.ask("prompts/list")["prompts"]], ["test_prompt"])
+    equal(client.ask("prompts/get", {"name": "test_prompt"})["messages"], [])
 
 
 def custom_headers(client: Client) -> None:
