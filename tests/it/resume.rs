@@ -308,7 +308,8 @@ fn ids_of_a_modern_server_mean_nothing() {
         };
         exchange.result(&result.to_string());
     });
-    let harness = Harness::start(&owned_by_alice(&[("server_a", &upstream)]));
+    let config = owned_by_alice(&[("server_a", &upstream)]) + "[gateway]\nwhole_call_seconds = 2\n";
+    let harness = Harness::start(&config);
     assert_eq!(harness.client(ALICE).error("echo"), (-32603, LOST.to_owned()));
     assert!(upstream.state().received.iter().all(|received| received.method == "POST"));
 }
