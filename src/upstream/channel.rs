@@ -54,7 +54,7 @@ pub(super) struct Channel {
     pub(super) upstream: Arc<Upstream>,
     /// The settings when the task began.
     pub(super) settings: Arc<Settings>,
-    http: Client,
+    pub(super) http: Client,
 }
 
 impl Channel {
@@ -211,7 +211,8 @@ impl Channel {
         }
     }
 
-    fn send(
+    /// Sends a message, or a request without a body, and waits for the head of the response, however long that takes.
+    pub(super) fn send(
         &self,
         dialect: &Dialect,
         method: Method,

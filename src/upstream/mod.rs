@@ -9,6 +9,7 @@
 //! | `mod` | [`Upstream`] |
 //! | `channel` | a request to a server over one thread's connections |
 //! | `answer` | [`Answer`]: the messages of an answer as they arrive |
+//! | `resume` | an event stream that ends too early, taken up again |
 //! | `request` | requests as one dialect or the other writes them |
 //! | `target` | where requests go, and what all of them say |
 //! | `probe` | which dialect a server speaks |
@@ -37,6 +38,7 @@ mod legacy;
 mod pool;
 mod probe;
 mod request;
+mod resume;
 mod series;
 mod stream;
 mod target;

@@ -1,7 +1,7 @@
 //! Requests as they are written in one dialect or the other.
 
 use hyper::body::Bytes;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 
 use super::answer::Waits;
 use super::error::UpstreamError;
@@ -12,6 +12,8 @@ use crate::wire::mcp::{Era, ListKind, LogLevel, Operation, header};
 use crate::wire::rewrite::{self, Asker, Inputs, Sent};
 use crate::wire::splice::object_of;
 
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
+
 /// A message on its way: its bytes, and the headers that say the same as parts of them.
 #[derive(Clone, Default)]
 pub(super) struct Outbound {
@@ -20,7 +22,7 @@ pub(super) struct Outbound {
     method: Option<&'static str>,
     /// The tool, prompt or resource that a modern request is about.
     name: Option<HeaderValue>,
-    /// Those that mirror arguments. Boxed because they are rare, and what is sent is handed on many times.
+    /// Those that mirror arguments, or belong to a GET. Boxed because they are rare, and what is sent is handed on many times.
     mirrored: Option<Box<HeaderMap>>,
 }
 
@@ -41,6 +43,12 @@ impl Outbound {
     pub(super) fn modern(body: Vec<u8>, method: &'static str, name: Option<&str>) -> Self {
         let name = name.and_then(|name| HeaderValue::try_from(encode(name).as_ref()).ok());
         Self { body: body.into(), method: Some(method), name, mirrored: None }
+    }
+
+    /// A GET of what an event stream has after the event with this id.
+    pub(super) fn resuming(last_event_id: HeaderValue) -> Self {
+        let headers = [(ACCEPT, EVENTS), (header::LAST_EVENT_ID, last_event_id)];
+        Self { mirrored: Some(Box::new(headers.into_iter().collect())), ..Self::default() }
     }
 
     /// Adds the headers to those that the request has anyway.

@@ -367,7 +367,7 @@ pub mod header {
     pub const NAME: HeaderName = HeaderName::from_static("mcp-name");
     /// What the names of headers begin with that mirror arguments of a modern call.
     pub const PARAM_PREFIX: &str = "mcp-param-";
-    /// The last event that has come, for a legacy server to go on after it.
+    /// The event after which a legacy event stream is to go on.
     pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
     /// Tells nginx not to buffer an event stream.
     pub const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -422,6 +422,9 @@ impl ClientCapabilities {
 
     /// No capability at all.
     pub const NONE: Self = Self(0);
+
+    /// Every capability.
+    pub const ALL: Self = Self(127);
 
     /// Reads a `capabilities` object; an empty `elicitation` means forms.
     #[must_use]

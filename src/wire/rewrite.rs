@@ -206,10 +206,11 @@ fn modern_meta(level: Option<LogLevel>, capabilities: ClientCapabilities) -> Vec
         .into_bytes()
 }
 
-/// The `_meta` of a modern request that the gateway makes for itself.
+/// The `_meta` of a modern request that the gateway makes for itself. It declares everything, because some servers list their
+/// tools by what the client can do, and what is asked here has no result that asks for anything.
 #[must_use]
 pub fn own_meta() -> String {
-    let members = modern_meta(None, ClientCapabilities::NONE);
+    let members = modern_meta(None, ClientCapabilities::ALL);
     format!("{{{}}}", String::from_utf8_lossy(&members))
 }
 
@@ -571,9 +572,15 @@ mod tests {
 
     /// What stands first in the `_meta` that a modern server gets.
     fn about(level: &str) -> String {
-        let own = own_meta();
-        let own = own.strip_prefix('{').and_then(|own| own.strip_suffix('}')).unwrap();
-        if level.is_empty() { own.to_owned() } else { format!(r#"{own},"{}":"{level}""#, meta::LOG_LEVEL) }
+        let own = String::from_utf8(modern_meta(None, NONE)).unwrap();
+        if level.is_empty() { own } else { format!(r#"{own},"{}":"{level}""#, meta::LOG_LEVEL) }
+    }
+
+    #[test]
+    fn what_the_gateway_asks_for_itself_declares_everything() {
+        let capabilities = r#"{"roots":{},"sampling":{"tools":{},"context":{}},"elicitation":{"form":{},"url":{}}}"#;
+        let text = own_meta();
+        assert!(text.ends_with(&format!(r#""{}":{capabilities}}}"#, meta::CLIENT_CAPABILITIES)), "{text}");
     }
 
     #[test]

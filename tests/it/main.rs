@@ -52,6 +52,8 @@ mod rest;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
+mod resume;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod slow;

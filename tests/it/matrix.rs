@@ -18,9 +18,10 @@ const EXPECTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/matrix.tom
 const TOOLS: &str = include_str!("../../fixtures/upstream/data/tools.json");
 const KINDS: [(&str, Mode); 3] =
     [("legacy-stateless", Mode::LegacyStateless), ("legacy-sessions", Mode::LegacySessions), ("modern", Mode::Modern)];
-const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 9] = [
     ("list", list),
     ("call", call),
+    ("resume", resume),
     ("tool_error", tool_error),
     ("progress", progress),
     ("log", log),
@@ -191,6 +192,13 @@ fn call(pair: &Pair) -> Outcome {
     }
     pair.expect(&pair.call("echo", arguments), &members)?;
     pair.ran("echo", 1);
+    Ok(())
+}
+
+fn resume(pair: &Pair) -> Outcome {
+    let members = r#""content":[{"text":"Reconnection test completed successfully.","type":"text"}]"#;
+    pair.expect(&pair.call("test_reconnection", "{}"), members)?;
+    pair.ran("test_reconnection", 1);
     Ok(())
 }
 
