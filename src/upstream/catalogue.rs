@@ -153,6 +153,8 @@ impl Channel {
                 walk.leave_out(match error {
                     // Its words may be other ones each time.
                     UpstreamError::Rpc(error) => format!("{}: error {}", kind.method(), error.code),
+                    // Which list it is about is said in it.
+                    UpstreamError::NotMcp(what) => what,
                     error => format!("{}: {error}", kind.method()),
                 });
                 Ok(())
