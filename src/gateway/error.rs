@@ -162,3 +162,31 @@ impl fmt::Display for Shortened<'_> {
 }
 
 impl std::error::Error for GatewayError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_reads_the_same_whatever_the_cause() {
+        for (kind, legacy, data) in [
+            (ListKind::Tools, code::INVALID_PARAMS, None),
+            (ListKind::Prompts, code::INVALID_PARAMS, None),
+            (ListKind::Resources, code::RESOURCE_NOT_FOUND, Some(data_of_uri("x"))),
+            (ListKind::Templates, code::INVALID_PARAMS, None),
+        ] {
+            let subject = Subject::new(kind, "x");
+            let removed = GatewayError::Upstream { subject: subject.clone(), error: UpstreamError::Removed };
+            for error in [GatewayError::Unknown(subject), removed] {
+                for (era, code) in [(Era::Legacy, legacy), (Era::Modern, code::INVALID_PARAMS)] {
+                    let message = format!("unknown {}: `x`", kind.noun());
+                    assert_eq!(
+                        error.to_rpc(era),
+                        ErrorObject { code, message, data: data.clone() },
+                        "{kind:?} {era:?}"
+                    );
+                }
+            }
+        }
+    }
+}
