@@ -1,7 +1,8 @@
 //! MCP-X: a multi-client MCP gateway with per-tool access control.
 //!
 //! Many clients, each with a bearer token, connect to one `/mcp` endpoint. Each client can bring its own MCP servers and
-//! share chosen tools of them, by fnmatch pattern, with other clients. Who may do what is said in one `config.toml`.
+//! share chosen tools, prompts and resources of them, by fnmatch pattern, with other clients. Who may do what is said in
+//! one `config.toml`.
 //!
 //! This page is the map. Read the modules in the order in which they stand below and you have read the gateway from its
 //! bytes up to its command line.
@@ -53,6 +54,8 @@
 //! 3. Whoever sees another list than it was told of last gets a flag in the outbox of its stream, and is told; nobody else.
 //!
 //! What a server says of a resource goes the same way to those who have subscribed to it.
+//! `prompts/get`, `resources/read` and `completion/complete` go the same way: [`wire::mcp::Operation`] says what a request asks
+//! for, [`gateway::Subject`] what it is about.
 //!
 //! # What makes it cheap
 //!
@@ -60,7 +63,8 @@
 //!   stay on one.
 //! - What is the same for many requests is made once: what a client sees, the bytes of its lists, whether a token or a
 //!   session id is good (per thread), the headers of every request to a server.
-//! - Whether a client may call a tool was decided when its view was made; a call looks up one name.
+//! - Whether a client may call a tool was decided when its view was made; a call looks up one name. Only a resource that no
+//!   server lists is decided about when it is read.
 //! - No task is made for a request, and what is rare is boxed, so that the future of a connection is small. Time limits are
 //!   [`alarm`]s, which hardly ever ring, instead of timers of the runtime.
 //! - Events that have come together leave together.

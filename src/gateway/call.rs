@@ -207,7 +207,7 @@ impl Request {
                 let arguments = self.envelope.param_span(Param::Arguments).map(|span| bytes.slice(span.range()));
                 let arguments = arguments.unwrap_or_default();
                 // A tool and a prompt may have the same name.
-                let request = format!("{} {}", self.operation.method(), self.subject.name);
+                let request = [self.operation.method(), " ", &self.subject.name].concat();
                 let repeatable = Repeatable::new(&self.principal, server, request, arguments, self.now);
                 let (level, capabilities, states) = (*level, *capabilities, Arc::clone(states));
                 Client::Modern(Box::new(Modern { level, capabilities, repeatable, states }))

@@ -3,7 +3,7 @@
 //! Source: protocol.md 4.2, 4.6.
 
 use super::GatewayError;
-use super::error::{data_of_uri, names_uri};
+use super::error::{data_of_uri, names_uri, not_found_code};
 use super::flight::Over;
 use super::relay::{Call, Client, Outgoing};
 use crate::log::cut;
@@ -65,8 +65,10 @@ impl Call {
     /// The response to a call that its server answers with an error.
     fn server_error(&self, answer: &Answer, response: &Envelope, error: ErrorObject) -> Outgoing {
         match error.code {
-            // Perhaps the tool is gone.
-            code::INVALID_PARAMS => answer.upstream().refresh_soon(),
+            // Says nothing about what the server offers.
+            _ if self.operation == Operation::Complete => {}
+            // Perhaps what it is about is gone.
+            code::INVALID_PARAMS | code::RESOURCE_NOT_FOUND => answer.upstream().refresh_soon(),
             code::METHOD_NOT_FOUND => answer.upstream().doubt(),
             _ => {}
         }
@@ -74,21 +76,10 @@ impl Call {
             (code::METHOD_NOT_FOUND, ..) if self.operation == Operation::Complete => {
                 self.own_result(br#""completion":{"values":[]}"#)
             }
-            (code::METHOD_NOT_FOUND, ..) => {
-                let unknown = GatewayError::Unknown(self.subject.clone()).to_string();
-                self.error(&ErrorObject::new(code::INVALID_PARAMS, unknown))
-            }
-            (code::RESOURCE_NOT_FOUND, _, client) if self.operation == Operation::Read => {
-                let code = match client.era() {
-                    Era::Legacy => code::RESOURCE_NOT_FOUND,
-                    Era::Modern => code::INVALID_PARAMS,
-                };
-                self.not_found(ErrorObject { code, ..error })
-            }
-            (code::INVALID_PARAMS, Era::Modern, Client::Legacy(..))
-                if self.operation == Operation::Read && names_uri(&error) =>
-            {
-                self.not_found(ErrorObject { code: code::RESOURCE_NOT_FOUND, ..error })
+            (code::METHOD_NOT_FOUND, ..) => self.gateway_error(&GatewayError::Unknown(self.subject.clone())),
+            (code::RESOURCE_NOT_FOUND, ..) if self.operation == Operation::Read => self.not_found(error),
+            (code::INVALID_PARAMS, _, Client::Legacy(..)) if self.operation == Operation::Read && names_uri(&error) => {
+                self.not_found(error)
             }
             (code::MISSING_CAPABILITY, Era::Modern, Client::Modern(_)) => self.passed_on(response, error),
             (code::MISSING_CAPABILITY, Era::Modern, Client::Legacy(..)) => self.told(&error),
@@ -107,10 +98,11 @@ impl Call {
         }
     }
 
-    /// The error for a resource that is not there, which says which one.
+    /// The server's error for a resource that is not there, with the client's code for it, and which one it is.
     fn not_found(&self, error: ErrorObject) -> Outgoing {
+        let code = not_found_code(self.client.era());
         let data = if names_uri(&error) { error.data } else { Some(data_of_uri(&self.subject.name)) };
-        self.error(&ErrorObject { data, ..error })
+        self.error(&ErrorObject { code, data, ..error })
     }
 
     /// A result of the gateway's own, given as its members.
@@ -142,12 +134,7 @@ impl Call {
     pub(super) fn failure(&mut self, error: UpstreamError) -> Outgoing {
         self.slot.failed(&error);
         self.report("call failed", &error);
-        let code = match error {
-            UpstreamError::Removed | UpstreamError::Unmirrorable(_) => code::INVALID_PARAMS,
-            _ => code::INTERNAL_ERROR,
-        };
-        let message = GatewayError::Upstream { subject: self.subject.clone(), error }.to_string();
-        self.error(&ErrorObject::new(code, message))
+        self.gateway_error(&GatewayError::Upstream { subject: self.subject.clone(), error })
     }
 
     /// The response to a call that the client may not make any more.
@@ -155,6 +142,10 @@ impl Call {
         self.slot.ended(Outcome::Withdrawn);
         self.report("call ended", &over);
         self.error(&ErrorObject::new(code::INTERNAL_ERROR, over.to_string()))
+    }
+
+    fn gateway_error(&self, error: &GatewayError) -> Outgoing {
+        self.error(&error.to_rpc(self.client.era()))
     }
 
     pub(super) fn error(&self, error: &ErrorObject) -> Outgoing {
@@ -165,7 +156,7 @@ impl Call {
         let upstream = &self.lease.sent().upstream;
         upstream.log().warn(event, |r| {
             r.text("req", self.request.as_str())
-                .field(self.subject.kind.noun(), &self.subject.name)
+                .field(self.subject.kind.word(), &self.subject.name)
                 .field("server", upstream.id())
                 .field("reason", reason);
         });

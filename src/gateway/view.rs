@@ -1,9 +1,9 @@
 //! What one client sees: exposed name → (server, own name), and the bytes of its lists, page by page.
 //!
-//! Names are clean: a tool keeps its own, with the server's `tool_prefix` if it has one. Where two servers offer the same
-//! name the first in the client's order has it and the other's is hidden: a call goes to the winner only and is never
-//! tried on another, because a tool may have side effects. Whether a tool is in a view is decided by `policy`, once, when
-//! the view is made; a call uses the permit of that moment.
+//! Names are clean: a tool or prompt keeps its own, with the server's `tool_prefix` if it has one; URIs are the same
+//! everywhere. Where two servers offer the same name or URI the first in the client's order has it and the other's is
+//! hidden: a call goes to the winner only and is never tried on another, because a tool may have side effects. Whether
+//! something is in a view is decided by `policy`, once, when the view is made; a call uses the permit of that moment.
 //!
 //! A page ends where the next multiple of `page_size` begins, wherever it began: a walk that was put out of step by a
 //! change falls into step again, and so all walks share the same pages. Source: protocol.md 4.8.
@@ -19,8 +19,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::paging::{Mark, Order};
 use super::{ClientState, Gateway, GatewayError, Principal, Session, Snapshot};
-use crate::policy::{ClientId, Decider, Permit, Registry, Server, ServerKey, Target};
-use crate::upstream::{Catalogue, Listed, Member, Upstream};
+use crate::policy::{ClientId, Decider, Permit, Registry, ServerKey, Target};
+use crate::upstream::{Catalogue, Member, Upstream};
 use crate::wire::changes::Change;
 use crate::wire::json::{Span, members_of, text_of, write_text};
 use crate::wire::mcp::{ListKind, ProtocolVersion};
@@ -161,11 +161,6 @@ impl View {
             ListKind::Resources => resources,
             ListKind::Templates => templates,
         }
-    }
-
-    /// The tool that the client knows under this name.
-    pub(super) fn tool(&self, exposed: &str) -> Option<&Entry> {
-        self.find(ListKind::Tools, exposed)
     }
 
     /// The entry of a list that the client knows under this name.
@@ -416,9 +411,9 @@ impl Gateway {
         self.decided_view(snapshot, client, &self.client(client), None).await
     }
 
-    /// The same, but waits only for servers that might have the tool of this name.
-    pub(super) async fn view_with(&self, snapshot: &Snapshot, client: &ClientId, tool: &str) -> Arc<View> {
-        self.decided_view(snapshot, client, &self.client(client), Some(Wanted(ListKind::Tools, tool))).await
+    /// The same, but waits only for servers that might have this.
+    pub(super) async fn view_with(&self, snapshot: &Snapshot, client: &ClientId, wanted: Wanted<'_>) -> Arc<View> {
+        self.decided_view(snapshot, client, &self.client(client), Some(wanted)).await
     }
 
     /// The same for a client that has signed in, for which nothing has to be looked up. Ready at once nearly always.
@@ -506,13 +501,8 @@ impl Gateway {
     fn add(&self, list: &mut List, client: &ClientId, position: usize, source: &Source, decider: &Decider<'_>) {
         let Source { upstream, catalogue, .. } = source;
         for (at, listed) in catalogue.list(list.kind).iter().enumerate() {
-            let target = match list.kind {
-                ListKind::Tools => Target::Tool(&listed.name),
-                ListKind::Prompts => Target::Prompt(&listed.name),
-                ListKind::Resources | ListKind::Templates => Target::Resource(&listed.name),
-            };
-            let Ok(permit) = decider.decide(target).verdict else { continue };
-            let exposed = exposed_name(list.kind, upstream.server(), listed);
+            let Ok(permit) = decider.decide(target(list.kind, &listed.name)).verdict else { continue };
+            let exposed = format!("{}{}", upstream.server().prefix(list.kind), listed.name);
             if let Some(winner) = list.by_name.get(&exposed) {
                 self.report_hidden(list, client, &exposed, upstream, list.entries.get(*winner));
                 continue;
@@ -543,10 +533,11 @@ impl Gateway {
     }
 }
 
-/// The name under which clients know something; a resource has the same URI everywhere.
-fn exposed_name(kind: ListKind, server: &Server, listed: &Listed) -> String {
+/// What is decided about where something of this kind is to be used, under its server's own name.
+pub(super) fn target(kind: ListKind, name: &str) -> Target<'_> {
     match kind {
-        ListKind::Tools | ListKind::Prompts => format!("{}{}", server.tool_prefix, listed.name),
-        ListKind::Resources | ListKind::Templates => listed.name.clone(),
+        ListKind::Tools => Target::Tool(name),
+        ListKind::Prompts => Target::Prompt(name),
+        ListKind::Resources | ListKind::Templates => Target::Resource(name),
     }
 }

@@ -22,11 +22,17 @@ const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
 /// Paths that are none of ours.
 const ELSEWHERE: &str = "other";
 /// Methods that are counted by name; whatever else clients send is `other`.
-pub(super) const METHODS: [&str; 13] = [
+pub(super) const METHODS: [&str; 19] = [
     method::INITIALIZE,
     method::PING,
     method::TOOLS_LIST,
     method::TOOLS_CALL,
+    method::PROMPTS_LIST,
+    method::PROMPTS_GET,
+    method::RESOURCES_LIST,
+    method::TEMPLATES_LIST,
+    method::RESOURCES_READ,
+    method::COMPLETE,
     method::DISCOVER,
     method::INITIALIZED,
     method::CANCELLED,

@@ -353,10 +353,12 @@ fn report(upstream: &Upstream, catalogue: &Catalogue) {
         upstream.log.warn("left out of a list", |r| _ = r.field("server", upstream.id()).field("what", left_out));
     }
     let prefix = upstream.server.tool_prefix.len();
-    let tools = catalogue.list(ListKind::Tools).iter();
-    for tool in tools.filter(|tool| prefix + tool.name.len() > LONGEST_NAME) {
-        upstream.log.warn("exposed name over 64 characters", |r| {
-            r.field("server", upstream.id()).field("prefix", &upstream.server.tool_prefix).field("tool", &tool.name);
-        });
+    for kind in [ListKind::Tools, ListKind::Prompts] {
+        for entry in catalogue.list(kind).iter().filter(|entry| prefix + entry.name.len() > LONGEST_NAME) {
+            upstream.log.warn("exposed name over 64 characters", |r| {
+                r.field("server", upstream.id()).field("prefix", &upstream.server.tool_prefix);
+                r.field(kind.word(), &entry.name);
+            });
+        }
     }
 }

@@ -310,6 +310,16 @@ impl ListKind {
             Self::Templates => "resource template",
         }
     }
+
+    /// The same in one word, as fields of records are called; what a template stands for is a resource.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Tools => "tool",
+            Self::Prompts => "prompt",
+            Self::Resources | Self::Templates => "resource",
+        }
+    }
 }
 
 /// What a client asks a server for: the requests that are passed on.

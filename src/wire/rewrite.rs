@@ -118,20 +118,25 @@ pub enum Reference {
     Resource(Span),
 }
 
-/// What a request for a completion is about; `None` for what is neither a prompt nor a resource, or says anything twice.
+/// What a request for a completion is about; `None` for what is neither a prompt nor a resource, names both, or says
+/// anything twice.
 ///
-/// SECURITY: with two names in it, one could be authorised and the other be sent.
+/// SECURITY: of two names one would be authorised, and the server might take the other.
 #[must_use]
 pub fn reference(envelope: &Envelope) -> Option<Reference> {
     let bytes = envelope.bytes();
-    let members = members_of(bytes, envelope.param_span(Param::Ref)?);
-    let only = |name: &str| {
-        let mut found = members.iter().filter(|(key, _)| key == name).map(|(_, value)| *value);
-        found.next().filter(|value| found.next().is_none() && type_of(value.of(bytes)) == JsonType::String)
-    };
-    match text_of(only("type")?.of(bytes))?.as_ref() {
-        "ref/prompt" => only("name").map(Reference::Prompt),
-        "ref/resource" => only("uri").map(Reference::Resource),
+    let mut found = [None; 3];
+    for (key, value) in members_of(bytes, envelope.param_span(Param::Ref)?) {
+        let place = ["type", "name", "uri"].iter().position(|name| *name == key);
+        if place.and_then(|place| found.get_mut(place)).is_some_and(|slot| slot.replace(value).is_some()) {
+            return None;
+        }
+    }
+    let is_text = |value: &Span| type_of(value.of(bytes)) == JsonType::String;
+    let [kind, name, uri] = found.map(|value: Option<Span>| value.filter(is_text));
+    match (text_of(kind?.of(bytes))?.as_ref(), name, uri) {
+        ("ref/prompt", Some(name), None) => Some(Reference::Prompt(name)),
+        ("ref/resource", None, Some(uri)) => Some(Reference::Resource(uri)),
         _ => None,
     }
 }
@@ -581,6 +586,40 @@ mod tests {
         let capabilities = r#"{"roots":{},"sampling":{"tools":{},"context":{}},"elicitation":{"form":{},"url":{}}}"#;
         let text = own_meta();
         assert!(text.ends_with(&format!(r#""{}":{capabilities}}}"#, meta::CLIENT_CAPABILITIES)), "{text}");
+    }
+
+    #[test]
+    fn a_reference_names_one_prompt_or_one_resource() {
+        let found = |reference: &str| {
+            let params = format!(r#"{{"ref":{reference},"argument":{{"name":"a","value":"b"}}}}"#);
+            let envelope =
+                parse(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{params}}}"#));
+            let (kind, name) = match super::reference(&envelope)? {
+                Reference::Prompt(name) => ("prompt", name),
+                Reference::Resource(uri) => ("resource", uri),
+            };
+            Some(format!("{kind} {}", String::from_utf8_lossy(name.of(envelope.bytes()))))
+        };
+        assert_eq!(found(r#"{"type":"ref/prompt","name":"p","title":"t"}"#).unwrap(), r#"prompt "p""#);
+        assert_eq!(found(r#"{"uri":"x:{a}","name":null,"type":"ref/resource"}"#).unwrap(), r#"resource "x:{a}""#);
+        for neither in [
+            "{}",
+            "[]",
+            r#""p""#,
+            r#"{"name":"p"}"#,
+            r#"{"type":"ref/prompt"}"#,
+            r#"{"type":"ref/prompt","name":7}"#,
+            r#"{"type":"ref/prompt","uri":"x:a"}"#,
+            r#"{"type":"ref/resource","name":"p"}"#,
+            r#"{"type":"ref/tool","name":"p"}"#,
+            r#"{"type":"ref/prompt","name":"p","uri":"x:a"}"#,
+            r#"{"type":"ref/resource","name":"p","uri":"x:a"}"#,
+            r#"{"type":"ref/prompt","name":"p","n\u0061me":"q"}"#,
+            r#"{"type":"ref/prompt","name":"p","uri":null,"uri":"x:a"}"#,
+            r#"{"type":"ref/resource","type":"ref/prompt","uri":"x:a"}"#,
+        ] {
+            assert_eq!(found(neither), None, "{neither}");
+        }
     }
 
     #[test]

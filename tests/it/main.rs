@@ -38,6 +38,12 @@ mod metrics;
 #[cfg(test)]
 mod modern;
 #[cfg(test)]
+mod offer_lists;
+#[cfg(test)]
+mod offer_routes;
+#[cfg(test)]
+mod offers;
+#[cfg(test)]
 mod openapi;
 #[cfg(test)]
 mod paging;

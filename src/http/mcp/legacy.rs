@@ -207,7 +207,7 @@ pub(super) fn serve(exchange: &mut Exchange<'_>, session: &Session, envelope: En
         return Served::failed(&id, &GatewayError::InvalidParams("expected `params` to be an object"));
     }
     if let Some(operation) = envelope.method().as_deref().and_then(Operation::of_method) {
-        return pass_on(exchange, session, operation, envelope);
+        return pass_on(exchange, session, id, operation, envelope);
     }
     match envelope.method().as_deref() {
         Some(method::PING) => Served::Response(result_message(&id, b"{}"), None),
@@ -239,16 +239,22 @@ pub(super) fn serve(exchange: &mut Exchange<'_>, session: &Session, envelope: En
 }
 
 /// Serves a request that is passed on.
-fn pass_on(exchange: &mut Exchange<'_>, session: &Session, operation: Operation, envelope: Envelope) -> Served {
+fn pass_on(
+    exchange: &mut Exchange<'_>,
+    session: &Session,
+    id: Arc<[u8]>,
+    operation: Operation,
+    envelope: Envelope,
+) -> Served {
     let subject = subject_of(exchange, operation, &envelope);
     match subject.and_then(|subject| check_progress_token(&envelope).map(|()| subject)) {
         Ok(subject) => {
             // Whoever has named no revision gets results as they are.
             let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::LATEST);
             let speech = Speech::Legacy(session.version().unwrap_or(assumed));
-            Served::Call(request(exchange, (session.clone(), speech), operation, subject, envelope))
+            Served::Call(request(exchange, id, (session.clone(), speech), operation, subject, envelope))
         }
-        Err(error) => Served::failed(&id_of(&envelope), &error),
+        Err(error) => Served::failed(&id, &error),
     }
 }
 

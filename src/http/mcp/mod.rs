@@ -317,13 +317,14 @@ fn with_instructions(exchange: &Exchange<'_>, open: String) -> Bytes {
 /// A client's request that is passed on, as it is served here.
 fn request(
     exchange: &Exchange<'_>,
+    id: Arc<[u8]>,
     (session, speech): (Session, Speech),
     operation: Operation,
     subject: Subject,
     envelope: Envelope,
 ) -> Box<Request> {
     let (snapshot, principal) = (exchange.snapshot.clone(), exchange.principal.clone());
-    let (request_id, id, now) = (exchange.access.id, id_of(&envelope), exchange.now);
+    let (request_id, now) = (exchange.access.id, exchange.now);
     Box::new(Request { request_id, id, snapshot, principal, now, session, speech, operation, subject, envelope })
 }
 

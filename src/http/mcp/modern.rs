@@ -3,6 +3,8 @@
 //! What a request says twice, in its body and in its headers, is compared before it is acted on; errors of the protocol
 //! have HTTP statuses. Source: protocol.md 2.3; MCP 2026-07-28, streamable HTTP and versioning.
 
+use std::sync::Arc;
+
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 
@@ -50,7 +52,7 @@ fn request(exchange: &mut Exchange<'_>, envelope: Envelope) -> Step {
         return refused(exchange, Some(&id), &error).into();
     }
     if let Some(operation) = envelope.method().as_deref().and_then(Operation::of_method) {
-        return call(exchange, &id, operation, envelope);
+        return call(exchange, id, operation, envelope);
     }
     match envelope.method().as_deref() {
         Some(method::DISCOVER) => discover(exchange, &id, &envelope).into(),
@@ -175,24 +177,23 @@ pub(super) fn listed(id: &[u8], page: Page) -> Response<Body> {
     result_of(id, vec![format!("{{{},", hints(page.ttl_ms)).into(), page.bytes])
 }
 
-fn call(exchange: &mut Exchange<'_>, id: &[u8], operation: Operation, envelope: Envelope) -> Step {
+fn call(exchange: &mut Exchange<'_>, id: Arc<[u8]>, operation: Operation, envelope: Envelope) -> Step {
     let subject = match subject_of(exchange, operation, &envelope) {
         Ok(subject) => subject,
-        Err(error) => return failed(exchange, Era::Modern, id, &error).into(),
+        Err(error) => return failed(exchange, Era::Modern, &id, &error).into(),
     };
     let named = || decoded(exchange.headers, &header::NAME);
     if operation != Operation::Complete && named().as_deref() != Some(subject.name.as_str()) {
         let member = if operation == Operation::Read { "params.uri" } else { "params.name" };
-        return refused(exchange, Some(id), &mismatch("Mcp-Name", member)).into();
+        return refused(exchange, Some(&id), &mismatch("Mcp-Name", member)).into();
     }
     let level = match check_options(&envelope) {
         Ok(level) => level,
-        Err(error) => return failed(exchange, Era::Modern, id, &error).into(),
+        Err(error) => return failed(exchange, Era::Modern, &id, &error).into(),
     };
     let capabilities = ClientCapabilities::parse(envelope.meta(Meta::ClientCapabilities).unwrap_or_default());
     let speech = Speech::Modern { level, capabilities, mirrored: mirrored(exchange.headers) };
-    let request = super::request(exchange, (Session::default(), speech), operation, subject, envelope);
-    Step::Call(request)
+    Step::Call(super::request(exchange, id, (Session::default(), speech), operation, subject, envelope))
 }
 
 /// The text of a header that may be written in Base64, if there is exactly one.

@@ -197,6 +197,24 @@ impl Client {
         tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Asks for something, without a session if there is none, and returns the response.
+    #[track_caller]
+    pub(crate) fn response(&mut self, method: &str, params: &Value) -> Value {
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let answer = self.post(message.to_string());
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        answer.response()
+    }
+
+    /// What the client sees of one of the lists, in order: names of prompts and tools, URIs, or templates.
+    #[track_caller]
+    pub(crate) fn listed(&mut self, method: &str) -> Vec<String> {
+        let response = self.response(method, &json!({}));
+        let (member, key) = list_of(method);
+        let entries = response["result"][member].as_array().unwrap_or_else(|| panic!("no list: {response}"));
+        entries.iter().map(|entry| entry[key].as_str().unwrap().to_owned()).collect()
+    }
+
     /// The status of a request for the tools.
     #[track_caller]
     pub(crate) fn tools_status(&mut self) -> u16 {
@@ -226,6 +244,16 @@ impl Client {
         let error = &response["error"];
         let parts = error["code"].as_i64().zip(error["message"].as_str().map(str::to_owned));
         parts.unwrap_or_else(|| panic!("no error: {response}"))
+    }
+}
+
+/// The member of a list's result that holds its entries, and the one of an entry that names it.
+pub(crate) fn list_of(method: &str) -> (&'static str, &'static str) {
+    match method {
+        "tools/list" => ("tools", "name"),
+        "prompts/list" => ("prompts", "name"),
+        "resources/list" => ("resources", "uri"),
+        _ => ("resourceTemplates", "uriTemplate"),
     }
 }
 
