@@ -66,8 +66,12 @@ mod slow;
 #[cfg(test)]
 mod storm;
 #[cfg(test)]
+mod subscribe;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod transcripts;
+#[cfg(test)]
+mod unasked;
 #[cfg(test)]
 mod views;

@@ -33,11 +33,11 @@ const CHECKS: [Check; 12] = [
     ("progress", progress),
     ("log", log),
     ("cancel", cancel),
-    ("list_changed", list_changed),
-    ("subscribe", subscribe),
     ("prompts", prompts),
     ("resources", resources),
     ("completion", completion),
+    ("list_changed", list_changed),
+    ("subscribe", subscribe),
 ];
 
 /// What is tried, under its name in the file.
@@ -434,8 +434,8 @@ fn resources(pair: &Pair) -> Outcome {
     assert!(pair.fixture.put(ListKind::Resources, &json!({ "uri": UNLISTED, "name": "watched" }).to_string()));
     let mut client = pair.client();
     let mut read = |uri: &str| client.ask(&pair.named("resources/read", "uri", uri));
-    // What a modern server says is 60 s, the gateway's own limit 30 s.
-    let ttl = json!(if pair.server == Mode::Modern { 30_000 } else { 0 });
+    // What a modern server says is 60 s, `refresh_seconds` is 1.
+    let ttl = json!(if pair.server == Mode::Modern { 1_000 } else { 0 });
     let data = r#"{"data":"Data for ID: 7é","id":"7é","templateTest":true}"#;
     for (uri, kind, text) in [
         ("test://static-text", "text/plain", "This is the content of the static text resource."),
