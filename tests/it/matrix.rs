@@ -33,11 +33,11 @@ const CHECKS: [Check; 12] = [
     ("progress", progress),
     ("log", log),
     ("cancel", cancel),
+    ("list_changed", list_changed),
+    ("subscribe", subscribe),
     ("prompts", prompts),
     ("resources", resources),
     ("completion", completion),
-    ("list_changed", list_changed),
-    ("subscribe", subscribe),
 ];
 
 /// What is tried, under its name in the file.
@@ -369,7 +369,7 @@ fn list_changed(pair: &Pair) -> Outcome {
 }
 
 fn subscribe(pair: &Pair) -> Outcome {
-    let uri = "test://watched-resource";
+    let uri = "test://static-text";
     let mut client = pair.client();
     let mut stream = listen(pair, &mut client, Some(uri))?;
     for _ in 0..2 {
