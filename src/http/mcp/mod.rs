@@ -324,8 +324,21 @@ fn request(
     envelope: Envelope,
 ) -> Box<Request> {
     let (snapshot, principal) = (exchange.snapshot.clone(), exchange.principal.clone());
-    let (request_id, now) = (exchange.access.id, exchange.now);
-    Box::new(Request { request_id, id, snapshot, principal, now, session, speech, operation, subject, envelope })
+    let (request_id, now, trace) = (exchange.access.id, exchange.now, trace_of(exchange.headers));
+    Box::new(Request { request_id, id, snapshot, principal, now, session, speech, operation, subject, envelope, trace })
+}
+
+/// The trace context of a request, which is passed on as it is; hardly any has one.
+fn trace_of(headers: &HeaderMap) -> HeaderMap {
+    let mut trace = HeaderMap::new();
+    if headers.contains_key(&header::TRACE[0]) {
+        for name in &header::TRACE {
+            for value in headers.get_all(name) {
+                trace.append(name, value.clone());
+            }
+        }
+    }
+    trace
 }
 
 /// Starts to pass a request on, and notes in the record where it goes.
