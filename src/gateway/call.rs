@@ -75,8 +75,8 @@ pub struct Request {
     pub subject: Subject,
     /// The message, whose progress token, if it has one, is a string or an integer.
     pub envelope: Envelope,
-    /// The headers of its trace context.
-    pub trace: HeaderMap,
+    /// The headers of its trace context, if it has one. Boxed because hardly any has.
+    pub trace: Option<Box<HeaderMap>>,
 }
 
 impl Gateway {

@@ -53,8 +53,8 @@ impl Outbound {
     }
 
     /// The same with the headers of a trace context.
-    fn traced(mut self, trace: &HeaderMap) -> Self {
-        if !trace.is_empty() {
+    fn traced(mut self, trace: Option<&HeaderMap>) -> Self {
+        if let Some(trace) = trace {
             self.mirrored.get_or_insert_default().extend(trace.clone());
         }
         self
@@ -105,7 +105,7 @@ pub(super) struct Call<'a> {
     /// Headers of the client that mirror something nobody here knows of.
     pub(super) passed_on: &'a HeaderMap,
     /// The headers of the request's trace context.
-    pub(super) trace: &'a HeaderMap,
+    pub(super) trace: Option<&'a HeaderMap>,
     /// Says when the server waits for the client.
     pub(super) waits: Option<&'a Waits>,
 }

@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use hyper::header::HeaderMap;
+use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 
 use super::access::Access;
@@ -329,16 +329,13 @@ fn request(
 }
 
 /// The trace context of a request, which is passed on as it is; hardly any has one.
-fn trace_of(headers: &HeaderMap) -> HeaderMap {
-    let mut trace = HeaderMap::new();
-    if headers.contains_key(&header::TRACE[0]) {
-        for name in &header::TRACE {
-            for value in headers.get_all(name) {
-                trace.append(name, value.clone());
-            }
-        }
-    }
-    trace
+fn trace_of(headers: &HeaderMap) -> Option<Box<HeaderMap>> {
+    let [first, ..] = &header::TRACE;
+    headers.contains_key(first).then(|| {
+        let is_trace = |name: &HeaderName| header::TRACE.contains(name);
+        let trace = headers.iter().filter(|(name, _)| is_trace(name));
+        Box::new(trace.map(|(name, value)| (name.clone(), value.clone())).collect())
+    })
 }
 
 /// Starts to pass a request on, and notes in the record where it goes.
