@@ -34,7 +34,7 @@ fi
 
 cargo build --quiet --locked --manifest-path "$here/rmcp/Cargo.toml" --target-dir "$cache/rmcp"
 if [ "${1:-}" = --direct ]; then
-    INTEROP_CACHE=$cache exec "$cache/venv/bin/python" -B "$here/features.py"
+    INTEROP_CACHE=$cache exec "$cache/venv/bin/python" -B "$here/features.py" --direct
 fi
 cargo build --quiet --locked --manifest-path "$root/Cargo.toml" --package mcp-x-fixture
 
