@@ -22,17 +22,17 @@ pub(super) struct Repeatable {
     /// Whose request it is.
     principal: [u8; 16],
     server: [u8; 32],
-    /// The tool as the client names it, and its arguments.
-    tool: String,
+    /// Its method and what it is about, as the client names it, and its arguments.
+    request: String,
     arguments: Bytes,
     /// When the request came, since the epoch.
     now: Duration,
 }
 
 impl Repeatable {
-    pub(super) fn new(asker: &Principal, server: &Server, tool: &str, arguments: Bytes, now: Duration) -> Self {
+    pub(super) fn new(asker: &Principal, server: &Server, request: String, arguments: Bytes, now: Duration) -> Self {
         let (principal, server) = (asker.state().digest, *server.key.as_bytes());
-        Self { principal, server, tool: tool.to_owned(), arguments, now }
+        Self { principal, server, request, arguments, now }
     }
 
     /// The state that a client gets in the place of the server's own, as a JSON string; `None` if that is too long.
@@ -40,7 +40,7 @@ impl Repeatable {
         let state = RequestState {
             principal: self.principal,
             server: self.server,
-            request: canonical::digest(&self.tool, &self.arguments),
+            request: canonical::digest(&self.request, &self.arguments),
             expires: (self.now + LIFETIME).as_secs(),
             original: original.to_vec(),
         };
@@ -60,7 +60,7 @@ impl Repeatable {
             state.principal == self.principal
                 && state.server == self.server
                 && state.expires > self.now.as_secs()
-                && state.request == canonical::digest(&self.tool, &self.arguments)
+                && state.request == canonical::digest(&self.request, &self.arguments)
         };
         let state = state.filter(fits).ok_or(GatewayError::InvalidParams("unknown or expired `requestState`"))?;
         Ok(state.original)
@@ -74,7 +74,7 @@ mod tests {
 
     fn asked(client: &str, tool: &str, arguments: &'static str, now: u64) -> Repeatable {
         let (principal, arguments) = (SessionId::principal(client), Bytes::from_static(arguments.as_bytes()));
-        Repeatable { principal, server: [7; 32], tool: tool.to_owned(), arguments, now: Duration::from_secs(now) }
+        Repeatable { principal, server: [7; 32], request: tool.to_owned(), arguments, now: Duration::from_secs(now) }
     }
 
     #[test]

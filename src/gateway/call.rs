@@ -1,4 +1,4 @@
-//! One `tools/call` from its permit to its response.
+//! One `tools/call`, or whatever else is passed on, from its permit to its response.
 //!
 //! The answer comes back with the client's id and progress token, and as the client's era has it; nothing else is touched.
 //! Source: protocol.md 2.3, 2.4, 4.2, 4.6.
@@ -14,18 +14,19 @@ use hyper::header::HeaderMap;
 use tokio::runtime::Handle;
 
 use super::bridge::Repeatable;
+use super::error::{data_of_uri, names_uri};
 use super::flight::{Lease, Over, Sent};
-use super::{Gateway, GatewayError, Principal, Session, Snapshot, View};
+use super::{Gateway, GatewayError, Principal, Session, Snapshot, Subject, View};
 use crate::budget::Full;
 use crate::log::{RequestId, cut};
 use crate::metrics::Held;
 use crate::outbound::Client as Http;
-use crate::policy::{Server, ServerId};
-use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Outcome, UpstreamError};
+use crate::policy::{Permit, Server, ServerId};
+use crate::upstream::{Answer, Asked, CallSlot, Catalogue, Message, Outcome, Upstream, UpstreamError};
 use crate::wire::headers::{agrees, decode, find};
 use crate::wire::json::{JsonType, Span, members_of, type_of};
-use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_number, result_message};
-use crate::wire::mcp::{ClientCapabilities, Era, LogLevel, ProtocolVersion, code, method};
+use crate::wire::jsonrpc::{Envelope, ErrorObject, Meta, Param, is_number};
+use crate::wire::mcp::{ClientCapabilities, Era, ListKind, LogLevel, Operation, ProtocolVersion, code, method};
 use crate::wire::rewrite::{self, Asker, ResultType};
 use crate::wire::seal::{RequestState, Sealer};
 use crate::wire::splice::Splice;
@@ -63,7 +64,7 @@ impl Speech {
     }
 }
 
-/// A client's request to call a tool.
+/// A client's request that is passed on to a server.
 pub struct Request {
     /// Names the request in the log.
     pub request_id: RequestId,
@@ -79,8 +80,10 @@ pub struct Request {
     pub session: Session,
     /// How the client speaks.
     pub speech: Speech,
-    /// The tool, as the client names it.
-    pub tool: String,
+    /// What it asks for.
+    pub operation: Operation,
+    /// About what, as the client names it.
+    pub subject: Subject,
     /// The message, whose progress token, if it has one, is a string or an integer.
     pub envelope: Envelope,
 }
@@ -95,11 +98,11 @@ pub enum Outgoing {
 }
 
 impl Gateway {
-    /// Starts to call a tool of the client's view. `found` hears which server the call goes to, and in which era that is
-    /// spoken to.
+    /// Passes a request on that is about something of the client's view. `found` hears which server it goes to, and in which
+    /// era that is spoken to.
     ///
     /// # Errors
-    /// [`GatewayError`] if there is no such tool for the client, or no room for another call.
+    /// [`GatewayError`] if there is no such thing for the client, or no room for another call.
     pub fn call(
         &self,
         http: &Http,
@@ -109,29 +112,26 @@ impl Gateway {
     ) -> Result<Relay, GatewayError> {
         let envelope = &request.envelope;
         let principal = &request.principal;
-        let entry = view.tool(&request.tool).ok_or_else(|| GatewayError::UnknownTool(request.tool.clone()))?;
-        found(entry.upstream.id(), entry.upstream.era());
+        let Route { permit, upstream, tool } =
+            route(view, &request).ok_or_else(|| GatewayError::Unknown(request.subject.clone()))?;
+        found(upstream.id(), upstream.era());
         let most = request.snapshot.registry().settings().limits.buffered_bytes;
         self.budget().admit(most).map_err(|Full| GatewayError::Full)?;
-        let tool = view.described(entry);
-        let (asker, passed_on) = request.asked(&tool)?;
-        let answered = request.client(entry.permit.server(), &self.keys.states);
+        let (asker, passed_on) = request.asked(tool.as_ref())?;
+        let answered = request.client(permit.server(), &self.keys.states);
         let state = answered.opened(envelope)?;
         let client = self.current_state(principal, &request.snapshot);
         let client_slot = self.client_slot(&request.snapshot, client).ok_or(GatewayError::Overloaded("client"))?;
-        let call_slot = entry.upstream.call_slot(principal.client()).ok_or(GatewayError::Overloaded("server"))?;
-        let sent = Sent {
-            upstream: Arc::clone(&entry.upstream),
-            permit: entry.permit.clone(),
-            http: http.clone(),
-            tenant: request.session.tenant(principal.client()),
-            id: entry.upstream.next_id(),
-        };
+        let call_slot = upstream.call_slot(principal.client()).ok_or(GatewayError::Overloaded("server"))?;
+        let (tenant, id) = (request.session.tenant(principal.client()), upstream.next_id());
+        let sent = Sent { upstream, permit, http: http.clone(), tenant, id };
         let call = Call {
             client: answered,
             lease: Lease::new(client_slot, request.principal, request.session, sent, request.id, request.now),
             token: envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice),
-            tool: request.tool,
+            operation: request.operation,
+            subject: request.subject,
+            longest: request.snapshot.registry().settings().refresh,
             request: request.request_id,
             slot: call_slot,
             _held: self.calls.hold(),
@@ -141,13 +141,34 @@ impl Gateway {
             call.lease.review(self.snapshot().registry());
         }
         let flight = call.lease.flight();
-        let asked = Asked { envelope: request.envelope, asker, passed_on, state, tool };
+        let asked = Asked { envelope: request.envelope, operation: request.operation, asker, passed_on, state, tool };
         let sending = Box::pin(async move {
             let Sent { upstream, permit, http, tenant, id } = &flight.sent;
             upstream.call(http, permit, tenant, *id, &asked).await
         });
         Ok(Relay { running: Some(Box::new((call, Progress::Sending(sending)))) })
     }
+}
+
+/// Where a request goes.
+struct Route {
+    permit: Permit,
+    upstream: Arc<Upstream>,
+    /// What describes the tool, if it is about one.
+    tool: Option<(Arc<Catalogue>, usize)>,
+}
+
+/// Finds where a request goes; `None` if the client sees nothing of that name.
+fn route(view: &View, request: &Request) -> Option<Route> {
+    let Subject { kind, name } = &request.subject;
+    let entry = view.find(*kind, name);
+    if entry.is_none() && matches!(kind, ListKind::Resources | ListKind::Templates) {
+        let (permit, upstream) = view.resource(request.snapshot.registry(), name)?;
+        return Some(Route { permit, upstream, tool: None });
+    }
+    let entry = entry?;
+    let tool = (*kind == ListKind::Tools).then(|| view.described(entry));
+    Some(Route { permit: entry.permit.clone(), upstream: Arc::clone(&entry.upstream), tool })
 }
 
 impl Request {
@@ -159,7 +180,9 @@ impl Request {
                 let bytes = self.envelope.bytes();
                 let arguments = self.envelope.param_span(Param::Arguments).map(|span| bytes.slice(span.range()));
                 let arguments = arguments.unwrap_or_default();
-                let repeatable = Repeatable::new(&self.principal, server, &self.tool, arguments, self.now);
+                // A tool and a prompt may have the same name.
+                let request = format!("{} {}", self.operation.method(), self.subject.name);
+                let repeatable = Repeatable::new(&self.principal, server, request, arguments, self.now);
                 let (level, capabilities, states) = (*level, *capabilities, Arc::clone(states));
                 Client::Modern(Box::new(Modern { level, capabilities, repeatable, states }))
             }
@@ -168,7 +191,7 @@ impl Request {
 
     /// Who is behind the request, as its server is told, and the headers that mirror something nobody here knows of. The
     /// others are compared with what they mirror, before the inputs are looked at.
-    fn asked(&self, (catalogue, at): &(Arc<Catalogue>, usize)) -> Result<(Asker, HeaderMap), GatewayError> {
+    fn asked(&self, tool: Option<&(Arc<Catalogue>, usize)>) -> Result<(Asker, HeaderMap), GatewayError> {
         let (asker, mirrored) = match &self.speech {
             Speech::Legacy(_) => {
                 let (level, capabilities) = (self.session.level(), ClientCapabilities::NONE);
@@ -180,7 +203,7 @@ impl Request {
         };
         let arguments = self.envelope.param(Param::Arguments).unwrap_or(b"{}");
         let mut unknown = mirrored.clone();
-        let annotations = catalogue.annotations(*at);
+        let annotations = tool.map(|(catalogue, at)| catalogue.annotations(*at)).unwrap_or_default();
         for (annotation, argument) in annotations.iter().zip(find(annotations, arguments)) {
             unknown.remove(&annotation.header);
             let mut values = mirrored.get_all(&annotation.header).iter().map(|value| decode(value.as_bytes()));
@@ -225,6 +248,13 @@ enum Client {
 }
 
 impl Client {
+    fn era(&self) -> Era {
+        match self {
+            Self::Legacy(..) => Era::Legacy,
+            Self::Modern(_) => Era::Modern,
+        }
+    }
+
     /// The server's own state behind the one that comes with a request.
     fn opened(&self, envelope: &Envelope) -> Result<Option<Vec<u8>>, GatewayError> {
         match (self, envelope.param(Param::RequestState)) {
@@ -250,7 +280,11 @@ struct Call {
     client: Client,
     /// The client's progress token, as it wrote it.
     token: Option<Bytes>,
-    tool: String,
+    operation: Operation,
+    /// What it is about, as the client names it.
+    subject: Subject,
+    /// For how long a result may do that may be kept.
+    longest: Duration,
     /// What it was begun with, and what ends it before its answer.
     lease: Lease,
     request: RequestId,
@@ -372,7 +406,7 @@ impl Call {
                 Some(Splice::new(notification.bytes()).replace_if(span, token).build())
             }
             method::MESSAGE => self.wants(notification).then(|| notification.bytes().to_vec()),
-            method::TOOLS_CHANGED => {
+            method::TOOLS_CHANGED | method::PROMPTS_CHANGED | method::RESOURCES_CHANGED => {
                 answer.upstream().refresh_soon();
                 None
             }
@@ -418,7 +452,10 @@ impl Call {
             Client::Legacy(version, ..) => {
                 rewrite::result_for_legacy(response, self.lease.id(), *version, answer.era())
             }
-            Client::Modern(_) => rewrite::result_for_modern(response, self.lease.id(), answer.era(), None),
+            Client::Modern(_) => {
+                let longest = (self.operation == Operation::Read).then_some(self.longest);
+                rewrite::result_for_modern(response, self.lease.id(), answer.era(), None, longest)
+            }
         };
         Outgoing::Response(bytes, None)
     }
@@ -432,14 +469,15 @@ impl Call {
         };
         if let Some(missing) = client.capabilities.lacks(needed) {
             let data = Some(format!(r#"{{"requiredCapabilities":{missing}}}"#).into());
-            let message = "the tool needs a capability that the client did not declare".to_owned();
+            let message = "the server needs a capability that the client did not declare".to_owned();
             return self.error(&ErrorObject { code: code::MISSING_CAPABILITY, message, data });
         }
         let ours = match questions.state.map(|original| client.repeatable.seal(&client.states, original)) {
             Some(None) => return self.failure(UpstreamError::TooLarge(RequestState::MAX_LENGTH)),
             ours => ours.flatten(),
         };
-        Outgoing::Response(rewrite::result_for_modern(response, self.lease.id(), Era::Modern, ours.as_deref()), None)
+        let asked = rewrite::result_for_modern(response, self.lease.id(), Era::Modern, ours.as_deref(), None);
+        Outgoing::Response(asked, None)
     }
 
     /// The response to a call that its server answers with an error.
@@ -451,9 +489,24 @@ impl Call {
             _ => {}
         }
         match (error.code, answer.era(), &self.client) {
+            (code::METHOD_NOT_FOUND, ..) if self.operation == Operation::Complete => {
+                self.own_result(br#""completion":{"values":[]}"#)
+            }
             (code::METHOD_NOT_FOUND, ..) => {
-                let unknown = GatewayError::UnknownTool(self.tool.clone()).to_string();
+                let unknown = GatewayError::Unknown(self.subject.clone()).to_string();
                 self.error(&ErrorObject::new(code::INVALID_PARAMS, unknown))
+            }
+            (code::RESOURCE_NOT_FOUND, _, client) if self.operation == Operation::Read => {
+                let code = match client.era() {
+                    Era::Legacy => code::RESOURCE_NOT_FOUND,
+                    Era::Modern => code::INVALID_PARAMS,
+                };
+                self.not_found(ErrorObject { code, ..error })
+            }
+            (code::INVALID_PARAMS, Era::Modern, Client::Legacy(..))
+                if self.operation == Operation::Read && names_uri(&error) =>
+            {
+                self.not_found(ErrorObject { code: code::RESOURCE_NOT_FOUND, ..error })
             }
             (code::MISSING_CAPABILITY, Era::Modern, Client::Modern(_)) => self.passed_on(response, error),
             (code::MISSING_CAPABILITY, Era::Modern, Client::Legacy(..)) => self.told(&error),
@@ -475,6 +528,18 @@ impl Call {
         }
     }
 
+    /// The error for a resource that is not there, which says which one.
+    fn not_found(&self, error: ErrorObject) -> Outgoing {
+        let data = if names_uri(&error) { error.data } else { Some(data_of_uri(&self.subject.name)) };
+        self.error(&ErrorObject { data, ..error })
+    }
+
+    /// A result of the gateway's own, given as its members.
+    fn own_result(&self, members: &[u8]) -> Outgoing {
+        let result = rewrite::own_result(self.lease.id(), self.client.era(), members);
+        Outgoing::Response(vec![result.into()], None)
+    }
+
     /// An error as the server wrote it.
     fn passed_on(&self, response: &Envelope, error: ErrorObject) -> Outgoing {
         if response.id().is_none() {
@@ -484,12 +549,14 @@ impl Call {
         Outgoing::Response(spliced.pieces(response.bytes()), Some(error.code))
     }
 
-    /// An error that the client has no code for, as the result of a tool that failed.
+    /// An error that the client has no code for: as the result of a tool that failed, or as an internal one.
     fn told(&self, error: &ErrorObject) -> Outgoing {
         self.report("server answered with an error of its own", error);
+        if self.operation != Operation::Call {
+            return self.error(&ErrorObject::new(code::INTERNAL_ERROR, cut(&error.message, LONGEST_MESSAGE)));
+        }
         let text = rewrite::text_block(cut(&error.message, LONGEST_MESSAGE));
-        let result = [b"{\"content\":[", text.as_slice(), b"],\"isError\":true}"].concat();
-        Outgoing::Response(vec![result_message(self.lease.id(), &result).into()], None)
+        self.own_result(&[b"\"content\":[", text.as_slice(), b"],\"isError\":true"].concat())
     }
 
     /// The response to a call that failed without an answer: the log says why, the client as much as it may know.
@@ -500,7 +567,7 @@ impl Call {
             UpstreamError::Removed | UpstreamError::Unmirrorable(_) => code::INVALID_PARAMS,
             _ => code::INTERNAL_ERROR,
         };
-        let message = GatewayError::Upstream { tool: self.tool.clone(), error }.to_string();
+        let message = GatewayError::Upstream { subject: self.subject.clone(), error }.to_string();
         self.error(&ErrorObject::new(code, message))
     }
 
@@ -519,7 +586,7 @@ impl Call {
         let upstream = &self.lease.sent().upstream;
         upstream.log().warn(event, |r| {
             r.text("req", self.request.as_str())
-                .field("tool", &self.tool)
+                .field(self.subject.kind.noun(), &self.subject.name)
                 .field("server", upstream.id())
                 .field("reason", reason);
         });

@@ -2,27 +2,32 @@
 
 use std::fmt;
 
+use hyper::body::Bytes;
+
 use crate::log::cut;
 use crate::outbound::OutboundError;
 use crate::upstream::UpstreamError;
+use crate::wire::json::{Span, members_of, write_text};
+use crate::wire::jsonrpc::ErrorObject;
+use crate::wire::mcp::{Era, ListKind, code};
 
 /// Why the gateway cannot do what a client asked for. The texts are for the client: nothing of how a server is reached is in them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GatewayError {
     /// The parameters have the wrong shape; what was expected.
     InvalidParams(&'static str),
-    /// A tool that does not exist or that the client may not use, which reads the same.
-    UnknownTool(String),
+    /// What does not exist or what the client may not use, which reads the same.
+    Unknown(Subject),
     /// A header that mirrors an argument does not agree with it.
     HeaderMismatch(String),
     /// As many calls are running as may be.
     Overloaded(&'static str),
     /// All requests together hold as many bytes as they may.
     Full,
-    /// The tool's server gave no usable answer.
+    /// The server gave no usable answer.
     Upstream {
-        /// The tool, as the client named it.
-        tool: String,
+        /// What was asked for.
+        subject: Subject,
         /// What went wrong.
         error: UpstreamError,
     },
@@ -32,7 +37,7 @@ impl fmt::Display for GatewayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidParams(expected) => write!(f, "invalid params: {expected}"),
-            Self::UnknownTool(tool) => write!(f, "unknown tool: `{}`", Shortened(tool)),
+            Self::Unknown(subject) => unknown(f, subject),
             Self::HeaderMismatch(header) => {
                 write!(f, "header mismatch: `{header}` does not agree with the argument that it mirrors")
             }
@@ -40,39 +45,97 @@ impl fmt::Display for GatewayError {
                 write!(f, "overloaded: too many calls of this {whose} are running, try again later")
             }
             Self::Full => f.write_str("overloaded: too much is being transferred, try again later"),
-            Self::Upstream { tool, error } => upstream(f, tool, error),
+            Self::Upstream { subject, error } => upstream(f, subject, error),
         }
     }
 }
 
-fn upstream(f: &mut fmt::Formatter<'_>, tool: &str, error: &UpstreamError) -> fmt::Result {
-    let tool = Shortened(tool);
+/// What a request is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// Of what kind it is.
+    pub kind: ListKind,
+    /// The name or URI by which the client calls it.
+    pub name: String,
+}
+
+impl Subject {
+    /// The same of a name of the client's choice.
+    #[must_use]
+    pub fn new(kind: ListKind, name: impl Into<String>) -> Self {
+        Self { kind, name: name.into() }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} `{}`", self.kind.noun(), Shortened(&self.name))
+    }
+}
+
+/// The `data` of an error about a resource: which one.
+pub(super) fn data_of_uri(uri: &str) -> Bytes {
+    let mut data = b"{\"uri\":".to_vec();
+    write_text(&mut data, uri);
+    data.push(b'}');
+    data.into()
+}
+
+/// Whether an error says which resource it is about.
+pub(super) fn names_uri(error: &ErrorObject) -> bool {
+    let data = error.data.as_deref().unwrap_or_default();
+    members_of(data, Span { start: 0, end: data.len() }).iter().any(|(key, _)| key == "uri")
+}
+
+impl GatewayError {
+    /// The error as a client of this era is told it.
+    #[must_use]
+    pub fn to_rpc(&self, era: Era) -> ErrorObject {
+        let (code, data) = match self {
+            Self::Unknown(Subject { kind: ListKind::Resources, name }) => {
+                let code = if era == Era::Legacy { code::RESOURCE_NOT_FOUND } else { code::INVALID_PARAMS };
+                (code, Some(data_of_uri(name)))
+            }
+            Self::InvalidParams(_) | Self::Unknown(_) => (code::INVALID_PARAMS, None),
+            Self::HeaderMismatch(_) => (code::HEADER_MISMATCH, None),
+            Self::Overloaded(_) | Self::Full | Self::Upstream { .. } => (code::INTERNAL_ERROR, None),
+        };
+        ErrorObject { code, message: self.to_string(), data }
+    }
+}
+
+fn unknown(f: &mut fmt::Formatter<'_>, subject: &Subject) -> fmt::Result {
+    write!(f, "unknown {}: `{}`", subject.kind.noun(), Shortened(&subject.name))
+}
+
+fn upstream(f: &mut fmt::Formatter<'_>, subject: &Subject, error: &UpstreamError) -> fmt::Result {
+    let deed = if subject.kind == ListKind::Tools { "call of" } else { "request for" };
     match error {
         UpstreamError::Unreachable(OutboundError::Protocol { .. }) | UpstreamError::NotMcp(_) => {
-            write!(f, "server of tool `{tool}` answered with something that is not MCP")
+            write!(f, "server of {subject} answered with something that is not MCP")
         }
-        UpstreamError::Unreachable(e) if e.never_sent() => write!(f, "server of tool `{tool}` is not reachable"),
-        UpstreamError::Suspended { .. } => write!(f, "server of tool `{tool}` is not reachable"),
+        UpstreamError::Unreachable(e) if e.never_sent() => write!(f, "server of {subject} is not reachable"),
+        UpstreamError::Suspended { .. } => write!(f, "server of {subject} is not reachable"),
         UpstreamError::Unreachable(_) | UpstreamError::Ended => {
-            write!(f, "connection to the server of tool `{tool}` was lost; the call may have been executed")
+            write!(f, "connection to the server of {subject} was lost; the call may have been executed")
         }
-        UpstreamError::Silent(limit) => write!(f, "server of tool `{tool}` sent nothing for {} s", limit.as_secs()),
+        UpstreamError::Silent(limit) => write!(f, "server of {subject} sent nothing for {} s", limit.as_secs()),
         UpstreamError::TooLong(limit) => {
-            write!(f, "call of tool `{tool}` was not finished after {} s", limit.as_secs())
+            write!(f, "{deed} {subject} was not finished after {} s", limit.as_secs())
         }
-        UpstreamError::TooLarge(limit) => write!(f, "answer of tool `{tool}` is larger than {limit} bytes"),
-        UpstreamError::BadStatus(status) => write!(f, "server of tool `{tool}` answered with HTTP status {status}"),
-        UpstreamError::Rpc(_) => write!(f, "server of tool `{tool}` refused a session to the gateway"),
+        UpstreamError::TooLarge(limit) => write!(f, "answer of {subject} is larger than {limit} bytes"),
+        UpstreamError::BadStatus(status) => write!(f, "server of {subject} answered with HTTP status {status}"),
+        UpstreamError::Rpc(_) => write!(f, "server of {subject} refused a session to the gateway"),
         UpstreamError::Unmirrorable(header) => {
-            write!(f, "invalid params: tool `{tool}` wants an argument in header `{header}`, which cannot hold it")
+            write!(f, "invalid params: {subject} wants an argument in header `{header}`, which cannot hold it")
         }
         UpstreamError::NeedsInput => {
-            write!(f, "server of tool `{tool}` asks for input, which cannot be passed on to its clients")
+            write!(f, "server of {subject} asks for input, which cannot be passed on to its clients")
         }
         UpstreamError::NoRoom => {
-            write!(f, "overloaded: no room for the answer of tool `{tool}`; the call may have been executed")
+            write!(f, "overloaded: no room for the answer of {subject}; the call may have been executed")
         }
-        UpstreamError::Removed => write!(f, "unknown tool: `{tool}`"),
+        UpstreamError::Removed => unknown(f, subject),
     }
 }
 

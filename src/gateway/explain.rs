@@ -13,6 +13,7 @@ use crate::policy::registry::Server;
 use crate::policy::{ClientId, Registry, Rule, ServerId, Target};
 use crate::upstream::Offer;
 use crate::wire::config::Place;
+use crate::wire::mcp::ListKind;
 
 /// How a server is doing, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,7 +230,7 @@ impl Gateway {
             server: Arc::clone(server),
             health: Health::of(&offer),
             error: offer.failure.as_ref().map(ToString::to_string),
-            offers: offer.catalogue.tools.len(),
+            offers: offer.catalogue.list(ListKind::Tools).len(),
         }
     }
 }
@@ -248,7 +249,7 @@ impl Question<'_> {
     fn about(&self, server: &Server, named: bool, may_know: impl Fn(&ServerId) -> bool) -> Option<Candidate> {
         let offer = self.gateway.pool.get(&server.id)?.offer();
         let own = self.tool.strip_prefix(server.tool_prefix.as_str());
-        let offers = |name: &str| offer.catalogue.tools.iter().any(|tool| tool.name == name);
+        let offers = |name: &str| offer.catalogue.list(ListKind::Tools).iter().any(|tool| tool.name == name);
         let reason = match own {
             Some(own) => {
                 let decision = self.registry.decide(self.client, &server.id, Target::Tool(own));

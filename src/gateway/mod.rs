@@ -44,12 +44,12 @@ use std::time::Duration;
 
 pub use self::call::{Outgoing, Relay, Request, Speech};
 pub use self::change::{Authority, ChangeError, Job, Unavailable};
-pub use self::error::GatewayError;
+pub use self::error::{GatewayError, Subject};
 pub use self::explain::{Candidate, Explanation, Health, Reason, SeenServer, SeenTool};
 pub use self::principal::{Memory, Principal};
 pub use self::register::{Granted, TOKEN_LIFETIME};
 pub use self::session::{NoSession, Session};
-pub use self::view::{Page, View};
+pub use self::view::{Page, View, Wanted};
 pub use self::vitals::{ServerVitals, Vitals};
 
 use self::flight::Flights;

@@ -18,12 +18,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::paging::{Mark, Order};
 use super::{ClientState, Gateway, GatewayError, Principal, Snapshot};
-use crate::policy::{ClientId, Permit, Server, ServerKey, Target};
-use crate::upstream::{Catalogue, Member, Tool, Upstream};
+use crate::policy::{ClientId, Decider, Permit, Registry, Server, ServerKey, Target};
+use crate::upstream::{Catalogue, Listed, Member, Upstream};
 use crate::wire::json::{Span, members_of, text_of, write_text};
-use crate::wire::mcp::ProtocolVersion;
-use crate::wire::seal::{Cursor, ListKind, Sealer};
+use crate::wire::mcp::{ListKind, ProtocolVersion};
+use crate::wire::seal::{Cursor, Sealer};
 use crate::wire::splice::object_of;
+use crate::wire::uri_template::Template;
 
 /// Revisions that are served different lists, see [`fits`].
 const SHAPES: usize = 4;
@@ -36,6 +37,8 @@ pub struct View {
     generation: AtomicU64,
     /// The pool's epoch up to which the catalogues below are known to be the current ones.
     epoch: AtomicU64,
+    /// Whose view it is.
+    client: ClientId,
     /// The servers in the client's order.
     sources: Vec<Source>,
     /// The first of them of which nothing was known yet, by its position.
@@ -43,17 +46,56 @@ pub struct View {
     /// Whether a server of the registry was another in the pool, or not there: both are being replaced, or were after the
     /// request began.
     torn: bool,
-    /// Positions in `tools` by exposed name.
-    by_name: HashMap<String, usize>,
-    tools: Vec<Entry>,
-    /// Whose view it is, as its cursors say.
+    /// Each in the place that its kind has in [`ListKind::ALL`].
+    lists: [List; ListKind::ALL.len()],
+    /// The client, as its cursors name it.
     principal: [u8; 16],
     /// Entries on one page.
     page_size: usize,
-    /// The results of `tools/list`, for each shape (see `fits`) every page, made when first asked for.
+}
+
+/// One list of a view.
+struct List {
+    kind: ListKind,
+    /// Positions in `entries` by exposed name.
+    by_name: HashMap<String, usize>,
+    entries: Vec<Entry>,
+    /// The templates, read; only in a list of these, each in the place of its entry.
+    templates: Vec<Template>,
+    /// The results, for each shape (see `fits`) every page, made when first asked for.
     pages: [Vec<OnceLock<Bytes>>; SHAPES],
     /// Where the entries stand and where those stood that are gone; only for lists of several pages.
     order: Option<Order>,
+}
+
+impl List {
+    fn new(kind: ListKind) -> Self {
+        let (by_name, entries, templates) = (HashMap::new(), Vec::new(), Vec::new());
+        Self { kind, by_name, entries, templates, pages: Default::default(), order: None }
+    }
+
+    fn find(&self, exposed: &str) -> Option<&Entry> {
+        self.by_name.get(exposed).and_then(|at| self.entries.get(*at))
+    }
+
+    /// Makes room for the pages, and takes down the order of their entries if there are several.
+    fn divide(&mut self, page_size: usize, earlier: Option<&Order>) {
+        let count = self.entries.len().div_ceil(page_size).max(1);
+        self.pages = std::array::from_fn(|_| std::iter::repeat_with(OnceLock::new).take(count).collect());
+        self.order = (count > 1 || earlier.is_some()).then(|| Order::new(self.marks(), earlier));
+    }
+
+    /// Where the list goes on after this entry.
+    fn after(&self, last: &Mark) -> usize {
+        match &self.order {
+            Some(order) => order.after(last),
+            None => Order::new(self.marks(), None).after(last),
+        }
+    }
+
+    fn marks(&self) -> impl Iterator<Item = Mark> {
+        self.entries.iter().map(Entry::mark)
+    }
 }
 
 /// One page of a list.
@@ -84,7 +126,7 @@ impl Source {
     }
 }
 
-/// One tool of a view.
+/// One entry of a list of a view.
 pub(super) struct Entry {
     pub(super) permit: Permit,
     pub(super) upstream: Arc<Upstream>,
@@ -106,49 +148,69 @@ impl Entry {
 }
 
 impl View {
-    /// The tool that the client knows under this name.
-    pub(super) fn tool(&self, exposed: &str) -> Option<&Entry> {
-        self.by_name.get(exposed).and_then(|at| self.tools.get(*at))
+    fn list(&self, kind: ListKind) -> &List {
+        let [tools, prompts, resources, templates] = &self.lists;
+        match kind {
+            ListKind::Tools => tools,
+            ListKind::Prompts => prompts,
+            ListKind::Resources => resources,
+            ListKind::Templates => templates,
+        }
     }
 
-    /// The `result` of `tools/list` for a client of this revision, from this position to the end of its page; for modern
-    /// clients (`None`) without its first brace, so that what else a result says can be put in front. The same view gives
-    /// the same bytes.
-    fn page(&self, version: Option<ProtocolVersion>, start: usize, sealer: &Sealer) -> Bytes {
+    /// The tool that the client knows under this name.
+    pub(super) fn tool(&self, exposed: &str) -> Option<&Entry> {
+        self.find(ListKind::Tools, exposed)
+    }
+
+    /// The entry of a list that the client knows under this name.
+    pub(super) fn find(&self, kind: ListKind, exposed: &str) -> Option<&Entry> {
+        self.list(kind).find(exposed)
+    }
+
+    /// Where the resource of this URI is read, if the client may read it: at the server that lists it, or else at the first
+    /// with a template that it fits, or else at the only one that could have it. The registry is one of those that the view
+    /// belongs to.
+    ///
+    /// A server may give out URIs that it lists nowhere. Whether such a one may be read is decided by the same rules.
+    pub(super) fn resource(&self, registry: &Registry, uri: &str) -> Option<(Permit, Arc<Upstream>)> {
+        if let Some(entry) = self.find(ListKind::Resources, uri) {
+            return Some((entry.permit.clone(), Arc::clone(&entry.upstream)));
+        }
+        let decide = |upstream: &Arc<Upstream>, client| {
+            let verdict = registry.decide(client, upstream.id(), Target::Resource(uri)).verdict;
+            Some((verdict.ok()?, Arc::clone(upstream)))
+        };
+        let templates = self.list(ListKind::Templates);
+        let mut fitting = templates.entries.iter().zip(&templates.templates).filter(|(_, t)| t.matches(uri));
+        if let Some(found) = fitting.find_map(|(entry, _)| decide(&entry.upstream, entry.permit.client())) {
+            return Some(found);
+        }
+        let sources = self.sources.iter().filter(|source| source.catalogue.has_resources());
+        let mut allowed = sources.filter_map(|source| decide(&source.upstream, &self.client));
+        allowed.next().filter(|_| allowed.next().is_none())
+    }
+
+    /// The result of a list for a client of this revision, from this position to the end of its page; for modern clients
+    /// (`None`) without its first brace, so that what else a result says can be put in front. The same view gives the same
+    /// bytes.
+    fn page(&self, kind: ListKind, version: Option<ProtocolVersion>, start: usize, sealer: &Sealer) -> Bytes {
         let shape = match version {
             Some(ProtocolVersion::V2024_11_05 | ProtocolVersion::V2025_03_26) => 0,
             Some(ProtocolVersion::V2025_06_18) => 1,
             Some(ProtocolVersion::V2025_11_25) => 2,
             None => 3,
         };
-        let made = || self.write_page(version, start, sealer).into();
-        let pages = self.pages.get(shape).filter(|_| start.is_multiple_of(self.page_size));
+        let list = self.list(kind);
+        let made = || self.write_page(list, version, start, sealer).into();
+        let pages = list.pages.get(shape).filter(|_| start.is_multiple_of(self.page_size));
         let page = pages.and_then(|pages| pages.get(start / self.page_size));
         page.map_or_else(made, |page| page.get_or_init(made).clone())
     }
 
-    /// Makes room for the pages, and takes down the order of their entries if there are several.
-    fn divide(&mut self, earlier: Option<&Order>) {
-        let count = self.tools.len().div_ceil(self.page_size).max(1);
-        self.pages = std::array::from_fn(|_| std::iter::repeat_with(OnceLock::new).take(count).collect());
-        self.order = (count > 1 || earlier.is_some()).then(|| Order::new(self.marks(), earlier));
-    }
-
-    /// Where the list goes on after this entry.
-    fn after(&self, last: &Mark) -> usize {
-        match &self.order {
-            Some(order) => order.after(last),
-            None => Order::new(self.marks(), None).after(last),
-        }
-    }
-
-    fn marks(&self) -> impl Iterator<Item = Mark> {
-        self.tools.iter().map(Entry::mark)
-    }
-
     /// Whether a client may hold cursors of this view or of those before it.
     pub(super) fn has_cursors(&self) -> bool {
-        self.order.is_some()
+        self.lists.iter().any(|list| list.order.is_some())
     }
 
     /// For how long the lists will do, in milliseconds: as long as every server of the view says that its own do, and no
@@ -158,7 +220,7 @@ impl View {
         shortest.min(most).as_millis() as u64
     }
 
-    /// Where a tool is described: what its server offers, and where the tool stands in that.
+    /// Where an entry is described: what its server offers, and where the entry stands in that.
     pub(super) fn described(&self, entry: &Entry) -> (Arc<Catalogue>, usize) {
         let (source, at) = entry.at;
         (self.sources.get(source).map(|source| Arc::clone(&source.catalogue)).unwrap_or_default(), at)
@@ -166,46 +228,45 @@ impl View {
 
     /// The tools in the order of the client's lists.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.tools.iter()
+        self.list(ListKind::Tools).entries.iter()
     }
 
     /// The tools as the client names them, in the order of its lists.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tools.iter().map(Entry::exposed)
+        self.entries().map(Entry::exposed)
     }
 
-    fn write_page(&self, version: Option<ProtocolVersion>, start: usize, sealer: &Sealer) -> Vec<u8> {
+    fn write_page(&self, list: &List, version: Option<ProtocolVersion>, start: usize, sealer: &Sealer) -> Vec<u8> {
         let end = (start / self.page_size + 1) * self.page_size;
-        let page = self.tools.get(start..end.min(self.tools.len())).unwrap_or_default();
-        let mut out = if version.is_some() { b"{\"tools\":[".to_vec() } else { b"\"tools\":[".to_vec() };
+        let page = list.entries.get(start..end.min(list.entries.len())).unwrap_or_default();
+        let open = if version.is_some() { "{" } else { "" };
+        let mut out = format!("{open}\"{}\":[", list.kind.member()).into_bytes();
         for (position, entry) in page.iter().enumerate() {
             let (source, at) = entry.at;
-            let Some(tool) = self.sources.get(source).and_then(|s| s.catalogue.tools.get(at)) else { continue };
+            let source = self.sources.get(source);
+            let Some(listed) = source.and_then(|s| s.catalogue.list(list.kind).get(at)) else { continue };
             if position > 0 {
                 out.push(b',');
             }
-            let mut name = b"\"name\":".to_vec();
+            let key = list.kind.key();
+            let mut name = format!("\"{key}\":").into_bytes();
             write_text(&mut name, &entry.exposed);
-            let members = tool.members.iter().filter(|m| fits(m, version));
-            out.extend(object_of(members.map(|m| if m.key == "name" { name.as_slice() } else { &m.text })));
+            let members = listed.members.iter().filter(|m| fits(m, version));
+            out.extend(object_of(members.map(|m| if m.key == key { name.as_slice() } else { &m.text })));
         }
         out.push(b']');
-        if let Some(last) = page.last().filter(|_| end < self.tools.len()) {
+        if let Some(last) = page.last().filter(|_| end < list.entries.len()) {
             out.extend_from_slice(b",\"nextCursor\":");
-            write_text(&mut out, &self.cursor(last).seal(sealer));
+            write_text(&mut out, &self.cursor(list.kind, last).seal(sealer));
         }
         out.push(b'}');
         out
     }
 
     /// The cursor of the page that follows this entry.
-    fn cursor(&self, last: &Entry) -> Cursor {
-        Cursor {
-            list: ListKind::Tools,
-            principal: self.principal,
-            server: *last.upstream.server().key.as_bytes(),
-            name: last.permit.name().to_owned(),
-        }
+    fn cursor(&self, list: ListKind, last: &Entry) -> Cursor {
+        let (server, name) = (*last.upstream.server().key.as_bytes(), last.permit.name().to_owned());
+        Cursor { list, principal: self.principal, server, name }
     }
 
     /// Whether the view is still what it would be if it were made now.
@@ -242,15 +303,22 @@ impl View {
         same
     }
 
-    /// The first server of which nothing was known yet, if it might offer this name before the one that has it now.
-    fn undecided(&self, tool: Option<&str>) -> Option<&Arc<Upstream>> {
+    /// The first server of which nothing was known yet, if it might offer this before the one that has it now.
+    fn undecided(&self, wanted: Option<Wanted<'_>>) -> Option<&Arc<Upstream>> {
         let unsettled = self.unsettled?;
-        let winner = tool.and_then(|name| self.tool(name)).map_or(usize::MAX, |entry| entry.at.0);
+        let winner = match wanted {
+            Some(Wanted(kind, name)) => self.find(kind, name).map_or(usize::MAX, |entry| entry.at.0),
+            None => usize::MAX,
+        };
         self.sources.get(unsettled).filter(|_| unsettled < winner).map(|source| &source.upstream)
     }
 }
 
-/// Whether a member of a tool's description may be shown to a client of this revision, or to a modern one (protocol.md
+/// An entry that a client asks for, as it names it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a>(pub ListKind, pub &'a str);
+
+/// Whether a member of an entry's description may be shown to a client of this revision, or to a modern one (protocol.md
 /// 4.6, 4.9).
 fn fits(member: &Member, version: Option<ProtocolVersion>) -> bool {
     // Tasks of 2025-11-25 are not relayed, so nobody is told about them.
@@ -272,32 +340,34 @@ fn is_object_schema(schema: &[u8]) -> bool {
 }
 
 impl Gateway {
-    /// One page of what `tools/list` answers a client of this revision: the first, or the one that a cursor stands for.
+    /// One page of what a request for a list answers a client of this revision: the first, or the one that a cursor stands
+    /// for.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidParams`] for a cursor that was not given to this client.
-    pub async fn list_tools(
+    /// [`GatewayError::InvalidParams`] for a cursor that was not given to this client for this list.
+    pub async fn list(
         &self,
         snapshot: &Snapshot,
         principal: &Principal,
+        kind: ListKind,
         version: Option<ProtocolVersion>,
         cursor: Option<&str>,
     ) -> Result<Page, GatewayError> {
-        let last = cursor.map(|cursor| self.read_cursor(principal, cursor)).transpose()?;
+        let last = cursor.map(|cursor| self.read_cursor(principal, kind, cursor)).transpose()?;
         let view = self.view_of(snapshot, principal, None).await;
-        let start = last.map_or(0, |last| view.after(&last));
+        let start = last.map_or(0, |last| view.list(kind).after(&last));
         Ok(Page {
-            bytes: view.page(version, start, &self.keys.cursors),
+            bytes: view.page(kind, version, start, &self.keys.cursors),
             ttl_ms: version.map_or_else(|| view.ttl_ms(snapshot.registry().settings().refresh), |_| 0),
         })
     }
 
     /// The entry after which a list goes on.
-    fn read_cursor(&self, principal: &Principal, cursor: &str) -> Result<Mark, GatewayError> {
+    fn read_cursor(&self, principal: &Principal, kind: ListKind, cursor: &str) -> Result<Mark, GatewayError> {
         let whose = principal.state().digest;
         Cursor::open(&self.keys.cursors, cursor)
             // SECURITY: a cursor is worth nothing to another client, so that nobody learns from it what is where.
-            .filter(|cursor| cursor.list == ListKind::Tools && cursor.principal == whose)
+            .filter(|cursor| cursor.list == kind && cursor.principal == whose)
             .map(|cursor| Mark { server: ServerKey::from_bytes(cursor.server), name: cursor.name.into() })
             .ok_or(GatewayError::InvalidParams("unknown cursor"))
     }
@@ -311,18 +381,18 @@ impl Gateway {
 
     /// The same, but waits only for servers that might have the tool of this name.
     pub(super) async fn view_with(&self, snapshot: &Snapshot, client: &ClientId, tool: &str) -> Arc<View> {
-        self.decided_view(snapshot, client, &self.client(client), Some(tool)).await
+        self.decided_view(snapshot, client, &self.client(client), Some(Wanted(ListKind::Tools, tool))).await
     }
 
     /// The same for a client that has signed in, for which nothing has to be looked up. Ready at once nearly always.
-    pub async fn view_of(&self, snapshot: &Snapshot, principal: &Principal, tool: Option<&str>) -> Arc<View> {
+    pub async fn view_of(&self, snapshot: &Snapshot, principal: &Principal, wanted: Option<Wanted<'_>>) -> Arc<View> {
         let (client, state) = (principal.client(), &**principal.state());
         let view = self.view_as_known(snapshot, client, state);
-        if !view.torn && view.undecided(tool).is_none() {
+        if !view.torn && view.undecided(wanted).is_none() {
             return view;
         }
         // Boxed because it is rare and large.
-        Box::pin(self.decided_view(snapshot, client, state, tool)).await
+        Box::pin(self.decided_view(snapshot, client, state, wanted)).await
     }
 
     async fn decided_view(
@@ -330,7 +400,7 @@ impl Gateway {
         snapshot: &Snapshot,
         client: &ClientId,
         state: &ClientState,
-        tool: Option<&str>,
+        wanted: Option<Wanted<'_>>,
     ) -> Arc<View> {
         let mut snapshot = snapshot.clone();
         let deadline = Instant::now() + snapshot.registry().settings().list_timeout;
@@ -342,7 +412,7 @@ impl Gateway {
                 snapshot = self.snapshot();
                 continue;
             }
-            let Some(upstream) = view.undecided(tool) else { return view };
+            let Some(upstream) = view.undecided(wanted) else { return view };
             // They are all being asked side by side in the background; one after the other is only the waiting.
             if timeout_at(deadline, upstream.attempted()).await.is_err() {
                 return view;
@@ -358,7 +428,7 @@ impl Gateway {
         }
         // A request that began before a reload must not undo it for those that come after.
         let comes_after = slot.as_ref().is_none_or(|v| v.generation.load(Ordering::Acquire) <= snapshot.generation);
-        let earlier = slot.as_deref().filter(|_| comes_after).and_then(|view| view.order.as_ref());
+        let earlier = slot.as_deref().filter(|_| comes_after);
         let view = Arc::new(self.make_view(snapshot, client, state.digest, earlier));
         if comes_after {
             *slot = Some(Arc::clone(&view));
@@ -366,9 +436,9 @@ impl Gateway {
         view
     }
 
-    /// Makes the view of what is known now. `earlier` is the order of the view in whose place it comes, if clients may
-    /// hold cursors of that.
-    fn make_view(&self, snapshot: &Snapshot, client: &ClientId, principal: [u8; 16], earlier: Option<&Order>) -> View {
+    /// Makes the view of what is known now. `earlier` is the view in whose place it comes, of whose lists clients may hold
+    /// cursors.
+    fn make_view(&self, snapshot: &Snapshot, client: &ClientId, principal: [u8; 16], earlier: Option<&View>) -> View {
         let registry = snapshot.registry();
         // Read before the catalogues: one that changes from here on makes the view outdated, not wrong.
         let epoch = self.pool.epoch();
@@ -379,39 +449,56 @@ impl Gateway {
         let sources: Vec<Source> = upstreams.map(Source::new).collect();
         let torn = sources.len() < count;
         let unsettled = sources.iter().position(|source| !source.settled);
-        let mut view = View {
-            generation: AtomicU64::new(snapshot.generation),
-            epoch: AtomicU64::new(epoch),
-            sources,
-            unsettled,
-            torn,
-            by_name: HashMap::new(),
-            tools: Vec::new(),
-            principal,
-            page_size: registry.settings().page_size,
-            pages: Default::default(),
-            order: None,
-        };
-        for (position, Source { upstream, catalogue, .. }) in view.sources.iter().enumerate() {
-            let decider = registry.decider(client, upstream.id());
-            for (at, tool) in catalogue.tools.iter().enumerate() {
-                let Ok(permit) = decider.decide(Target::Tool(&tool.name)).verdict else { continue };
-                let exposed = exposed_name(upstream.server(), tool);
-                if let Some(winner) = view.by_name.get(&exposed) {
-                    self.report_hidden(client, &exposed, upstream, view.tools.get(*winner));
-                    continue;
-                }
-                view.by_name.insert(exposed.clone(), view.tools.len());
-                view.tools.push(Entry { permit, upstream: Arc::clone(upstream), exposed, at: (position, at) });
+        let (generation, page_size) = (AtomicU64::new(snapshot.generation), registry.settings().page_size);
+        let mut lists = ListKind::ALL.map(List::new);
+        for (position, source) in sources.iter().enumerate() {
+            let decider = registry.decider(client, source.upstream.id());
+            for list in &mut lists {
+                self.add(list, client, position, source, &decider);
             }
         }
-        view.divide(earlier);
-        view
+        for list in &mut lists {
+            let order = earlier.and_then(|view| view.list(list.kind).order.as_ref());
+            list.divide(page_size, order);
+        }
+        let (client, epoch) = (client.clone(), AtomicU64::new(epoch));
+        View { generation, epoch, client, sources, unsettled, torn, lists, principal, page_size }
     }
 
-    fn report_hidden(&self, client: &ClientId, exposed: &str, upstream: &Upstream, winner: Option<&Entry>) {
-        self.log.debug("tool hidden by an earlier one of the same name", |r| {
-            r.field("client", client).field("tool", exposed).field("server", upstream.id());
+    /// Adds to a list what a server has for it and the client may use.
+    fn add(&self, list: &mut List, client: &ClientId, position: usize, source: &Source, decider: &Decider<'_>) {
+        let Source { upstream, catalogue, .. } = source;
+        for (at, listed) in catalogue.list(list.kind).iter().enumerate() {
+            let target = match list.kind {
+                ListKind::Tools => Target::Tool(&listed.name),
+                ListKind::Prompts => Target::Prompt(&listed.name),
+                ListKind::Resources | ListKind::Templates => Target::Resource(&listed.name),
+            };
+            let Ok(permit) = decider.decide(target).verdict else { continue };
+            let exposed = exposed_name(list.kind, upstream.server(), listed);
+            if let Some(winner) = list.by_name.get(&exposed) {
+                self.report_hidden(list, client, &exposed, upstream, list.entries.get(*winner));
+                continue;
+            }
+            if list.kind == ListKind::Templates {
+                list.templates.push(Template::parse(&listed.name));
+            }
+            list.by_name.insert(exposed.clone(), list.entries.len());
+            list.entries.push(Entry { permit, upstream: Arc::clone(upstream), exposed, at: (position, at) });
+        }
+    }
+
+    fn report_hidden(
+        &self,
+        list: &List,
+        client: &ClientId,
+        exposed: &str,
+        upstream: &Upstream,
+        winner: Option<&Entry>,
+    ) {
+        self.log.debug("hidden by an earlier one of the same name", |r| {
+            r.field("client", client).field("kind", list.kind.noun()).field("name", exposed);
+            r.field("server", upstream.id());
             if let Some(winner) = winner {
                 r.field("winner", winner.upstream.id());
             }
@@ -419,6 +506,10 @@ impl Gateway {
     }
 }
 
-fn exposed_name(server: &Server, tool: &Tool) -> String {
-    format!("{}{}", server.tool_prefix, tool.name)
+/// The name under which clients know something; a resource has the same URI everywhere.
+fn exposed_name(kind: ListKind, server: &Server, listed: &Listed) -> String {
+    match kind {
+        ListKind::Tools | ListKind::Prompts => format!("{}{}", server.tool_prefix, listed.name),
+        ListKind::Resources | ListKind::Templates => listed.name.clone(),
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Gateway, Health};
 use crate::policy::registry::Server;
 use crate::upstream::Series;
+use crate::wire::mcp::ListKind;
 
 /// How much the gateway has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ impl Gateway {
         let series = Arc::clone(upstream.series());
         Some(ServerVitals {
             health: Health::of(&offer),
-            tools: offer.catalogue.tools.len(),
+            tools: offer.catalogue.list(ListKind::Tools).len(),
             age: series.age().filter(|_| offer.known),
             calls: upstream.calls(),
             series,

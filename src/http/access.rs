@@ -4,15 +4,16 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::gateway::Subject;
 use crate::http::connection::Busy;
 use crate::http::metrics::{End, METHODS, Traffic};
 use crate::http::router::Route;
 use crate::log::{Level, Log, RequestId, cut};
 use crate::metrics::Held;
 use crate::policy::{ClientId, ServerId};
-use crate::wire::mcp::Era;
+use crate::wire::mcp::{Era, ListKind};
 
-/// Bytes of a path, and of a tool's name, that are recorded.
+/// Bytes of a path, and of a name, that are recorded.
 const LONGEST_NAME: usize = 128;
 /// Bytes of a JSON-RPC method's name that are recorded.
 const LONGEST_METHOD: usize = 64;
@@ -31,8 +32,8 @@ pub struct Access {
     pub route: Option<Route>,
     /// JSON-RPC method.
     pub rpc: Option<Cow<'static, str>>,
-    /// Tool that was called, as the client names it.
-    pub tool: Option<Box<str>>,
+    /// What it is about, as the client names it, and what that is.
+    pub subject: Option<(ListKind, Box<str>)>,
     /// Server that the call went to.
     pub server: Option<ServerId>,
     /// The eras in which the client spoke and the server was spoken to.
@@ -81,7 +82,7 @@ impl Access {
             path,
             route,
             rpc: None,
-            tool: None,
+            subject: None,
             server: None,
             eras: None,
             status: 0,
@@ -103,12 +104,12 @@ impl Access {
         self.rpc = Some(known.map_or_else(|| Cow::Owned(cut(method, LONGEST_METHOD).to_owned()), Cow::Borrowed));
     }
 
-    /// Notes the tool that is called.
-    pub fn set_tool(&mut self, name: &str) {
-        self.tool = Some(cut(name, LONGEST_NAME).into());
+    /// Notes what the request is about.
+    pub fn set_subject(&mut self, subject: &Subject) {
+        self.subject = Some((subject.kind, cut(&subject.name, LONGEST_NAME).into()));
     }
 
-    /// Records that the client asked for a tool that it may not use or that does not exist.
+    /// Records that the client asked for something that it may not use or that does not exist.
     pub fn denied(&self) {
         self.traffic.denied.inc();
         self.log.warn("denied", |r| {
@@ -116,8 +117,8 @@ impl Access {
             if let Some(client) = &self.client {
                 r.text("client", client.as_str());
             }
-            if let Some(tool) = &self.tool {
-                r.text("tool", tool);
+            if let Some((kind, name)) = &self.subject {
+                r.text(field_of(*kind), name);
             }
         });
     }
@@ -148,12 +149,13 @@ impl Drop for Access {
             r.text("req", self.id.as_str());
             let client = self.client.as_ref().map(ClientId::as_str);
             let server = self.server.as_ref().map(ServerId::as_str);
+            let kind = self.subject.as_ref().map_or(ListKind::Tools, |(kind, _)| *kind);
             for (name, value) in [
                 ("client", client),
                 ("method", Some(self.method.as_str())),
                 ("path", Some(&*self.path)),
                 ("rpc", self.rpc.as_deref()),
-                ("tool", self.tool.as_deref()),
+                (field_of(kind), self.subject.as_ref().map(|(_, name)| &**name)),
                 ("server", server),
                 ("eras", self.eras.map(pair_of_eras)),
             ] {
@@ -171,6 +173,15 @@ impl Drop for Access {
             r.number("bytes", self.bytes);
             r.millis("ms", took);
         });
+    }
+}
+
+/// What the field is called that says what a request is about.
+fn field_of(kind: ListKind) -> &'static str {
+    match kind {
+        ListKind::Tools => "tool",
+        ListKind::Prompts => "prompt",
+        ListKind::Resources | ListKind::Templates => "resource",
     }
 }
 

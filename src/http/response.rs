@@ -20,7 +20,7 @@ use crate::log::RequestId;
 use crate::shutdown::Shutdown;
 use crate::wire::json::write_text;
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, MessageError, Sender, result_head};
-use crate::wire::mcp::{code, header};
+use crate::wire::mcp::{Era, code, header};
 use crate::wire::sse::{KEEP_ALIVE, encode};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -480,18 +480,7 @@ fn overloaded(skimmed: &[u8]) -> Response<Body> {
     let envelope = envelope.filter(|envelope| envelope.kind() == Ok(Kind::Request));
     let id = envelope.as_ref().and_then(Envelope::id);
     let status = if id.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    rpc(status, id, &rpc_error(&GatewayError::Full))
-}
-
-/// The JSON-RPC error of what the gateway could not do.
-#[must_use]
-pub fn rpc_error(error: &GatewayError) -> ErrorObject {
-    let code = match error {
-        GatewayError::InvalidParams(_) | GatewayError::UnknownTool(_) => code::INVALID_PARAMS,
-        GatewayError::HeaderMismatch(_) => code::HEADER_MISMATCH,
-        GatewayError::Overloaded(_) | GatewayError::Full | GatewayError::Upstream { .. } => code::INTERNAL_ERROR,
-    };
-    ErrorObject::new(code, error.to_string())
+    rpc(status, id, &GatewayError::Full.to_rpc(Era::Legacy))
 }
 
 /// A JSON-RPC error as an answer.

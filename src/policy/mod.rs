@@ -9,7 +9,7 @@ pub mod edit;
 pub mod fnmatch;
 pub mod registry;
 
-pub use access::{Decision, Permit, Rule, Target};
+pub use access::{Decider, Decision, Permit, Rule, Target};
 pub use auth::{AuthError, Caller, authenticate};
 pub use edit::{Draft, Edit, EditError};
 pub use registry::{ClientId, Reach, Registry, Server, ServerId, ServerKey};

@@ -1,4 +1,4 @@
-//! What a server offers: its tools, as the server describes them.
+//! What a server offers: its tools, prompts, resources and templates, as the server describes them.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -14,20 +14,20 @@ use super::request::Request;
 use crate::wire::headers::{self, Annotation};
 use crate::wire::json::{self, JsonType, Span, elements_of, members_of, text_of, type_of, whole_members_of};
 use crate::wire::jsonrpc::Envelope;
-use crate::wire::mcp::{Era, code};
+use crate::wire::mcp::{Era, ListKind, code};
 
-/// One tool as its server describes it.
+/// One entry of a list as its server describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tool {
-    /// The server's own name for it.
+pub struct Listed {
+    /// The server's own name for it: of a tool or prompt the name, of a resource the URI, of a template its text.
     pub name: String,
     /// The members of its description, each `"key": value` as it is written, in order.
     pub members: Vec<Member>,
-    /// Arguments that a modern server wants mirrored in headers.
+    /// Arguments of a tool that a modern server wants mirrored in headers.
     pub annotations: Vec<Annotation>,
 }
 
-/// One member of a tool's description.
+/// One member of an entry's description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// The key, unescaped.
@@ -41,8 +41,10 @@ pub struct Member {
 /// What a server offers, as it was when it was last asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalogue {
-    /// Tools in the server's order.
-    pub tools: Vec<Tool>,
+    /// The lists in the server's order, each in the place that its kind has in [`ListKind::ALL`].
+    pub(super) lists: [Vec<Listed>; ListKind::ALL.len()],
+    /// Whether the server answers when it is asked for its resources, even if it lists none.
+    pub(super) resources: bool,
     /// The server's instructions to models, at most 2 KiB.
     pub instructions: Option<Box<str>>,
     /// What was left out, in words for the log, the first few; empty if nothing was.
@@ -50,10 +52,32 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
+    /// One of the lists, in the server's order.
+    #[must_use]
+    pub fn list(&self, kind: ListKind) -> &[Listed] {
+        self.lists.get(kind as usize).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    pub(super) fn list_mut(&mut self, kind: ListKind) -> &mut Vec<Listed> {
+        let [tools, prompts, resources, templates] = &mut self.lists;
+        match kind {
+            ListKind::Tools => tools,
+            ListKind::Prompts => prompts,
+            ListKind::Resources => resources,
+            ListKind::Templates => templates,
+        }
+    }
+
+    /// Whether the server may have resources, listed or not.
+    #[must_use]
+    pub fn has_resources(&self) -> bool {
+        self.resources || !self.list(ListKind::Resources).is_empty() || !self.list(ListKind::Templates).is_empty()
+    }
+
     /// The arguments that the tool at this position wants mirrored in headers; none if there is no such tool.
     #[must_use]
     pub fn annotations(&self, at: usize) -> &[Annotation] {
-        self.tools.get(at).map(|tool| tool.annotations.as_slice()).unwrap_or_default()
+        self.list(ListKind::Tools).get(at).map(|tool| tool.annotations.as_slice()).unwrap_or_default()
     }
 }
 
@@ -67,8 +91,10 @@ pub(super) struct Fetched {
 
 /// What was left out is told up to this number.
 const TOLD: usize = 20;
-/// Longest name of a tool that is taken, in bytes; the specification has 128.
+/// Longest name of a tool or prompt that is taken, in bytes; the specification has 128.
 const LONGEST_NAME: usize = 256;
+/// Longest URI of a resource that is taken, in bytes.
+const LONGEST_URI: usize = 2048;
 
 /// A catalogue while its pages come in.
 struct Walk {
@@ -79,7 +105,7 @@ struct Walk {
 }
 
 impl Channel {
-    /// Asks the server for everything it offers, page by page.
+    /// Asks the server for everything it offers, list by list and page by page.
     ///
     /// # Errors
     /// [`UpstreamError`] of the page that failed; then nothing of what came before is used.
@@ -93,7 +119,6 @@ impl Channel {
     }
 
     async fn walk_catalogue(&self) -> Result<Fetched, UpstreamError> {
-        let limits = &self.settings.limits;
         let mut walk = Walk { fetched: Fetched::default(), names: HashSet::new(), bytes: 0, cursor: None };
         let known = match self.upstream.era() {
             Some(era) if self.upstream.is_doubted() => self.known_anew(era).await?,
@@ -102,26 +127,62 @@ impl Channel {
         if let Known::Modern(server) = known {
             walk.fetched.catalogue.instructions.clone_from(&server.instructions);
         }
-        for _ in 0..limits.list_pages {
-            let page = self.page(&mut walk.fetched.catalogue.instructions, walk.cursor.as_deref()).await?;
-            let Some((page, era)) = page else { return Ok(walk.fetched) };
-            walk.take(&page, era, limits.tools_per_server, limits.catalogue_bytes)?;
-            if walk.cursor.is_none() {
-                return Ok(walk.fetched);
+        for kind in ListKind::ALL {
+            if kind == ListKind::Tools || self.offers(kind).await? {
+                self.walk_list(&mut walk, kind).await?;
             }
         }
-        walk.leave_out(format!("pages beyond {}", limits.list_pages));
         Ok(walk.fetched)
     }
 
-    /// One page of `tools/list` and the era of the server that gave it; `None` if the server has no tools at all.
+    /// Whether the server says that it has such a list, or has said nothing at all.
+    async fn offers(&self, kind: ListKind) -> Result<bool, UpstreamError> {
+        let capabilities = match self.known().await? {
+            Known::Modern(server) => server.capabilities,
+            Known::Legacy => self.session(&Tenant::Catalogue).await?.capabilities,
+        };
+        Ok(capabilities.lists(kind))
+    }
+
+    async fn walk_list(&self, walk: &mut Walk, kind: ListKind) -> Result<(), UpstreamError> {
+        let limits = &self.settings.limits;
+        (walk.cursor, walk.names) = (None, HashSet::new());
+        for _ in 0..limits.list_pages {
+            let instructions = &mut walk.fetched.catalogue.instructions;
+            let page = match self.page(instructions, kind, walk.cursor.as_deref()).await {
+                // Without its tools a server is of no use; without anything else its tools still are.
+                Err(UpstreamError::Rpc(error)) if kind != ListKind::Tools => {
+                    self.keep_list(&mut walk.fetched.catalogue, kind);
+                    walk.leave_out(format!("{}: {error}", kind.method()));
+                    return Ok(());
+                }
+                page => page?,
+            };
+            let Some((page, era)) = page else { return Ok(()) };
+            walk.fetched.catalogue.resources |= kind == ListKind::Resources;
+            walk.take(kind, &page, era, limits.tools_per_server, limits.catalogue_bytes)?;
+            if walk.cursor.is_none() {
+                return Ok(());
+            }
+        }
+        walk.leave_out(format!("pages of {} beyond {}", kind.method(), limits.list_pages));
+        Ok(())
+    }
+
+    /// Takes over what was known of a list that its server does not give now.
+    fn keep_list(&self, catalogue: &mut Catalogue, kind: ListKind) {
+        *catalogue.list_mut(kind) = self.upstream.offer().catalogue.list(kind).to_vec();
+    }
+
+    /// One page of a list and the era of the server that gave it; `None` if the server has no such list at all.
     async fn page(
         &self,
         instructions: &mut Option<Box<str>>,
+        kind: ListKind,
         cursor: Option<&str>,
     ) -> Result<Option<(Envelope, Era)>, UpstreamError> {
         let id = self.upstream.next_id();
-        let answer = self.request(&Tenant::Catalogue, id, &Request::Tools { cursor }).await?;
+        let answer = self.request(&Tenant::Catalogue, id, &Request::List { kind, cursor }).await?;
         let era = answer.era();
         if era == Era::Legacy {
             *instructions = answer.instructions();
@@ -129,9 +190,10 @@ impl Channel {
         let response = answer.response().await?;
         match response.error() {
             Some(error) if error.code == code::METHOD_NOT_FOUND => {
-                // A modern server that knows no lists has no tools, or is a legacy one by now.
-                let other = era == Era::Modern && self.known_anew(era).await?.era() != era;
-                if other { Box::pin(self.page(instructions, cursor)).await } else { Ok(None) }
+                // A modern server that knows no lists of tools has none, or is a legacy one by now.
+                let doubtful = era == Era::Modern && kind == ListKind::Tools;
+                let other = doubtful && self.known_anew(era).await?.era() != era;
+                if other { Box::pin(self.page(instructions, kind, cursor)).await } else { Ok(None) }
             }
             Some(error) => Err(UpstreamError::Rpc(error)),
             None => Ok(Some((response, era))),
@@ -140,34 +202,44 @@ impl Channel {
 }
 
 impl Walk {
-    /// Adds the tools of one page.
-    fn take(&mut self, page: &Envelope, era: Era, most: usize, most_bytes: usize) -> Result<(), UpstreamError> {
+    /// Adds the entries of one page.
+    fn take(
+        &mut self,
+        kind: ListKind,
+        page: &Envelope,
+        era: Era,
+        most: usize,
+        most_bytes: usize,
+    ) -> Result<(), UpstreamError> {
         let bytes = page.bytes();
         let result = page.result_span().unwrap_or(Span { start: 0, end: 0 });
-        let (mut tools, mut ttl) = (None, Duration::ZERO);
+        let (mut entries, mut ttl) = (None, Duration::ZERO);
         self.cursor = None;
         for (key, value) in members_of(bytes, result) {
             match key.as_ref() {
-                "tools" if type_of(value.of(bytes)) == JsonType::Array => tools = Some(value),
+                key if key == kind.member() && type_of(value.of(bytes)) == JsonType::Array => entries = Some(value),
                 "ttlMs" => ttl = milliseconds(value.of(bytes)),
                 "nextCursor" => self.cursor = text_of(value.of(bytes)).map(Cow::into_owned),
                 _ => {}
             }
         }
-        let tools = tools.ok_or_else(|| UpstreamError::NotMcp("tools/list: expected a list `tools`".into()))?;
+        let (method, member) = (kind.method(), kind.member());
+        let no_list = || UpstreamError::NotMcp(format!("{method}: expected a list `{member}`"));
+        let entries = entries.ok_or_else(no_list)?;
         if era == Era::Modern {
             self.fetched.ttl = Some(self.fetched.ttl.map_or(ttl, |shortest| shortest.min(ttl)));
         }
-        for entry in elements_of(bytes, tools) {
+        for entry in elements_of(bytes, entries) {
             self.bytes += entry.end - entry.start;
-            if self.fetched.catalogue.tools.len() >= most || self.bytes > most_bytes {
-                self.leave_out(format!("tools beyond {most} or {most_bytes} bytes"));
+            let list = self.fetched.catalogue.list_mut(kind);
+            if list.len() >= most || self.bytes > most_bytes {
+                self.leave_out(format!("{member} beyond {most} or {most_bytes} bytes"));
                 self.cursor = None;
                 break;
             }
-            match tool(entry.of(bytes), era) {
-                Ok(tool) if self.names.insert(tool.name.clone()) => self.fetched.catalogue.tools.push(tool),
-                Ok(tool) => self.leave_out(format!("a second `{}`", tool.name)),
+            match listed(kind, entry.of(bytes), era) {
+                Ok(entry) if self.names.insert(entry.name.clone()) => list.push(entry),
+                Ok(entry) => self.leave_out(format!("a second `{}`", entry.name)),
                 Err(why) => self.leave_out(why),
             }
         }
@@ -187,35 +259,37 @@ fn milliseconds(value: &[u8]) -> Duration {
 }
 
 /// Reads one entry of a list. It is copied, so that it does not keep the page it came with.
-pub(super) fn tool(entry: &[u8], era: Era) -> Result<Tool, String> {
+pub(super) fn listed(kind: ListKind, entry: &[u8], era: Era) -> Result<Listed, String> {
+    let (is_tool, noun) = (kind == ListKind::Tools, kind.noun());
     let entry = Bytes::copy_from_slice(entry);
     let (mut name, mut annotations, mut tasks) = (None, Ok(Vec::new()), false);
     let mut members: Vec<Member> = Vec::new();
     for json::Member { key, whole, value } in whole_members_of(&entry, Span { start: 0, end: entry.len() }) {
         let text = entry.slice(whole.range());
-        if key == "name" {
+        if key == kind.key() {
             name = text_of(value.of(&entry)).map(Cow::into_owned);
         }
-        if key == "execution" {
+        if is_tool && key == "execution" {
             tasks = needs_tasks(&entry, value);
         }
         let mut member = Member { key: key.into_owned(), text, value: entry.slice(value.range()) };
-        if member.key == "inputSchema" {
+        if is_tool && member.key == "inputSchema" {
             annotations = member.take_annotations(era);
         }
         members.retain(|m| m.key != member.key);
         members.push(member);
     }
+    let longest = if kind.key() == "name" { LONGEST_NAME } else { LONGEST_URI };
     match name {
-        Some(name) if name.is_empty() || name.len() > LONGEST_NAME || name.contains(char::is_control) => {
-            Err(format!("a tool whose name is empty, over {LONGEST_NAME} bytes, or has control characters"))
+        Some(name) if name.is_empty() || name.len() > longest || name.contains(char::is_control) => {
+            Err(format!("a {noun} whose `{}` is empty, over {longest} bytes, or has control characters", kind.key()))
         }
         Some(name) if tasks => Err(format!("tool `{name}`: runs only as a task")),
         Some(name) => match annotations {
-            Ok(annotations) => Ok(Tool { name, members, annotations }),
+            Ok(annotations) => Ok(Listed { name, members, annotations }),
             Err(why) => Err(format!("tool `{name}`: {why}")),
         },
-        None => Err("a tool without a name".into()),
+        None => Err(format!("a {noun} without a `{}`", kind.key())),
     }
 }
 

@@ -11,14 +11,14 @@ use hyper::body::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
-use super::catalogue::tool;
+use super::catalogue::listed;
 use super::{Catalogue, Offer, Upstream};
 use crate::log::{Log, Record};
 use crate::policy::{Server, ServerId, ServerKey};
 use crate::wire::config::Limits;
 use crate::wire::hex;
 use crate::wire::json::{Duplicates, JsonType, Scanner, Span, elements_of, members_of, text_of, type_of, write_text};
-use crate::wire::mcp::Era;
+use crate::wire::mcp::{Era, ListKind};
 use crate::wire::splice::object_of;
 
 /// The number of the form; a file with another one is of a newer gateway.
@@ -189,8 +189,8 @@ fn whose(server: &Server) -> String {
     hex::encode(&Sha256::digest(place))
 }
 
-/// A catalogue as it is kept: `{"format":1,"server":…,"whose":…,"instructions":…,"tools":[…]}`, each tool as its server
-/// describes it.
+/// A catalogue as it is kept: `{"format":1,"server":…,"whose":…,"instructions":…,"tools":[…],…}`, one list for each kind
+/// there is anything of, each entry as its server describes it.
 fn written(catalogue: &Catalogue, server: &Server) -> Vec<u8> {
     let mut out = format!("{{\"format\":{FORMAT},\"server\":").into_bytes();
     write_text(&mut out, server.id.as_str());
@@ -200,14 +200,22 @@ fn written(catalogue: &Catalogue, server: &Server) -> Vec<u8> {
         out.extend_from_slice(b",\"instructions\":");
         write_text(&mut out, instructions);
     }
-    out.extend_from_slice(b",\"tools\":[");
-    for (position, tool) in catalogue.tools.iter().enumerate() {
-        if position > 0 {
-            out.push(b',');
+    for kind in ListKind::ALL {
+        let list = catalogue.list(kind);
+        let there = kind == ListKind::Tools || (kind == ListKind::Resources && catalogue.resources);
+        if list.is_empty() && !there {
+            continue;
         }
-        out.extend(object_of(tool.members.iter().map(|member| &*member.text)));
+        out.extend_from_slice(format!(",\"{}\":[", kind.member()).as_bytes());
+        for (position, entry) in list.iter().enumerate() {
+            if position > 0 {
+                out.push(b',');
+            }
+            out.extend(object_of(entry.members.iter().map(|member| &*member.text)));
+        }
+        out.push(b']');
     }
-    out.extend_from_slice(b"]}");
+    out.push(b'}');
     out
 }
 
@@ -225,17 +233,26 @@ fn read(bytes: Bytes, server: &Server, limits: &Limits) -> Result<Catalogue, Mis
     if text("whose").ok_or(Misfit::Damaged("a `whose`"))? != whose(server) {
         return Err(Misfit::Other);
     }
-    let tools = member("tools").filter(|tools| type_of(tools.of(&bytes)) == JsonType::Array);
-    let entries = elements_of(&bytes, tools.ok_or(Misfit::Damaged("a list `tools`"))?);
-    if entries.len() > limits.tools_per_server
-        || entries.iter().map(|entry| entry.end - entry.start).sum::<usize>() > limits.catalogue_bytes
-    {
-        return Err(Misfit::TooLarge);
+    let instructions = text("instructions").map(Into::into);
+    let mut catalogue = Catalogue { instructions, ..Catalogue::default() };
+    let mut size = 0;
+    for kind in ListKind::ALL {
+        let list = match member(kind.member()) {
+            Some(list) if type_of(list.of(&bytes)) == JsonType::Array => elements_of(&bytes, list),
+            None if kind != ListKind::Tools => Vec::new(),
+            _ => return Err(Misfit::Damaged("a list of each kind")),
+        };
+        catalogue.resources |= kind == ListKind::Resources && member(kind.member()).is_some();
+        size += list.iter().map(|entry| entry.end - entry.start).sum::<usize>();
+        if list.len() > limits.tools_per_server || size > limits.catalogue_bytes {
+            return Err(Misfit::TooLarge);
+        }
+        // Annotations that a legacy server would not look for were taken out before the catalogue was kept.
+        let entries = list.iter().map(|entry| listed(kind, entry.of(&bytes), Era::Modern));
+        let entries: Result<Vec<_>, _> = entries.collect();
+        *catalogue.list_mut(kind) = entries.map_err(|_| Misfit::Damaged("an entry"))?;
     }
-    // Annotations that a legacy server would not look for were taken out before the catalogue was kept.
-    let tools = entries.iter().map(|entry| tool(entry.of(&bytes), Era::Modern).map_err(|_| Misfit::Damaged("a tool")));
-    let tools = tools.collect::<Result<_, _>>()?;
-    Ok(Catalogue { tools, instructions: text("instructions").map(Into::into), ..Catalogue::default() })
+    Ok(catalogue)
 }
 
 /// The span of a JSON object that is all there.
@@ -263,8 +280,15 @@ mod tests {
     }
 
     fn catalogue(tools: &[&str], instructions: Option<&str>) -> Catalogue {
-        let tools = tools.iter().map(|entry| tool(entry.as_bytes(), Era::Legacy).unwrap()).collect();
-        Catalogue { tools, instructions: instructions.map(Into::into), ..Catalogue::default() }
+        let mut made = Catalogue { instructions: instructions.map(Into::into), ..Catalogue::default() };
+        add(&mut made, ListKind::Tools, tools);
+        made
+    }
+
+    fn add(catalogue: &mut Catalogue, kind: ListKind, entries: &[&str]) {
+        let entries = entries.iter().map(|entry| listed(kind, entry.as_bytes(), Era::Legacy).unwrap());
+        catalogue.list_mut(kind).extend(entries);
+        catalogue.resources |= kind == ListKind::Resources;
     }
 
     const RICH: &str = r#"{ "name" : "t\u00e9" ,"x-new":{"b":1.0,"a":1e21} , "description":"\"\n"}"#;
@@ -272,7 +296,16 @@ mod tests {
     #[test]
     fn what_is_written_is_read_to_the_byte() {
         let server = server("http://h/mcp?key=secret", "a");
+        let mut all = catalogue(&[r#"{"name":"a"}"#], None);
+        add(&mut all, ListKind::Prompts, &[r#"{"name":"a","arguments":[{"name":"x"}]}"#]);
+        add(
+            &mut all,
+            ListKind::Resources,
+            &[r#"{"uri":"f:///a","name":"a","size":1.0}"#, r#"{"name":"b","uri":"f:b"}"#],
+        );
+        add(&mut all, ListKind::Templates, &[r#"{"uriTemplate":"f:///{a}","name":"t"}"#]);
         for catalogue in [
+            all,
             Catalogue::default(),
             catalogue(&[r#"{"name":"a"}"#], Some("say \"hello\"\n")),
             catalogue(&[RICH, r#"{"name":"b","inputSchema":{"type":"object"}}"#], None),
@@ -312,9 +345,9 @@ mod tests {
             ("\"format\":1", "\"format\":\"1\"", Misfit::Format),
             ("\"format\"", "\"forma\"", Misfit::Damaged("a `format`")),
             ("\"whose\"", "\"who\"", Misfit::Damaged("a `whose`")),
-            ("\"tools\"", "\"tool\"", Misfit::Damaged("a list `tools`")),
-            ("\"name\":\"b\"", "\"name\":\"\"", Misfit::Damaged("a tool")),
-            ("\"name\":\"b\"", "\"nam\":\"b\"", Misfit::Damaged("a tool")),
+            ("\"tools\"", "\"tool\"", Misfit::Damaged("a list of each kind")),
+            ("\"name\":\"b\"", "\"name\":\"\"", Misfit::Damaged("an entry")),
+            ("\"name\":\"b\"", "\"nam\":\"b\"", Misfit::Damaged("an entry")),
         ] {
             let changed = text.replace(from, to);
             assert_ne!(changed, text);
@@ -330,7 +363,9 @@ mod tests {
         let server = server("http://h/", "a");
         let tools = [r#"{"name":"a"}"#, r#"{"name":"b"}"#];
         let bytes = Bytes::from(written(&catalogue(&tools, None), &server));
-        let read = |limits: Limits| read(bytes.clone(), &server, &limits).map(|catalogue| catalogue.tools.len());
+        let read = |limits: Limits| {
+            read(bytes.clone(), &server, &limits).map(|catalogue| catalogue.list(ListKind::Tools).len())
+        };
         assert_eq!(read(Limits { tools_per_server: 2, catalogue_bytes: 24, ..Limits::default() }), Ok(2));
         assert_eq!(read(Limits { tools_per_server: 1, ..Limits::default() }), Err(Misfit::TooLarge));
         assert_eq!(read(Limits { catalogue_bytes: 23, ..Limits::default() }), Err(Misfit::TooLarge));

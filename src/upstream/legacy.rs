@@ -23,7 +23,9 @@ use crate::outbound::Incoming;
 use crate::policy::ClientId;
 use crate::wire::endpoint::Endpoint;
 use crate::wire::jsonrpc::Envelope;
-use crate::wire::mcp::{ClientCapabilities, IDENTITY, InitializeResult, LogLevel, ProtocolVersion, header, method};
+use crate::wire::mcp::{
+    ClientCapabilities, IDENTITY, InitializeResult, LogLevel, ProtocolVersion, ServerCapabilities, header, method,
+};
 
 /// Bytes of a server's instructions that are kept.
 const INSTRUCTIONS: usize = 2 * 1024;
@@ -50,6 +52,8 @@ pub(super) struct Session {
     pub(super) id: Option<HeaderValue>,
     /// Revision of all further requests.
     pub(super) version: ProtocolVersion,
+    /// What the server can do.
+    pub(super) capabilities: ServerCapabilities,
     /// The server's instructions to models.
     pub(super) instructions: Option<Box<str>>,
     /// Where the server was when the session was opened, and is as long as it lasts.
@@ -269,7 +273,8 @@ impl Session {
     /// What stands for a session while there is none.
     fn opening(upstream: &Upstream, place: &Arc<Endpoint>) -> Self {
         let (target, level) = (Target::plain(upstream, Arc::clone(place)), Mutex::default());
-        Self { id: None, version: ProtocolVersion::LATEST, instructions: None, target, opening: true, level }
+        let (version, capabilities) = (ProtocolVersion::LATEST, ServerCapabilities::UNKNOWN);
+        Self { id: None, version, capabilities, instructions: None, target, opening: true, level }
     }
 
     /// Whether the server need not be told this level, because it was told last or has no session to remember it in.
@@ -333,7 +338,8 @@ fn agreed(
     })?;
     let instructions = result.instructions.as_deref().map(kept_instructions);
     let target = Target::legacy(upstream, place, version, id.as_ref());
-    Ok(Session { id, version, instructions, target, opening: false, level: Mutex::default() })
+    let (capabilities, level) = (result.capabilities(), Mutex::default());
+    Ok(Session { id, version, capabilities, instructions, target, opening: false, level })
 }
 
 /// A server's instructions to models, as far as they are kept.

@@ -44,7 +44,7 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::timeout;
 
 pub use self::answer::{Answer, Message};
-pub use self::catalogue::{Catalogue, Member, Tool};
+pub use self::catalogue::{Catalogue, Listed, Member};
 pub use self::error::UpstreamError;
 pub use self::kept::Keeper;
 pub use self::legacy::Tenant;
@@ -65,8 +65,8 @@ use crate::policy::{ClientId, Permit, Server, ServerId};
 use crate::wire::config::Settings;
 use crate::wire::endpoint::Endpoint;
 use crate::wire::jsonrpc::Envelope;
-use crate::wire::mcp::code;
-use crate::wire::rewrite::Asker;
+use crate::wire::mcp::{ListKind, Operation, code};
+use crate::wire::rewrite::{Asker, Inputs};
 
 /// What a server offers and how fresh that is.
 #[derive(Clone, Debug, Default)]
@@ -267,10 +267,10 @@ impl Upstream {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a client's request to call a tool and returns the answer as soon as it begins.
+    /// Sends a client's request, such as a call of a tool, and returns the answer as soon as it begins.
     ///
     /// The request is sent with `id`, from [`next_id`](Self::next_id), which is the progress token too, with the server's
-    /// own name for the tool, and with what the server's era has to be told; nothing else is changed. What provably was
+    /// own name for what it is about, and with what the server's era has to be told; nothing else is changed. What provably was
     /// refused before it was executed is sent once more: in a new session where the old one is lost, with other headers
     /// where the tool's schema has changed, in another dialect where the server speaks another.
     ///
@@ -291,11 +291,8 @@ impl Upstream {
         }
         self.admit()?;
         let channel = Channel::new(self, http);
-        let Asked { envelope, asker, passed_on, state, tool: (catalogue, at) } = asked;
-        let annotations = catalogue.annotations(*at);
-        let (name, state) = (permit.name(), state.as_deref());
-        let call = Call { envelope, name, asker: *asker, state, annotations, passed_on };
-        let mut answer = channel.request(tenant, id, &Request::Call(call)).await;
+        let call = asked.call(permit.name());
+        let mut answer = channel.request(tenant, id, &Request::Client(call)).await;
         if refusal_of(&answer) == Some(code::HEADER_MISMATCH) {
             answer = Box::pin(self.call_anew(&channel, tenant, id, call)).await;
         }
@@ -312,9 +309,10 @@ impl Upstream {
         call: Call<'_>,
     ) -> Result<Box<Answer>, UpstreamError> {
         let fresh = self.refreshed().await;
-        let tool = fresh.tools.iter().find(|tool| tool.name == call.name);
+        let tool = fresh.list(ListKind::Tools).iter().find(|tool| tool.name == call.name);
+        let tool = tool.filter(|_| call.operation == Operation::Call);
         let annotations = tool.map(|tool| tool.annotations.as_slice()).unwrap_or_default();
-        channel.request(tenant, id, &Request::Call(Call { annotations, ..call })).await
+        channel.request(tenant, id, &Request::Client(Call { annotations, ..call })).await
     }
 
     /// What the server offers, asked for once more as soon as it may be; what was known before if that takes longer than a
@@ -372,14 +370,26 @@ impl Upstream {
 pub struct Asked {
     /// The client's request.
     pub envelope: Envelope,
+    /// What it asks for.
+    pub operation: Operation,
     /// Who is behind it.
     pub asker: Asker,
     /// Headers of the client that mirror something nobody here knows of.
     pub passed_on: HeaderMap,
     /// What the server has given out itself for this request, a JSON string.
     pub state: Option<Vec<u8>>,
-    /// The tool: what the server offers, as the client's view has it, and where the tool stands in that.
-    pub tool: (Arc<Catalogue>, usize),
+    /// The tool, if it is about one: what the server offers, as the client's view has it, and where the tool stands in that.
+    pub tool: Option<(Arc<Catalogue>, usize)>,
+}
+
+impl Asked {
+    /// The request as it is sent, about what its server knows by this name.
+    fn call<'a>(&'a self, name: &'a str) -> Call<'a> {
+        let Self { envelope, operation, asker, passed_on, state, tool } = self;
+        let annotations = tool.as_ref().map(|(catalogue, at)| catalogue.annotations(*at)).unwrap_or_default();
+        let inputs = Inputs { state: state.as_deref(), responses: None };
+        Call { envelope, operation: *operation, name, asker: *asker, inputs, annotations, passed_on }
+    }
 }
 
 /// Calls in flight to a server.

@@ -19,6 +19,7 @@ use crate::log::Log;
 use crate::outbound::Client;
 use crate::policy::{ClientId, Registry, Server, ServerId};
 use crate::wire::config::Settings;
+use crate::wire::mcp::ListKind;
 
 /// Catalogues fetched at the same time.
 const FETCHES: usize = 128;
@@ -292,7 +293,8 @@ fn report(upstream: &Upstream, catalogue: &Catalogue) {
         upstream.log.warn("left out of a list", |r| _ = r.field("server", upstream.id()).field("what", left_out));
     }
     let prefix = upstream.server.tool_prefix.len();
-    for tool in catalogue.tools.iter().filter(|tool| prefix + tool.name.len() > LONGEST_NAME) {
+    let tools = catalogue.list(ListKind::Tools).iter();
+    for tool in tools.filter(|tool| prefix + tool.name.len() > LONGEST_NAME) {
         upstream.log.warn("exposed name over 64 characters", |r| {
             r.field("server", upstream.id()).field("prefix", &upstream.server.tool_prefix).field("tool", &tool.name);
         });

@@ -21,7 +21,9 @@ use super::target::Target;
 use crate::policy::registry::ProtocolPin;
 use crate::wire::endpoint::Endpoint;
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Sender};
-use crate::wire::mcp::{DiscoverResult, Era, MODERN, ProtocolVersion, UnsupportedVersion, code, method};
+use crate::wire::mcp::{
+    DiscoverResult, Era, MODERN, ProtocolVersion, ServerCapabilities, UnsupportedVersion, code, method,
+};
 use crate::wire::rewrite;
 
 /// Bytes of an error body that are looked at.
@@ -46,6 +48,8 @@ pub(super) struct Discovered {
     pub(super) target: Arc<Target>,
     /// Its instructions to models.
     pub(super) instructions: Option<Box<str>>,
+    /// What it can do.
+    pub(super) capabilities: ServerCapabilities,
 }
 
 impl Known {
@@ -221,7 +225,9 @@ impl Reply {
     }
 
     fn verdict(&self, target: impl Fn() -> Arc<Target>) -> Result<Known, UpstreamError> {
-        let modern = |instructions| Known::Modern(Arc::new(Discovered { target: target(), instructions }));
+        let modern = |instructions, capabilities| {
+            Known::Modern(Arc::new(Discovered { target: target(), instructions, capabilities }))
+        };
         let Some(message) = &self.message else {
             return match self.status {
                 // Neither of these says anything about the era.
@@ -233,7 +239,7 @@ impl Reply {
             Some(error) => match error.code {
                 code::UNSUPPORTED_VERSION => in_common(&spoken_instead(&error)),
                 // The server understood, and found a fault in how it was asked.
-                code::HEADER_MISMATCH | code::MISSING_CAPABILITY => Ok(modern(None)),
+                code::HEADER_MISMATCH | code::MISSING_CAPABILITY => Ok(modern(None, ServerCapabilities::UNKNOWN)),
                 _ if matches!(self.status, 401 | 403 | 407 | 421 | 429 | 500..=599) => {
                     Err(UpstreamError::BadStatus(self.status))
                 }
@@ -243,7 +249,8 @@ impl Reply {
                 let result = DiscoverResult::parse(message.result().unwrap_or_default());
                 let Ok(result) = result else { return Ok(Known::Legacy) };
                 if has_modern(&result.supported_versions) {
-                    return Ok(modern(result.instructions.as_deref().map(kept_instructions)));
+                    let instructions = result.instructions.as_deref().map(kept_instructions);
+                    return Ok(modern(instructions, result.capabilities()));
                 }
                 in_common(&result.supported_versions)
             }

@@ -7,8 +7,8 @@ use super::error::UpstreamError;
 use crate::wire::headers::{Annotation, encode, find, mirrored};
 use crate::wire::json::write_text;
 use crate::wire::jsonrpc::{Envelope, Param};
-use crate::wire::mcp::{Era, LogLevel, header, method};
-use crate::wire::rewrite::{self, Asker};
+use crate::wire::mcp::{Era, ListKind, LogLevel, Operation, header};
+use crate::wire::rewrite::{self, Asker, Inputs, Sent};
 use crate::wire::splice::object_of;
 
 /// A message on its way: its bytes, and the headers that say the same as parts of them.
@@ -17,7 +17,7 @@ pub(super) struct Outbound {
     pub(super) body: Bytes,
     /// Of a modern request.
     method: Option<&'static str>,
-    /// The tool that a modern request is about.
+    /// The tool, prompt or resource that a modern request is about.
     name: Option<HeaderValue>,
     /// Those that mirror arguments. Boxed because they are rare, and what is sent is handed on many times.
     mirrored: Option<Box<HeaderMap>>,
@@ -29,7 +29,7 @@ impl Outbound {
         Self { body: body.into(), ..Self::default() }
     }
 
-    /// A modern request; `name` is the tool it is about.
+    /// A modern request; `name` is the tool, prompt or resource it is about.
     pub(super) fn modern(body: Vec<u8>, method: &'static str, name: Option<&str>) -> Self {
         let name = name.and_then(|name| HeaderValue::try_from(encode(name).as_ref()).ok());
         Self { body: body.into(), method: Some(method), name, mirrored: None }
@@ -51,26 +51,30 @@ impl Outbound {
 
 /// A request to a server.
 pub(super) enum Request<'a> {
-    /// A page of `tools/list`, for the gateway itself.
-    Tools {
+    /// A page of a list, for the gateway itself.
+    List {
+        /// Of which.
+        kind: ListKind,
         /// Where the list goes on.
         cursor: Option<&'a str>,
     },
-    /// A client's call of a tool.
-    Call(Call<'a>),
+    /// A client's request.
+    Client(Call<'a>),
 }
 
-/// A client's call of a tool.
+/// A client's request: a call of a tool, or whatever else is passed on.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
-    /// The client's request.
+    /// The request, as the client made it.
     pub(super) envelope: &'a Envelope,
-    /// The server's own name for the tool.
+    /// What is asked for.
+    pub(super) operation: Operation,
+    /// The server's own name for what it is about.
     pub(super) name: &'a str,
     /// Who is behind it.
     pub(super) asker: Asker,
-    /// What the server has given out itself for this request, a JSON string.
-    pub(super) state: Option<&'a [u8]>,
+    /// What goes back to the server of what it has asked for.
+    pub(super) inputs: Inputs<'a>,
     /// Arguments that the tool wants mirrored.
     pub(super) annotations: &'a [Annotation],
     /// Headers of the client that mirror something nobody here knows of.
@@ -81,8 +85,8 @@ impl Request<'_> {
     /// From which level on whoever is behind it wants log messages.
     pub(super) fn level(&self) -> Option<LogLevel> {
         match self {
-            Self::Tools { .. } => None,
-            Self::Call(call) => call.asker.level,
+            Self::List { .. } => None,
+            Self::Client(call) => call.asker.level,
         }
     }
 
@@ -92,14 +96,15 @@ impl Request<'_> {
     /// [`UpstreamError::Unmirrorable`] if an argument cannot be mirrored.
     pub(super) fn write(&self, era: Era, id: u64) -> Result<Outbound, UpstreamError> {
         match (self, era) {
-            (Self::Tools { cursor }, Era::Legacy) => Ok(Outbound::of(tools_list(id, *cursor, None))),
-            (Self::Tools { cursor }, Era::Modern) => {
-                let body = tools_list(id, *cursor, Some(&rewrite::own_meta()));
-                Ok(Outbound::modern(body, method::TOOLS_LIST, None))
+            (Self::List { kind, cursor }, Era::Legacy) => Ok(Outbound::of(list(id, *kind, *cursor, None))),
+            (Self::List { kind, cursor }, Era::Modern) => {
+                let body = list(id, *kind, *cursor, Some(&rewrite::own_meta()));
+                Ok(Outbound::modern(body, kind.method(), None))
             }
-            (Self::Call(call), Era::Legacy) => Ok(Outbound::of(call.body(era, id))),
-            (Self::Call(call), Era::Modern) => {
-                let mut message = Outbound::modern(call.body(era, id), method::TOOLS_CALL, Some(call.name));
+            (Self::Client(call), Era::Legacy) => Ok(Outbound::of(call.body(era, id))),
+            (Self::Client(call), Era::Modern) => {
+                let named = (call.operation != Operation::Complete).then_some(call.name);
+                let mut message = Outbound::modern(call.body(era, id), call.operation.method(), named);
                 message.mirrored = call.mirrored()?;
                 Ok(message)
             }
@@ -109,7 +114,8 @@ impl Request<'_> {
 
 impl Call<'_> {
     fn body(&self, era: Era, id: u64) -> Vec<u8> {
-        rewrite::request(self.envelope, id, self.name, self.asker, self.state, era)
+        let Self { envelope, operation, name, asker, inputs, .. } = *self;
+        rewrite::request(envelope, id, Sent { operation, name, asker, inputs, server: era })
     }
 
     /// The headers that mirror the arguments that are sent, which are the client's byte for byte.
@@ -132,15 +138,14 @@ impl Call<'_> {
     }
 }
 
-fn tools_list(id: u64, cursor: Option<&str>, meta: Option<&str>) -> Vec<u8> {
+fn list(id: u64, kind: ListKind, cursor: Option<&str>, meta: Option<&str>) -> Vec<u8> {
     let mut members: Vec<Vec<u8>> = meta.map(|meta| format!("\"_meta\":{meta}").into_bytes()).into_iter().collect();
     members.extend(cursor.map(|cursor| {
         let mut member = b"\"cursor\":".to_vec();
         write_text(&mut member, cursor);
         member
     }));
-    let mut message =
-        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{}","params":"#, method::TOOLS_LIST).into_bytes();
+    let mut message = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{}","params":"#, kind.method()).into_bytes();
     message.extend(object_of(members.iter().map(Vec::as_slice)));
     message.push(b'}');
     message

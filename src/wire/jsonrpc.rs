@@ -41,6 +41,8 @@ pub enum Param {
     RequestState,
     /// Tasks of 2025-11-25, which are not relayed.
     Task,
+    /// Prompt or template of a completion.
+    Ref,
 }
 
 impl Param {
@@ -51,7 +53,7 @@ impl Param {
     }
 }
 
-const PARAM_NAMES: [&str; 13] = [
+const PARAM_NAMES: [&str; 14] = [
     "name",
     "uri",
     "cursor",
@@ -65,6 +67,7 @@ const PARAM_NAMES: [&str; 13] = [
     "inputResponses",
     "requestState",
     "task",
+    "ref",
 ];
 
 /// Members of `params._meta` that the gateway reads, in the order of `META_NAMES`.

@@ -7,6 +7,7 @@ use std::fmt;
 
 use hyper::header::HeaderName;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::json::{JsonType, Span, members_of, type_of};
 
@@ -153,6 +154,8 @@ pub mod meta {
     pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
     /// The stream of changes that a notification belongs to.
     pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+    /// The extension that runs tools as tasks.
+    pub const TASKS: &str = "io.modelcontextprotocol/tasks";
 }
 
 /// Method names.
@@ -169,6 +172,18 @@ pub mod method {
     pub const TOOLS_LIST: &str = "tools/list";
     /// Calls a tool.
     pub const TOOLS_CALL: &str = "tools/call";
+    /// Lists prompts.
+    pub const PROMPTS_LIST: &str = "prompts/list";
+    /// Asks for a prompt.
+    pub const PROMPTS_GET: &str = "prompts/get";
+    /// Lists resources.
+    pub const RESOURCES_LIST: &str = "resources/list";
+    /// Lists templates of resources.
+    pub const TEMPLATES_LIST: &str = "resources/templates/list";
+    /// Reads a resource.
+    pub const RESOURCES_READ: &str = "resources/read";
+    /// Asks how an argument of a prompt or of a template may go on.
+    pub const COMPLETE: &str = "completion/complete";
     /// Ends the handshake.
     pub const INITIALIZED: &str = "notifications/initialized";
     /// What a server asks its client for: something from its user.
@@ -187,10 +202,145 @@ pub mod method {
     pub const MESSAGE: &str = "notifications/message";
     /// Tells that a server's tools changed.
     pub const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
+    /// Tells that a server's prompts changed.
+    pub const PROMPTS_CHANGED: &str = "notifications/prompts/list_changed";
+    /// Tells that a server's resources or templates changed.
+    pub const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
 
     /// Those that most messages have, the most frequent first.
-    pub const USUAL: [&str; 9] =
-        [TOOLS_CALL, PROGRESS, MESSAGE, TOOLS_LIST, INITIALIZE, INITIALIZED, PING, CANCELLED, DISCOVER];
+    pub const USUAL: [&str; 13] = [
+        TOOLS_CALL,
+        PROGRESS,
+        MESSAGE,
+        TOOLS_LIST,
+        INITIALIZE,
+        INITIALIZED,
+        PING,
+        CANCELLED,
+        DISCOVER,
+        RESOURCES_READ,
+        PROMPTS_GET,
+        PROMPTS_LIST,
+        RESOURCES_LIST,
+    ];
+}
+
+/// The lists there are. The place of one in [`ALL`](Self::ALL) is its number in cursors, so new ones go to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ListKind {
+    /// `tools/list`
+    Tools,
+    /// `prompts/list`
+    Prompts,
+    /// `resources/list`
+    Resources,
+    /// `resources/templates/list`
+    Templates,
+}
+
+impl ListKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
+
+    /// The list that a request of this method asks for.
+    #[must_use]
+    pub fn of_method(method: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.method() == method)
+    }
+
+    /// The method that asks for it.
+    #[must_use]
+    pub fn method(self) -> &'static str {
+        match self {
+            Self::Tools => method::TOOLS_LIST,
+            Self::Prompts => method::PROMPTS_LIST,
+            Self::Resources => method::RESOURCES_LIST,
+            Self::Templates => method::TEMPLATES_LIST,
+        }
+    }
+
+    /// The notification that tells of a change.
+    #[must_use]
+    pub fn changed(self) -> &'static str {
+        match self {
+            Self::Tools => method::TOOLS_CHANGED,
+            Self::Prompts => method::PROMPTS_CHANGED,
+            Self::Resources | Self::Templates => method::RESOURCES_CHANGED,
+        }
+    }
+
+    /// The member of the result that holds the entries.
+    #[must_use]
+    pub fn member(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Prompts => "prompts",
+            Self::Resources => "resources",
+            Self::Templates => "resourceTemplates",
+        }
+    }
+
+    /// The member of an entry that names it.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Tools | Self::Prompts => "name",
+            Self::Resources => "uri",
+            Self::Templates => "uriTemplate",
+        }
+    }
+
+    /// An entry, in words.
+    #[must_use]
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Tools => "tool",
+            Self::Prompts => "prompt",
+            Self::Resources => "resource",
+            Self::Templates => "resource template",
+        }
+    }
+}
+
+/// What a client asks a server for: the requests that are passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// `tools/call`
+    Call,
+    /// `prompts/get`
+    Get,
+    /// `resources/read`
+    Read,
+    /// `completion/complete`
+    Complete,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Call, Self::Get, Self::Read, Self::Complete];
+
+    /// The operation that a request of this method asks for.
+    #[must_use]
+    pub fn of_method(method: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|operation| operation.method() == method)
+    }
+
+    /// The method that asks for it.
+    #[must_use]
+    pub fn method(self) -> &'static str {
+        match self {
+            Self::Call => method::TOOLS_CALL,
+            Self::Get => method::PROMPTS_GET,
+            Self::Read => method::RESOURCES_READ,
+            Self::Complete => method::COMPLETE,
+        }
+    }
+
+    /// Whether its server may ask the client for something before it answers.
+    #[must_use]
+    pub fn may_ask(self) -> bool {
+        self != Self::Complete
+    }
 }
 
 /// HTTP header names.
@@ -229,6 +379,8 @@ pub mod code {
     pub const MISSING_CAPABILITY: i64 = -32021;
     /// A revision that is not spoken; modern only.
     pub const UNSUPPORTED_VERSION: i64 = -32022;
+    /// A resource that is not there; legacy only.
+    pub const RESOURCE_NOT_FOUND: i64 = -32002;
     /// The client has to open a URL first; 2025-11-25 only.
     pub const URL_ELICITATION_REQUIRED: i64 = -32042;
 }
@@ -254,21 +406,7 @@ impl ClientCapabilities {
     /// Reads a `capabilities` object; an empty `elicitation` means forms.
     #[must_use]
     pub fn parse(object: &[u8]) -> Self {
-        let whole = Span { start: 0, end: object.len() };
-        let mut flags = 0;
-        for (name, value) in members_of(object, whole) {
-            if type_of(value.of(object)) != JsonType::Object {
-                continue;
-            }
-            let inner = members_of(object, value);
-            for (outer, member, flag) in Self::NAMES {
-                let default = member.is_empty() || (member == "form" && inner.is_empty());
-                if outer == name && (default || inner.iter().any(|(key, v)| key == member && is_on(v.of(object)))) {
-                    flags |= flag;
-                }
-            }
-        }
-        Self(flags)
+        Self(flags_of(object, &Self::NAMES))
     }
 
     /// Whether the client can be asked to open a URL.
@@ -336,12 +474,100 @@ impl ClientCapabilities {
     }
 }
 
+/// What a server can do for its clients, as bit flags (`ServerCapabilities` of the schemas).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServerCapabilities(u16);
+
+impl ServerCapabilities {
+    const NAMES: [(&'static str, &'static str, u16); 10] = [
+        ("tools", "", 1),
+        ("tools", "listChanged", 2),
+        ("prompts", "", 4),
+        ("prompts", "listChanged", 8),
+        ("resources", "", 16),
+        ("resources", "listChanged", 32),
+        ("resources", "subscribe", 64),
+        ("completions", "", 128),
+        ("logging", "", 256),
+        ("extensions", meta::TASKS, 512),
+    ];
+
+    /// Of a server that has not said what it can do: everything is to be tried.
+    pub const UNKNOWN: Self = Self(u16::MAX);
+
+    /// Reads a `capabilities` object.
+    #[must_use]
+    pub fn parse(object: &[u8]) -> Self {
+        Self(flags_of(object, &Self::NAMES))
+    }
+
+    /// Whether it has such a list.
+    #[must_use]
+    pub fn lists(self, kind: ListKind) -> bool {
+        self.0 & Self::flag(kind) != 0
+    }
+
+    /// Whether it tells when such a list changes.
+    #[must_use]
+    pub fn tells_of(self, kind: ListKind) -> bool {
+        self.0 & (Self::flag(kind) << 1) != 0
+    }
+
+    /// Whether it tells when a resource changes that its client wants to hear of.
+    #[must_use]
+    pub fn subscribes(self) -> bool {
+        self.0 & 64 != 0
+    }
+
+    /// Whether it completes arguments.
+    #[must_use]
+    pub fn completes(self) -> bool {
+        self.0 & 128 != 0
+    }
+
+    /// Whether it may run a tool as a task.
+    #[must_use]
+    pub fn runs_tasks(self) -> bool {
+        self.0 & 512 != 0
+    }
+
+    fn flag(kind: ListKind) -> u16 {
+        match kind {
+            ListKind::Tools => 1,
+            ListKind::Prompts => 4,
+            ListKind::Resources | ListKind::Templates => 16,
+        }
+    }
+}
+
+/// The flags of the members, and members of members, that an object of capabilities has.
+fn flags_of(object: &[u8], names: &[(&str, &str, u16)]) -> u16 {
+    let mut flags = 0;
+    for (name, value) in members_of(object, Span { start: 0, end: object.len() }) {
+        if type_of(value.of(object)) != JsonType::Object {
+            continue;
+        }
+        let inner = members_of(object, value);
+        for (outer, member, flag) in names {
+            // An empty `elicitation` means forms.
+            let default = member.is_empty() || (*member == "form" && inner.is_empty());
+            if *outer == name && (default || inner.iter().any(|(key, v)| key == member && is_on(v.of(object)))) {
+                flags |= flag;
+            }
+        }
+    }
+    flags
+}
+
 /// What the gateway reads of a server's answer to `initialize`.
 #[derive(Debug, Deserialize)]
 pub struct InitializeResult {
     /// The revision that the server chose.
     #[serde(rename = "protocolVersion")]
     pub protocol_version: String,
+    /// What the server can do.
+    #[serde(default)]
+    capabilities: Option<Box<RawValue>>,
     /// What the server has to say to models about itself.
     #[serde(default)]
     pub instructions: Option<String>,
@@ -355,6 +581,12 @@ impl InitializeResult {
     pub fn parse(result: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(result)
     }
+
+    /// What the server can do.
+    #[must_use]
+    pub fn capabilities(&self) -> ServerCapabilities {
+        capabilities_of(self.capabilities.as_deref())
+    }
 }
 
 /// What the gateway reads of a server's answer to `server/discover`.
@@ -363,6 +595,9 @@ pub struct DiscoverResult {
     /// The revisions that the server speaks.
     #[serde(rename = "supportedVersions")]
     pub supported_versions: Vec<String>,
+    /// What the server can do.
+    #[serde(default)]
+    capabilities: Option<Box<RawValue>>,
     /// What the server has to say to models about itself.
     #[serde(default)]
     pub instructions: Option<String>,
@@ -376,6 +611,17 @@ impl DiscoverResult {
     pub fn parse(result: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(result)
     }
+
+    /// What the server can do.
+    #[must_use]
+    pub fn capabilities(&self) -> ServerCapabilities {
+        capabilities_of(self.capabilities.as_deref())
+    }
+}
+
+/// What a server said that it can do; one that said nothing may be able to do anything.
+fn capabilities_of(said: Option<&RawValue>) -> ServerCapabilities {
+    said.map_or(ServerCapabilities::UNKNOWN, |said| ServerCapabilities::parse(said.get().as_bytes()))
 }
 
 /// The `data` of an error -32022.
@@ -426,6 +672,22 @@ mod tests {
     #[track_caller]
     fn check(object: &str, bits: u16) {
         assert_eq!(ClientCapabilities::parse(object.as_bytes()).bits(), bits, "{object}");
+    }
+
+    #[test]
+    fn server_capabilities_become_flags() {
+        let of = |text: &str| ServerCapabilities::parse(text.as_bytes());
+        for kind in ListKind::ALL {
+            assert!(ServerCapabilities::UNKNOWN.lists(kind) && !of("{}").lists(kind));
+        }
+        let some = of(r#"{"prompts":{"listChanged":true},"resources":{"listChanged":false,"subscribe":true}}"#);
+        let lists = ListKind::ALL.map(|kind| (some.lists(kind), some.tells_of(kind)));
+        assert_eq!(lists, [(false, false), (true, true), (true, false), (true, false)]);
+        assert!(some.subscribes() && !some.completes() && !some.runs_tasks());
+        let other = of(r#"{"completions":{},"extensions":{"io.modelcontextprotocol/tasks":{}},"tools":null}"#);
+        assert!(other.completes() && other.runs_tasks() && !other.lists(ListKind::Tools));
+        let silent = InitializeResult::parse(br#"{"protocolVersion":"2025-11-25"}"#).unwrap();
+        assert_eq!(silent.capabilities(), ServerCapabilities::UNKNOWN);
     }
 
     #[test]

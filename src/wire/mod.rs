@@ -16,4 +16,5 @@ pub mod seal;
 pub mod skim;
 pub mod splice;
 pub mod sse;
+pub mod uri_template;
 mod words;

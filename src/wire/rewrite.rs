@@ -4,12 +4,13 @@
 //! and no unknown member on their way through. Source: protocol.md 3.8, 4.2, 4.6.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use hyper::body::Bytes;
 
 use super::json::{JsonType, Member, Span, elements_of, members_of, text_of, type_of, whole_members_of, write_text};
-use super::jsonrpc::{Envelope, Found, Meta, Param, ResultMember};
-use super::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, ProtocolVersion, meta};
+use super::jsonrpc::{Envelope, Found, Meta, Param, ResultMember, result_message};
+use super::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, Operation, ProtocolVersion, meta};
 use super::splice::{Splice, object_of};
 
 /// Keys of a request's `_meta` that are the gateway's to write.
@@ -29,20 +30,39 @@ pub struct Asker {
     pub capabilities: ClientCapabilities,
 }
 
-/// A client's request as its server gets it: with the gateway's own `id`, which is the progress token too, the server's own
-/// name for the tool, and the `state` that the server has given out itself, if there is one, as a JSON string.
+/// What goes back to a modern server of what it has asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Inputs<'a> {
+    /// What the server has given out itself for the request, a JSON string.
+    pub state: Option<&'a [u8]>,
+    /// The answers to its questions, an object, where the client did not send them with its request.
+    pub responses: Option<&'a [u8]>,
+}
+
+/// How a request is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent<'a> {
+    /// What is asked for.
+    pub operation: Operation,
+    /// The server's own name for the tool or prompt that it is about.
+    pub name: &'a str,
+    /// Who asks.
+    pub asker: Asker,
+    /// What goes back to the server.
+    pub inputs: Inputs<'a>,
+    /// As which era has it.
+    pub server: Era,
+}
+
+/// A client's request as its server gets it: with the gateway's own `id`, which is the progress token too, and the server's
+/// own name for what it is about.
 #[must_use]
-pub fn request(
-    envelope: &Envelope,
-    id: u64,
-    own_name: &str,
-    asker: Asker,
-    state: Option<&[u8]>,
-    server: Era,
-) -> Vec<u8> {
+pub fn request(envelope: &Envelope, id: u64, sent: Sent<'_>) -> Vec<u8> {
+    let Sent { operation, name: own_name, asker, inputs, server } = sent;
     let id = id.to_string();
     let mut name = Vec::new();
-    if envelope.param_text(Param::Name).as_deref() != Some(own_name) {
+    let named = name_span(envelope, operation);
+    if named.and_then(|span| text_of(span.of(envelope.bytes()))).is_some_and(|name| name != own_name) {
         write_text(&mut name, own_name);
     }
     let new_meta = request_meta(envelope, &id, asker, server);
@@ -52,14 +72,16 @@ pub fn request(
         Era::Modern => &[Param::Task],
     };
     let splice = Splice::new(envelope.bytes()).replace_if(envelope.id_span(), id.as_bytes());
-    if dropped.iter().any(|param| envelope.param_span(*param).is_some()) {
+    let drops = dropped.iter().any(|param| envelope.param_span(*param).is_some());
+    if drops || inputs.responses.is_some() {
         let is_dropped = |key: &str| dropped.iter().any(|param| param.name() == key);
-        let params = params_without(envelope, is_dropped, &name, state, new_meta.as_deref());
+        let renamed = named.filter(|_| !name.is_empty()).map(|span| (span, name.as_slice()));
+        let params = params_anew(envelope, is_dropped, renamed, inputs, new_meta.as_deref());
         return splice.replace_if(envelope.params_span(), &params).build();
     }
-    let renamed = envelope.param_span(Param::Name).filter(|_| !name.is_empty());
-    let restated = envelope.param_span(Param::RequestState).filter(|_| state.is_some());
-    let splice = splice.replace_if(renamed, &name).replace_if(restated, state.unwrap_or_default());
+    let renamed = named.filter(|_| !name.is_empty());
+    let restated = envelope.param_span(Param::RequestState).filter(|_| inputs.state.is_some());
+    let splice = splice.replace_if(renamed, &name).replace_if(restated, inputs.state.unwrap_or_default());
     let Some(new_meta) = new_meta else {
         return splice.replace_if(envelope.meta_span(Meta::ProgressToken), id.as_bytes()).build();
     };
@@ -74,6 +96,45 @@ pub fn request(
     }
 }
 
+/// Where a request says by name what it is about; a resource has the same URI everywhere.
+fn name_span(envelope: &Envelope, operation: Operation) -> Option<Span> {
+    match operation {
+        Operation::Call | Operation::Get => envelope.param_span(Param::Name),
+        Operation::Read => None,
+        Operation::Complete => match reference(envelope)? {
+            Reference::Prompt(name) => Some(name),
+            Reference::Resource(_) => None,
+        },
+    }
+}
+
+/// What a completion is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// A prompt; where its name stands.
+    Prompt(Span),
+    /// A resource or template; where its URI stands.
+    Resource(Span),
+}
+
+/// What a request for a completion is about; `None` for what is neither a prompt nor a resource, or says anything twice.
+///
+/// SECURITY: with two names in it, one could be authorised and the other be sent.
+#[must_use]
+pub fn reference(envelope: &Envelope) -> Option<Reference> {
+    let bytes = envelope.bytes();
+    let members = members_of(bytes, envelope.param_span(Param::Ref)?);
+    let only = |name: &str| {
+        let mut found = members.iter().filter(|(key, _)| key == name).map(|(_, value)| *value);
+        found.next().filter(|value| found.next().is_none() && type_of(value.of(bytes)) == JsonType::String)
+    };
+    match text_of(only("type")?.of(bytes))?.as_ref() {
+        "ref/prompt" => only("name").map(Reference::Prompt),
+        "ref/resource" => only("uri").map(Reference::Resource),
+        _ => None,
+    }
+}
+
 /// Whether an object that is known to be one has no members.
 fn is_empty(bytes: &[u8], object: Span) -> bool {
     bytes.get(object.start + 1..).is_some_and(|inside| inside.trim_ascii_start().starts_with(b"}"))
@@ -84,27 +145,36 @@ fn last_of(members: &[(Cow<'_, str>, Span)], name: &str) -> Option<Span> {
     members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value)
 }
 
-/// `params` put together from its members, some of them left out, and with another name and `_meta` where there are such.
-fn params_without(
+/// `params` put together from its members, some of them left out, and with another name, inputs and `_meta` where there are
+/// such.
+fn params_anew(
     envelope: &Envelope,
     is_dropped: impl Fn(&str) -> bool,
-    name: &[u8],
-    state: Option<&[u8]>,
+    renamed: Option<(Span, &[u8])>,
+    inputs: Inputs<'_>,
     new_meta: Option<&[u8]>,
 ) -> Vec<u8> {
     let bytes = envelope.bytes();
     let named = |key: &str, value: &[u8]| Cow::Owned([b"\"", key.as_bytes(), b"\":", value].concat());
     let members = envelope.params_span().map(|params| whole_members_of(bytes, params)).unwrap_or_default();
     let added = new_meta.filter(|_| envelope.meta_member_span().is_none()).map(|meta| named("_meta", meta));
-    let kept = members.iter().filter(|member| !is_dropped(&member.key)).map(|member| {
-        match (member.key.as_ref(), new_meta, state) {
-            ("name", ..) if !name.is_empty() => named("name", name),
+    // What the gateway answers for a client stands in the place of whatever that sent by these names.
+    let replaces = |key: &str| inputs.responses.is_some() && matches!(key, "inputResponses" | "requestState");
+    let kept = members.iter().filter(|member| !is_dropped(&member.key) && !replaces(&member.key)).map(|member| {
+        if let Some((span, name)) = renamed.filter(|(span, _)| member.whole.range().contains(&span.start)) {
+            let [before, behind] = [(member.whole.start, span.start), (span.end, member.whole.end)]
+                .map(|(start, end)| Span { start, end }.of(bytes));
+            return Cow::Owned([before, name, behind].concat());
+        }
+        match (member.key.as_ref(), new_meta, inputs.state) {
             ("_meta", Some(meta), _) => named("_meta", meta),
             ("requestState", _, Some(state)) => named("requestState", state),
             _ => Cow::Borrowed(member.whole.of(bytes)),
         }
     });
-    let parts: Vec<Cow<'_, [u8]>> = added.into_iter().chain(kept).collect();
+    let responses = inputs.responses.map(|responses| named("inputResponses", responses));
+    let state = inputs.state.filter(|_| inputs.responses.is_some()).map(|state| named("requestState", state));
+    let parts: Vec<Cow<'_, [u8]>> = added.into_iter().chain(kept).chain(responses).chain(state).collect();
     object_of(parts.iter().map(AsRef::as_ref))
 }
 
@@ -210,9 +280,16 @@ fn needed_for(bytes: &[u8], request: Span) -> Option<ClientCapabilities> {
 }
 
 /// The response that carries a tool's result, as a modern client gets it: complete unless it says otherwise, with the
-/// gateway as the server, and with `state` where the server gave out one of its own.
+/// gateway as the server, and with `state` where the server gave out one of its own. One that may be kept says for how long
+/// at most, and that it is for this client only.
 #[must_use]
-pub fn result_for_modern(response: &Envelope, id: &[u8], server: Era, state: Option<&[u8]>) -> Vec<Bytes> {
+pub fn result_for_modern(
+    response: &Envelope,
+    id: &[u8],
+    server: Era,
+    state: Option<&[u8]>,
+    longest: Option<Duration>,
+) -> Vec<Bytes> {
     const COMPLETE: &[u8] = b"\"complete\"";
     let bytes = response.bytes();
     let splice = Splice::new(bytes).replace_if(response.id_span(), id);
@@ -235,11 +312,22 @@ pub fn result_for_modern(response: &Envelope, id: &[u8], server: Era, state: Opt
         front.extend_from_slice(&new_meta);
         front.push(b',');
     }
+    let ttl = longest.map(|longest| ttl_of(response, server).min(longest.as_millis() as u64).to_string());
+    if let Some(ttl) = &ttl {
+        if last(ResultMember::Ttl).is_none() {
+            front.extend_from_slice(format!("\"ttlMs\":{ttl},").as_bytes());
+        }
+        if last(ResultMember::CacheScope).is_none() {
+            front.extend_from_slice(b"\"cacheScope\":\"private\",");
+        }
+    }
     if is_empty(bytes, result) {
         front.pop();
     }
     let at = Span { start: result.start + 1, end: result.start + 1 };
     let new_value = |key: &str| match key {
+        "ttlMs" => ttl.as_deref().map(str::as_bytes),
+        "cacheScope" => ttl.as_ref().map(|_| b"\"private\"".as_slice()),
         // What a legacy server means by the word is its own business.
         "resultType" if server == Era::Legacy => Some(COMPLETE),
         "requestState" => state,
@@ -250,7 +338,13 @@ pub fn result_for_modern(response: &Envelope, id: &[u8], server: Era, state: Opt
         // Each of them: nobody knows which of several the client takes.
         members_of(bytes, result)
     } else {
-        let members = [ResultMember::Type, ResultMember::RequestState, ResultMember::Meta];
+        let members = [
+            ResultMember::Type,
+            ResultMember::RequestState,
+            ResultMember::Meta,
+            ResultMember::Ttl,
+            ResultMember::CacheScope,
+        ];
         members.into_iter().filter_map(|member| Some((Cow::Borrowed(member.name()), last(member)?))).collect()
     };
     let mut splice = splice.replace(at, &front);
@@ -260,6 +354,23 @@ pub fn result_for_modern(response: &Envelope, id: &[u8], server: Era, state: Opt
         }
     }
     splice.pieces(response.bytes())
+}
+
+/// For how long a server says that a result will do, in milliseconds; a legacy one cannot say so.
+fn ttl_of(response: &Envelope, server: Era) -> u64 {
+    let said = response.in_result(ResultMember::Ttl).filter(|_| server == Era::Modern);
+    let digits = said.and_then(|found| std::str::from_utf8(found.value.of(response.bytes())).ok());
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or_default()
+}
+
+/// A response with a result of the gateway's own, given as its members, for a client of this era.
+#[must_use]
+pub fn own_result(id: &[u8], client: Era, members: &[u8]) -> Vec<u8> {
+    let front = match client {
+        Era::Legacy => String::new(),
+        Era::Modern => format!(r#""resultType":"complete","_meta":{{"{}":{IDENTITY}}},"#, meta::SERVER_INFO),
+    };
+    result_message(id, &[b"{", front.as_bytes(), members, b"}"].concat())
 }
 
 /// The response that carries a tool's result, as a client of this legacy revision gets it.
@@ -355,15 +466,36 @@ fn legacy_member<'a>(
             fits.then_some(whole)
         }
         "content" if version < ProtocolVersion::V2025_06_18 => {
-            let blocks = elements_of(bytes, member.value).into_iter().map(|block| legacy_block(bytes, block, version));
-            let blocks: Vec<Cow<'_, [u8]>> = blocks.collect();
-            if blocks.iter().all(|block| matches!(block, Cow::Borrowed(_))) {
-                return Some(whole);
-            }
-            let blocks: Vec<&[u8]> = blocks.iter().map(AsRef::as_ref).collect();
-            Some([b"\"content\":[", blocks.join(&b","[..]).as_slice(), b"]"].concat().into())
+            Some(legacy_list(bytes, member, |block| legacy_block(bytes, block, version)))
+        }
+        "messages" if version < ProtocolVersion::V2025_06_18 => {
+            Some(legacy_list(bytes, member, |message| legacy_message(bytes, message, version)))
         }
         _ => Some(whole),
+    }
+}
+
+/// A member that is a list, with each of its elements as an old client gets it.
+fn legacy_list<'a>(bytes: &'a [u8], member: &Member<'_>, element: impl Fn(Span) -> Cow<'a, [u8]>) -> Cow<'a, [u8]> {
+    let elements: Vec<Cow<'_, [u8]>> = elements_of(bytes, member.value).into_iter().map(element).collect();
+    if elements.iter().all(|element| matches!(element, Cow::Borrowed(_))) {
+        return Cow::Borrowed(member.whole.of(bytes));
+    }
+    let elements: Vec<&[u8]> = elements.iter().map(AsRef::as_ref).collect();
+    [b"\"", member.key.as_bytes(), b"\":[", elements.join(&b","[..]).as_slice(), b"]"].concat().into()
+}
+
+/// A message of a prompt as an old client can read it.
+fn legacy_message(bytes: &[u8], message: Span, version: ProtocolVersion) -> Cow<'_, [u8]> {
+    let whole = Cow::Borrowed(message.of(bytes));
+    let Some(block) = last_of(&members_of(bytes, message), "content") else { return whole };
+    match legacy_block(bytes, block, version) {
+        Cow::Borrowed(_) => whole,
+        Cow::Owned(new) => {
+            let [before, behind] = [(message.start, block.start), (block.end, message.end)]
+                .map(|(start, end)| Span { start, end }.of(bytes));
+            [before, &new, behind].concat().into()
+        }
     }
 }
 
@@ -439,7 +571,9 @@ mod tests {
         let message = |id: &str, params: &str| {
             format!(r#"{{ "method":"tools/call","id":{id}, "params":{params},"jsonrpc":"2.0"}}"#)
         };
-        let sent = request(&parse(&message("\"x\"", params)), 7, "own", asker, Some(b"\"theirs\""), server);
+        let inputs = Inputs { state: Some(b"\"theirs\""), responses: None };
+        let sent = Sent { operation: Operation::Call, name: "own", asker, inputs, server };
+        let sent = request(&parse(&message("\"x\"", params)), 7, sent);
         assert_eq!(String::from_utf8(sent).unwrap(), message("7", expected), "{params}");
     }
 
@@ -502,7 +636,7 @@ mod tests {
         let response = parse(&message("7", old));
         let new = match version {
             Some(version) => result_for_legacy(&response, b"\"x\"", version, server).concat(),
-            None => result_for_modern(&response, b"\"x\"", server, Some(b"\"ours\"")).concat(),
+            None => result_for_modern(&response, b"\"x\"", server, Some(b"\"ours\""), None).concat(),
         };
         assert_eq!(String::from_utf8(new).unwrap(), message("\"x\"", expected.unwrap_or(old)), "{old}");
     }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
-use super::mcp::{ClientCapabilities, ProtocolVersion};
+use super::mcp::{ClientCapabilities, ListKind, ProtocolVersion};
 
 const FORMAT: u8 = 1;
 const MAC_BYTES: usize = 32;
@@ -140,13 +140,6 @@ impl SessionId {
     }
 }
 
-/// Which list a cursor belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListKind {
-    /// `tools/list`
-    Tools,
-}
-
 /// What the cursor of a list says: after which entry it goes on, and whose list it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
@@ -182,7 +175,7 @@ impl Cursor {
         let (principal, rest) = rest.split_first_chunk::<16>()?;
         let (server, name) = rest.split_first_chunk::<32>()?;
         Some(Self {
-            list: [ListKind::Tools].into_iter().find(|known| *known as u8 == *list)?,
+            list: *ListKind::ALL.get(usize::from(*list))?,
             principal: *principal,
             server: *server,
             name: std::str::from_utf8(name).ok()?.to_owned(),
@@ -322,16 +315,17 @@ mod tests {
     #[test]
     fn cursors_survive_the_round_trip() {
         let seal = sealer(&["secret"], "cursor");
-        for name in ["echo", "", "\u{e9}\"\n", &"x".repeat(256)] {
+        let names = ["echo", "", "\u{e9}\"\n", &"x".repeat(256)];
+        for (list, name) in ListKind::ALL.into_iter().zip(names) {
             let (principal, server) = (SessionId::principal("alice"), [9; 32]);
-            let cursor = Cursor { list: ListKind::Tools, principal, server, name: name.to_owned() };
+            let cursor = Cursor { list, principal, server, name: name.to_owned() };
             let sealed = cursor.seal(&seal);
             assert!(sealed.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'), "{sealed}");
             assert_eq!(sealed, cursor.seal(&seal), "the same cursor is written in the same way");
             assert_eq!(Cursor::open(&seal, &sealed), Some(cursor));
         }
         for payload in
-            [&b""[..], &[0; 48], &[[1].as_slice(), &[0; 49]].concat(), &[[0].as_slice(), &[0xff; 49]].concat()]
+            [&b""[..], &[0; 48], &[[4].as_slice(), &[0; 49]].concat(), &[[0].as_slice(), &[0xff; 49]].concat()]
         {
             assert_eq!(Cursor::open(&seal, &seal.seal(payload)), None, "{payload:?}");
         }

@@ -4,8 +4,8 @@ use std::error::Error;
 
 use hyper::body::Bytes;
 use mcp_x::wire::jsonrpc::{Envelope, Kind, Sender};
-use mcp_x::wire::mcp::{ClientCapabilities, Era, LogLevel, ProtocolVersion};
-use mcp_x::wire::rewrite::{self, Asker};
+use mcp_x::wire::mcp::{ClientCapabilities, Era, LogLevel, Operation, ProtocolVersion};
+use mcp_x::wire::rewrite::{self, Asker, Inputs, Sent};
 use mcp_x::wire::sse::Decoder;
 
 use super::measure::Operations;
@@ -58,9 +58,10 @@ fn add_request(operations: &mut Operations, client: Era, request: &Bytes) -> Res
     let asker = Asker { era: client, level, capabilities: ClientCapabilities::NONE };
     for server in ERAS {
         let envelope = Envelope::parse(request.clone(), DEPTH, Sender::Client)?;
+        let sent = Sent { operation: Operation::Call, name: "add", asker, inputs: Inputs::default(), server };
         operations.add(
             format!("rewrite: request, {client} client, {server} server"),
-            move || rewrite::request(&envelope, NUMBER, "add", asker, None, server),
+            move || rewrite::request(&envelope, NUMBER, sent),
             |written| is_message(written, Kind::Request, NUMBER.to_string().as_bytes()),
         );
     }
@@ -75,7 +76,7 @@ fn add_result(operations: &mut Operations, server: Era, size: &str, result: &Byt
     let envelope = read.clone();
     let for_legacy = move || rewrite::result_for_legacy(&envelope, CLIENTS, ProtocolVersion::LATEST, server);
     operations.add(name(Era::Legacy), for_legacy, is_result);
-    let for_modern = move || rewrite::result_for_modern(&read, CLIENTS, server, None);
+    let for_modern = move || rewrite::result_for_modern(&read, CLIENTS, server, None, None);
     operations.add(name(Era::Modern), for_modern, is_result);
     Ok(())
 }

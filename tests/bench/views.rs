@@ -20,8 +20,8 @@ use mcp_x::policy::{Registry, Server, ServerId, ServerKey};
 use mcp_x::store::TokenEnds;
 use mcp_x::upstream::{Keeper, Pool};
 use mcp_x::wire::hex;
-use mcp_x::wire::mcp::ProtocolVersion;
-use mcp_x::wire::seal::{Cursor, ListKind, Sealer, SessionId};
+use mcp_x::wire::mcp::{ListKind, ProtocolVersion};
+use mcp_x::wire::seal::{Cursor, Sealer, SessionId};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::{Builder, Runtime};
 
@@ -151,7 +151,9 @@ impl World {
     }
 
     fn page(&self, version: Option<ProtocolVersion>, cursor: Option<&str>) -> Option<Bytes> {
-        at_once(self.gateway.list_tools(&self.after, &self.alice, version, cursor))?.ok().map(|page| page.bytes)
+        at_once(self.gateway.list(&self.after, &self.alice, ListKind::Tools, version, cursor))?
+            .ok()
+            .map(|page| page.bytes)
     }
 }
 

@@ -113,8 +113,7 @@ fn a_version_that_nobody_speaks_makes_a_request_modern() {
 fn an_unknown_method_is_a_json_rpc_error_with_status_200() {
     let harness = Harness::start(&clients());
     let mut alice = harness.client(ALICE);
-    for method in ["nonsense", "", "prompts/list", "resources/list", "Tools/List", "tools/list ", "completion/complete"]
-    {
+    for method in ["nonsense", "", "prompts/lists", "resources/List", "Tools/List", "tools/list ", "tasks/list"] {
         let body = format!(r#"{{"jsonrpc":"2.0","id":"u","method":"{method}"}}"#);
         check(&mut alice, body, 200, -32601, Some(r#""u""#));
     }

@@ -287,7 +287,7 @@ fn discover_tells_what_the_gateway_is_whatever_its_servers_do() {
     let result = |instructions: &str| {
         let identity = identity();
         let hints = format!(r#""resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{{{identity}}}"#);
-        let can = r#""supportedVersions":["2026-07-28"],"capabilities":{"tools":{},"logging":{}}"#;
+        let can = r#""supportedVersions":["2026-07-28"],"capabilities":{"tools":{},"prompts":{},"resources":{},"completions":{},"logging":{}}"#;
         format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{{hints},{can}{instructions}}}}}"#)
     };
     let asked = Message::modern("server/discover").told("clientInfo", r#"{"name":"c","version":"1"}"#);

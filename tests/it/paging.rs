@@ -8,7 +8,7 @@ use std::time::Duration;
 use mcp_x::gateway::Memory;
 use mcp_x::policy::Registry;
 use mcp_x::wire::config::Secrets;
-use mcp_x::wire::mcp::ProtocolVersion;
+use mcp_x::wire::mcp::{ListKind, ProtocolVersion};
 use serde_json::{Value, json};
 
 use super::support::client::Client;
@@ -101,7 +101,7 @@ fn the_same_view_gives_the_same_bytes_which_are_made_once() {
     let snapshot = gateway.snapshot();
     let alice = gateway.sign_in(&Memory::default(), &snapshot, ALICE, Duration::ZERO).unwrap();
     let list = |cursor: &Value| {
-        let list = gateway.list_tools(&snapshot, &alice, Some(ProtocolVersion::LATEST), cursor.as_str());
+        let list = gateway.list(&snapshot, &alice, ListKind::Tools, Some(ProtocolVersion::LATEST), cursor.as_str());
         harness.block_on(list).unwrap().bytes
     };
     for cursor in [Value::Null, second, third] {

@@ -11,10 +11,10 @@ use hyper::{Response, StatusCode};
 use super::legacy::{self, Served};
 use super::{Exchange, NamedVersion, begin, is_modern, refused};
 use crate::gateway::Session;
-use crate::http::response::{Body, empty, event_streams, json, rpc, rpc_error};
+use crate::http::response::{Body, empty, event_streams, json, rpc};
 use crate::wire::json::{Span, elements_of};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Sender, result_message};
-use crate::wire::mcp::{ProtocolVersion, code, method};
+use crate::wire::mcp::{Era, ProtocolVersion, code, method};
 
 /// Messages in one body.
 const MOST: usize = 50;
@@ -45,13 +45,13 @@ pub(super) async fn post(exchange: &mut Exchange<'_>, body: &Bytes) -> Response<
                 Served::Response(response, _) => responses.push(response),
                 Served::List(list) => responses.push(match list.page(exchange).await {
                     Ok(page) => result_message(&list.id, &page.bytes),
-                    Err(error) => rpc_error(&error).to_message(Some(&list.id)),
+                    Err(error) => error.to_rpc(Era::Legacy).to_message(Some(&list.id)),
                 }),
                 Served::Call(request) => {
                     let id = Arc::clone(&request.id);
                     match begin(exchange, request).await {
                         Ok(relay) => relays.push(relay),
-                        Err(error) => responses.push(rpc_error(&error).to_message(Some(&id))),
+                        Err(error) => responses.push(error.to_rpc(Era::Legacy).to_message(Some(&id))),
                     }
                 }
             },

@@ -7,15 +7,17 @@ use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 
 use super::{
-    Exchange, List, NamedVersion, Step, check_progress_token, failed, id_of, no_such_method, request, tool_of,
+    Exchange, List, NamedVersion, Step, check_progress_token, failed, id_of, no_such_method, request, subject_of,
     with_instructions,
 };
 use crate::gateway::{GatewayError, NoSession, Request, Session, Speech};
 use crate::http::request::{Single, only, single};
-use crate::http::response::{Body, Refusal, empty, json, result, rpc, rpc_error};
+use crate::http::response::{Body, Refusal, empty, json, result, rpc};
 use crate::wire::json::{JsonType, Span, members_of, text_of, type_of};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Param, result_message};
-use crate::wire::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, ProtocolVersion, code, header, method};
+use crate::wire::mcp::{
+    ClientCapabilities, Era, IDENTITY, ListKind, LogLevel, MODERN, Operation, ProtocolVersion, code, header, method,
+};
 
 /// Takes a message of the legacy era.
 pub(super) fn step(exchange: &mut Exchange<'_>, kind: Kind, envelope: Envelope) -> Step {
@@ -117,7 +119,9 @@ fn initialize(exchange: &mut Exchange<'_>, envelope: &Envelope) -> Response<Body
         return failed(exchange, Era::Legacy, id, &GatewayError::InvalidParams(expected));
     };
     let agreed = asked.unwrap_or(ProtocolVersion::LATEST);
-    let offered = r#"{"tools":{},"logging":{}}"#;
+    // Completion was declared from 2025-03-26 on.
+    let completions = if agreed >= ProtocolVersion::V2025_03_26 { r#","completions":{}"# } else { "" };
+    let offered = format!(r#"{{"tools":{{}},"prompts":{{}},"resources":{{}},"logging":{{}}{completions}}}"#);
     let text = format!(r#"{{"protocolVersion":"{agreed}","capabilities":{offered},"serverInfo":{IDENTITY}"#);
     let mut answer = result(id, with_instructions(exchange, text));
     let session = exchange.gateway.open_session(&exchange.principal, agreed, capabilities, exchange.now);
@@ -150,7 +154,7 @@ pub(super) enum Served {
 impl Served {
     /// The response to a request that failed.
     pub(super) fn failed(id: &[u8], error: &GatewayError) -> Self {
-        Self::error(id, &rpc_error(error))
+        Self::error(id, &error.to_rpc(Era::Legacy))
     }
 
     fn error(id: &[u8], error: &ErrorObject) -> Self {
@@ -164,33 +168,38 @@ pub(super) fn serve(exchange: &mut Exchange<'_>, session: &Session, envelope: En
     if !envelope.params_fit() {
         return Served::failed(&id, &GatewayError::InvalidParams("expected `params` to be an object"));
     }
+    if let Some(operation) = envelope.method().as_deref().and_then(Operation::of_method) {
+        return pass_on(exchange, session, operation, envelope);
+    }
     match envelope.method().as_deref() {
         Some(method::PING) => Served::Response(result_message(&id, b"{}"), None),
         Some(method::SET_LEVEL) => match set_level(session, &envelope) {
             Ok(()) => Served::Response(result_message(&id, b"{}"), None),
             Err(error) => Served::failed(&id, &error),
         },
-        Some(method::TOOLS_LIST) => {
-            let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::V2025_03_26);
-            Served::List(List::new(id, Some(session.version().unwrap_or(assumed)), &envelope))
-        }
-        Some(method::TOOLS_CALL) => match called_tool(exchange, &envelope) {
-            Ok(tool) => {
-                // Whoever has named no revision gets results as they are.
-                let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::LATEST);
-                let speech = Speech::Legacy(session.version().unwrap_or(assumed));
-                Served::Call(request(exchange, id, session.clone(), speech, tool, envelope))
+        Some(name) => match ListKind::of_method(name) {
+            Some(kind) => {
+                let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::V2025_03_26);
+                Served::List(List::new(id, kind, Some(session.version().unwrap_or(assumed)), &envelope))
             }
-            Err(error) => Served::failed(&id, &error),
+            None => Served::error(&id, &no_such_method(Some(name))),
         },
-        other => Served::error(&id, &no_such_method(other)),
+        None => Served::error(&id, &no_such_method(None)),
     }
 }
 
-fn called_tool(exchange: &mut Exchange<'_>, envelope: &Envelope) -> Result<String, GatewayError> {
-    let tool = tool_of(exchange, envelope)?;
-    check_progress_token(envelope)?;
-    Ok(tool)
+/// Serves a request that is passed on.
+fn pass_on(exchange: &mut Exchange<'_>, session: &Session, operation: Operation, envelope: Envelope) -> Served {
+    let subject = subject_of(exchange, operation, &envelope);
+    match subject.and_then(|subject| check_progress_token(&envelope).map(|()| subject)) {
+        Ok(subject) => {
+            // Whoever has named no revision gets results as they are.
+            let assumed = exchange.named.legacy().unwrap_or(ProtocolVersion::LATEST);
+            let speech = Speech::Legacy(session.version().unwrap_or(assumed));
+            Served::Call(request(exchange, (session.clone(), speech), operation, subject, envelope))
+        }
+        Err(error) => Served::failed(&id_of(&envelope), &error),
+    }
 }
 
 fn set_level(session: &Session, envelope: &Envelope) -> Result<(), GatewayError> {

@@ -18,16 +18,18 @@ use hyper::{Response, StatusCode};
 
 use super::access::Access;
 use super::request::{Single, single};
-use super::response::{Body, STOPPING, Upkeep, event_stream, json_of, not_a_message, result, rpc, rpc_error};
+use super::response::{Body, STOPPING, Upkeep, event_stream, json_of, not_a_message, result, rpc};
 use crate::gateway::{
-    Gateway, GatewayError, Memory, Outgoing, Page, Principal, Relay, Request, Session, Snapshot, Speech,
+    Gateway, GatewayError, Memory, Outgoing, Page, Principal, Relay, Request, Session, Snapshot, Speech, Subject,
+    Wanted,
 };
 use crate::outbound::Client;
 use crate::policy::ServerId;
 use crate::shutdown::Shutdown;
 use crate::wire::json::{JsonType, text_of, type_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, MessageError, Meta, Param, Sender, is_id};
-use crate::wire::mcp::{Era, ProtocolVersion, code, header, method};
+use crate::wire::mcp::{Era, ListKind, Operation, ProtocolVersion, code, header, method};
+use crate::wire::rewrite::{Reference, reference};
 
 pub(super) use legacy::delete;
 
@@ -110,7 +112,7 @@ enum Step {
     Answer(Response<Body>),
     /// It asks for a list.
     List(List),
-    /// It calls a tool.
+    /// It is passed on to a server.
     Call(Box<Request>),
 }
 
@@ -124,6 +126,8 @@ impl From<Response<Body>> for Step {
 struct List {
     /// The client's id of the request.
     id: Arc<[u8]>,
+    /// Which.
+    kind: ListKind,
     /// For which legacy revision, if for one.
     version: Option<ProtocolVersion>,
     /// Where it is to go on, if it is not to begin. What is no text is no cursor that was ever given out, and neither is an
@@ -132,14 +136,14 @@ struct List {
 }
 
 impl List {
-    fn new(id: Arc<[u8]>, version: Option<ProtocolVersion>, envelope: &Envelope) -> Self {
+    fn new(id: Arc<[u8]>, kind: ListKind, version: Option<ProtocolVersion>, envelope: &Envelope) -> Self {
         let cursor = envelope.param(Param::Cursor).filter(|cursor| type_of(cursor) != JsonType::Null);
-        Self { id, version, cursor: cursor.map(|cursor| text_of(cursor).unwrap_or_default().into_owned()) }
+        Self { id, kind, version, cursor: cursor.map(|cursor| text_of(cursor).unwrap_or_default().into_owned()) }
     }
 
     async fn page(&self, exchange: &Exchange<'_>) -> Result<Page, GatewayError> {
         let (snapshot, principal, cursor) = (&exchange.snapshot, &exchange.principal, self.cursor.as_deref());
-        exchange.gateway.list_tools(snapshot, principal, self.version, cursor).await
+        exchange.gateway.list(snapshot, principal, self.kind, self.version, cursor).await
     }
 }
 
@@ -150,7 +154,7 @@ fn id_of(envelope: &Envelope) -> Arc<[u8]> {
 
 /// The answer to a request that failed.
 fn failed(exchange: &mut Exchange<'_>, era: Era, id: &[u8], error: &GatewayError) -> Response<Body> {
-    let error = rpc_error(error);
+    let error = error.to_rpc(era);
     refused(exchange.access, rpc(status_of(era, error.code), Some(id), &error), error.code)
 }
 
@@ -216,12 +220,25 @@ impl NamedVersion {
     }
 }
 
-/// The tool that a call names, which is noted in the record.
-fn tool_of(exchange: &mut Exchange<'_>, envelope: &Envelope) -> Result<String, GatewayError> {
-    let name = envelope.param_text(Param::Name);
-    let name = name.ok_or(GatewayError::InvalidParams("expected a string `name`"))?;
-    exchange.access.set_tool(&name);
-    Ok(name.into_owned())
+/// What a request that is passed on is about, which is noted in the record.
+fn subject_of(exchange: &mut Exchange<'_>, operation: Operation, envelope: &Envelope) -> Result<Subject, GatewayError> {
+    let (kind, name) = match operation {
+        Operation::Call => (ListKind::Tools, envelope.param_text(Param::Name)),
+        Operation::Get => (ListKind::Prompts, envelope.param_text(Param::Name)),
+        Operation::Read => (ListKind::Resources, envelope.param_text(Param::Uri)),
+        Operation::Complete => match reference(envelope) {
+            Some(Reference::Prompt(name)) => (ListKind::Prompts, text_of(name.of(envelope.bytes()))),
+            Some(Reference::Resource(uri)) => (ListKind::Templates, text_of(uri.of(envelope.bytes()))),
+            None => return Err(GatewayError::InvalidParams("expected a `ref` to one prompt or one resource")),
+        },
+    };
+    let name = name.ok_or(GatewayError::InvalidParams(match operation {
+        Operation::Read => "expected a string `uri`",
+        _ => "expected a string `name`",
+    }))?;
+    let subject = Subject::new(kind, name);
+    exchange.access.set_subject(&subject);
+    Ok(subject)
 }
 
 /// Checks the token under which a client wants progress.
@@ -251,23 +268,23 @@ fn with_instructions(exchange: &Exchange<'_>, open: String) -> Bytes {
     text.into()
 }
 
-/// A client's request to call a tool, as it is served here.
+/// A client's request that is passed on, as it is served here.
 fn request(
     exchange: &Exchange<'_>,
-    id: Arc<[u8]>,
-    session: Session,
-    speech: Speech,
-    tool: String,
+    (session, speech): (Session, Speech),
+    operation: Operation,
+    subject: Subject,
     envelope: Envelope,
 ) -> Box<Request> {
     let (snapshot, principal) = (exchange.snapshot.clone(), exchange.principal.clone());
-    let (request_id, now) = (exchange.access.id, exchange.now);
-    Box::new(Request { request_id, id, snapshot, principal, now, session, speech, tool, envelope })
+    let (request_id, id, now) = (exchange.access.id, id_of(&envelope), exchange.now);
+    Box::new(Request { request_id, id, snapshot, principal, now, session, speech, operation, subject, envelope })
 }
 
-/// Starts to call a tool, and notes in the record where the call goes.
+/// Starts to pass a request on, and notes in the record where it goes.
 async fn begin(exchange: &mut Exchange<'_>, request: Box<Request>) -> Result<Relay, GatewayError> {
-    let view = exchange.gateway.view_of(&request.snapshot, &request.principal, Some(&request.tool)).await;
+    let wanted = Wanted(request.subject.kind, &request.subject.name);
+    let view = exchange.gateway.view_of(&request.snapshot, &request.principal, Some(wanted)).await;
     let (access, era) = (&mut *exchange.access, request.speech.era());
     let (server, eras) = (&mut access.server, &mut access.eras);
     let found = |found: &ServerId, theirs: Option<Era>| {
@@ -275,7 +292,7 @@ async fn begin(exchange: &mut Exchange<'_>, request: Box<Request>) -> Result<Rel
         *eras = theirs.map(|theirs| (era, theirs));
     };
     let relay = exchange.gateway.call(exchange.http, &view, *request, found);
-    if let Err(GatewayError::UnknownTool(_)) = relay {
+    if let Err(GatewayError::Unknown(_)) = relay {
         access.denied();
     }
     relay

@@ -3,13 +3,11 @@
 //! What a request says twice, in its body and in its headers, is compared before it is acted on; errors of the protocol
 //! have HTTP statuses. Source: protocol.md 2.3; MCP 2026-07-28, streamable HTTP and versioning.
 
-use std::sync::Arc;
-
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 
 use super::{
-    Exchange, List, Step, check_progress_token, failed, id_of, no_such_method, status_of, tool_of, with_instructions,
+    Exchange, List, Step, check_progress_token, failed, id_of, no_such_method, status_of, subject_of, with_instructions,
 };
 use crate::gateway::{GatewayError, Page, Session, Speech};
 use crate::http::request::only;
@@ -17,7 +15,9 @@ use crate::http::response::{Body, empty, result, result_of, rpc};
 use crate::wire::headers::decode;
 use crate::wire::json::{JsonType, text_of, type_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta};
-use crate::wire::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, code, header, meta, method};
+use crate::wire::mcp::{
+    ClientCapabilities, Era, IDENTITY, ListKind, LogLevel, MODERN, Operation, code, header, meta, method,
+};
 
 /// Takes a message of the modern era.
 pub(super) fn step(exchange: &mut Exchange<'_>, kind: Kind, envelope: Envelope) -> Step {
@@ -47,14 +47,19 @@ fn request(exchange: &mut Exchange<'_>, envelope: Envelope) -> Step {
     {
         return refused(exchange, Some(&id), &error).into();
     }
+    if let Some(operation) = envelope.method().as_deref().and_then(Operation::of_method) {
+        return call(exchange, &id, operation, envelope);
+    }
     match envelope.method().as_deref() {
         Some(method::DISCOVER) => discover(exchange, &id, &envelope).into(),
-        Some(method::TOOLS_LIST) => match check_options(&envelope) {
-            Ok(_) => Step::List(List::new(id, None, &envelope)),
-            Err(error) => failed(exchange, Era::Modern, &id, &error).into(),
+        Some(name) => match ListKind::of_method(name) {
+            Some(kind) => match check_options(&envelope) {
+                Ok(_) => Step::List(List::new(id, kind, None, &envelope)),
+                Err(error) => failed(exchange, Era::Modern, &id, &error).into(),
+            },
+            None => refused(exchange, Some(&id), &no_such_method(Some(name))).into(),
         },
-        Some(method::TOOLS_CALL) => call(exchange, id, envelope),
-        other => refused(exchange, Some(&id), &no_such_method(other)).into(),
+        None => refused(exchange, Some(&id), &no_such_method(None)).into(),
     }
 }
 
@@ -143,7 +148,7 @@ fn discover(exchange: &mut Exchange<'_>, id: &[u8], envelope: &Envelope) -> Resp
     if let Err(error) = check_options(envelope) {
         return failed(exchange, Era::Modern, id, &error);
     }
-    let offered = r#"{"tools":{},"logging":{}}"#;
+    let offered = r#"{"tools":{},"prompts":{},"resources":{},"completions":{},"logging":{}}"#;
     let text = format!(r#"{{{},"supportedVersions":["{MODERN}"],"capabilities":{offered}"#, hints(0));
     result(id, with_instructions(exchange, text))
 }
@@ -153,21 +158,24 @@ pub(super) fn listed(id: &[u8], page: Page) -> Response<Body> {
     result_of(id, vec![format!("{{{},", hints(page.ttl_ms)).into(), page.bytes])
 }
 
-fn call(exchange: &mut Exchange<'_>, id: Arc<[u8]>, envelope: Envelope) -> Step {
-    let tool = match tool_of(exchange, &envelope) {
-        Ok(tool) => tool,
-        Err(error) => return failed(exchange, Era::Modern, &id, &error).into(),
+fn call(exchange: &mut Exchange<'_>, id: &[u8], operation: Operation, envelope: Envelope) -> Step {
+    let subject = match subject_of(exchange, operation, &envelope) {
+        Ok(subject) => subject,
+        Err(error) => return failed(exchange, Era::Modern, id, &error).into(),
     };
-    if decoded(exchange.headers, &header::NAME).as_deref() != Some(tool.as_str()) {
-        return refused(exchange, Some(&id), &mismatch("Mcp-Name", "params.name")).into();
+    let named = || decoded(exchange.headers, &header::NAME);
+    if operation != Operation::Complete && named().as_deref() != Some(subject.name.as_str()) {
+        let member = if operation == Operation::Read { "params.uri" } else { "params.name" };
+        return refused(exchange, Some(id), &mismatch("Mcp-Name", member)).into();
     }
     let level = match check_options(&envelope) {
         Ok(level) => level,
-        Err(error) => return failed(exchange, Era::Modern, &id, &error).into(),
+        Err(error) => return failed(exchange, Era::Modern, id, &error).into(),
     };
     let capabilities = ClientCapabilities::parse(envelope.meta(Meta::ClientCapabilities).unwrap_or_default());
     let speech = Speech::Modern { level, capabilities, mirrored: mirrored(exchange.headers) };
-    Step::Call(super::request(exchange, id, Session::default(), speech, tool, envelope))
+    let request = super::request(exchange, (Session::default(), speech), operation, subject, envelope);
+    Step::Call(request)
 }
 
 /// The text of a header that may be written in Base64, if there is exactly one.
