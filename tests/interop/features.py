@@ -37,9 +37,10 @@ class Program(NamedTuple):
     job: dict[str, Any]
 
 
-def python(interpreter: str, name: str, mode: str | None = None) -> Program:
+def python(interpreter: str, name: str, mode: str | None = None, plain: bool = False) -> Program:
     command = [interpreter, "-B", str(HERE / f"clients/features_{name}.py")]
-    return Program(command, MODES[mode or "legacy"], {"mode": mode} if mode else {})
+    job = {**({"mode": mode} if mode else {}), **({"plain": True} if plain else {})}
+    return Program(command, MODES[mode or "legacy"], job)
 
 
 def typescript(mode: str | None = None) -> Program:
@@ -53,7 +54,9 @@ def rust(mode: str) -> Program:
 
 CLIENTS = {
     "python-1": python(PYTHON_1, "python1"),
+    "python-1-plain": python(PYTHON_1, "python1", plain=True),
     "python-2": python(PYTHON_2, "python2", "auto"),
+    "python-2-plain": python(PYTHON_2, "python2", "auto", plain=True),
     "python-2-legacy": python(PYTHON_2, "python2", "legacy"),
     "fastmcp-3": python(PYTHON_1, "fastmcp"),
     "fastmcp-4": python(PYTHON_2, "fastmcp", "auto"),
@@ -128,8 +131,13 @@ def expected(mark: str, package: str) -> dict[str, Any]:
     }
 
 
+# What most clients are: nobody can ask them anything.
+PLAIN = dict.fromkeys(("elicit", "decline", "sample", "roots", "chat"), "declares nothing that it could be asked")
+
 # What an SDK cannot do, whoever is on the other side: (side, name, era or None for both) -> {check: why}.
 CANNOT: dict[tuple[str, str, str | None], dict[str, str]] = {
+    ("client", "python-1-plain", None): PLAIN,
+    ("client", "python-2-plain", None): PLAIN,
     ("server", "fastmcp-3", LEGACY): {
         "complete": "FastMCP 3 has nothing that serves completion/complete",
         "update": "FastMCP has nothing that serves resources/subscribe",
@@ -225,7 +233,11 @@ async def table(report: Report, way: str, rows: dict[str, list[Pair]]) -> None:
                 wrong += [f"{pair.server.name} in the {pair.server_era} era: {fault}" for fault in faults]
             assert not wrong, "\n    ".join(["", *wrong])
 
-    await asyncio.gather(*(row(client, pairs) for client, pairs in rows.items()))
+    # A list that one asks for anew, told of its change, would be new to the others too.
+    alone = [client for client in rows if ("client", client, None) in CANNOT]
+    await asyncio.gather(*(row(client, pairs) for client, pairs in rows.items() if client not in alone))
+    for client in alone:
+        await row(client, rows[client])
     some = next(iter(rows.values()))
     print(f"{way}:")
     print(f"{'client':20}", *(f"({n})".ljust(len(LETTERS)) for n in range(1, len(some) + 1)), sep="  ")
@@ -240,8 +252,9 @@ def legend() -> None:
     letters = ", ".join(f"{letter} {check}" for check, letter in LETTERS.items())
     print(f"{letters}; {UNABLE} not in the SDK, {FAILED} failed")
     for (side, name, era), checks in CANNOT.items():
-        for check, why in checks.items():
-            print(f"{UNABLE} {LETTERS[check]} {name} {side}{f', {era}' if era else ''}: {why}")
+        for why in dict.fromkeys(checks.values()):
+            letters = "".join(LETTERS[check] for check in checks if checks[check] == why)
+            print(f"{UNABLE} {letters} {name} {side}{f', {era}' if era else ''}: {why}")
 
 
 def direct_pairs(client: str) -> list[Pair]:

@@ -1,6 +1,6 @@
 """What the Python SDK 1.x can do beside tools: features_python1.py JOB
 
-`features` says what JOB is.
+`features` says what JOB is; with `plain` the client declares nothing that it could be asked.
 """
 
 from collections.abc import AsyncIterator
@@ -67,7 +67,7 @@ class Peer:
 
 
 @asynccontextmanager
-async def open_session(session: Session) -> AsyncIterator[tuple[Peer, str]]:
+async def open_session(session: Session, plain: bool = False) -> AsyncIterator[tuple[Peer, str]]:
     heard = Heard()
 
     async def on_elicit(_: Any, params: ElicitRequestParams) -> ElicitResult:
@@ -94,6 +94,7 @@ async def open_session(session: Session) -> AsyncIterator[tuple[Peer, str]]:
         "sampling_callback": on_sample,
         "list_roots_callback": on_roots,
     }
+    asked = {} if plain else asked
     async with (
         httpx.AsyncClient(headers=headers, timeout=30) as http,
         streamable_http_client(session.url, http_client=http) as (read, write, _),

@@ -1,6 +1,7 @@
 """What the Python SDK 2.x can do beside tools: features_python2.py JOB
 
-`features` says what JOB is; it has a `mode` too: `auto`, `legacy` or a revision.
+`features` says what JOB is; it has a `mode` too: `auto`, `legacy` or a revision. With `plain` the client declares nothing that
+it could be asked.
 """
 
 from collections.abc import AsyncIterator
@@ -65,7 +66,7 @@ class Peer:
 
 
 @asynccontextmanager
-async def open_session(session: Session, mode: str) -> AsyncIterator[tuple[Peer, str]]:
+async def open_session(session: Session, mode: str, plain: bool = False) -> AsyncIterator[tuple[Peer, str]]:
     heard = Heard()
 
     async def on_elicit(_: Any, params: Any) -> ElicitResult:
@@ -92,6 +93,7 @@ async def open_session(session: Session, mode: str) -> AsyncIterator[tuple[Peer,
         "sampling_callback": on_sample,
         "list_roots_callback": on_roots,
     }
+    asked = {} if plain else asked
     async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
         transport = streamable_http_client(session.url, http_client=http)
         async with Client(transport, mode=mode, message_handler=on_message, **asked) as client:
