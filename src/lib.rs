@@ -1,7 +1,8 @@
 //! MCP-X: a multi-client MCP gateway with per-tool access control.
 //!
 //! Many clients, each with a bearer token, connect to one `/mcp` endpoint. Each client can bring its own MCP servers and
-//! share chosen tools of them, by fnmatch pattern, with other clients. Who may do what is said in one `config.toml`.
+//! share chosen tools, prompts and resources of them, by fnmatch pattern, with other clients. Who may do what is said in
+//! one `config.toml`.
 //!
 //! This page is the map. Read the modules in the order in which they stand below and you have read the gateway from its
 //! bytes up to its command line.
@@ -20,7 +21,7 @@
 //! | 1 | [`wire`] | bytes ↔ types: JSON-RPC, MCP, SSE, REST bodies, tokens, sealed values, `config.toml` and its edits | none |
 //! | 2 | [`policy`] | who may see, call and change what: [`policy::Registry`], [`policy::Decision`], [`policy::Permit`], [`policy::Draft`] | none |
 //! | 3 | [`outbound`] | outgoing HTTP(S): connector, address vetting, idle connections | sockets |
-//! | 4 | [`store`] | where configuration, secrets and what servers offered last are kept | files |
+//! | 4 | [`store`] | where configuration, secrets, sessions and what servers offered last are kept | files |
 //! | 4 | [`upstream`] | the client side of MCP: sessions, calls, catalogues, breakers | through `outbound` |
 //! | 5 | [`gateway`] | the use cases: snapshot, view, call, explain, session, change | through rank 4 |
 //! | 6 | [`http`] | the server side: accept loop, checks, the MCP endpoint, the REST endpoints, `/metrics` | listening socket |
@@ -44,13 +45,26 @@
 //! 7. [`gateway::Relay`] hands the answer back message by message as it arrives, with the client's id and token, and as
 //!    the client's era has it.
 //!
+//! # One change of a list
+//!
+//! 1. A server says unasked that it offers something else, on a stream that [`upstream`] keeps open to each; or it is found
+//!    out when the catalogue is fetched again, which is done in either case. Or another registry is put in force.
+//! 2. One task of [`gateway`] is woken, waits some milliseconds for more, and makes the views of the clients that listen: by
+//!    GET in a legacy session, by `subscriptions/listen` in the modern era.
+//! 3. Whoever sees another list than it was told of last gets a flag in the outbox of its stream, and is told; nobody else.
+//!
+//! What a server says of a resource goes the same way to those who have subscribed to it.
+//! `prompts/get`, `resources/read` and `completion/complete` go the same way: [`wire::mcp::Operation`] says what a request asks
+//! for, [`gateway::Subject`] what it is about.
+//!
 //! # What makes it cheap
 //!
 //! - One thread per core that serves, each with its own connections; a request, its client's connection and its server's
 //!   stay on one.
 //! - What is the same for many requests is made once: what a client sees, the bytes of its lists, whether a token or a
 //!   session id is good (per thread), the headers of every request to a server.
-//! - Whether a client may call a tool was decided when its view was made; a call looks up one name.
+//! - Whether a client may call a tool was decided when its view was made; a call looks up one name. Only a resource that no
+//!   server lists is decided about when it is read.
 //! - No task is made for a request, and what is rare is boxed, so that the future of a connection is small. Time limits are
 //!   [`alarm`]s, which hardly ever ring, instead of timers of the runtime.
 //! - Events that have come together leave together.
@@ -68,6 +82,13 @@
 //! [`policy::Draft`] says whether the rules allow it and what it comes to, [`wire::config::edit`] changes those bytes of
 //! the text and no others, the result is read like any other configuration, stored so that it survives the loss of power,
 //! and published; then the client is answered.
+//!
+//! # One restart
+//!
+//! A session id says by its seal what it takes to serve the session, so a client goes on with the gateway that comes next.
+//! What its session has behind it is appended to a journal when it comes to be ([`store::Journal`]): the sessions with
+//! servers ([`upstream::SessionKeeper`]), the log level, the end. The next process reads that before it listens; a server
+//! that has forgotten a session meanwhile says so, and is called in a new one.
 //!
 //! # What you will not find
 //!

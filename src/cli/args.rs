@@ -10,8 +10,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::gateway::Subject;
 use crate::log::{Format, Level};
 use crate::wire::config::{listen_address, nearest};
+use crate::wire::mcp::ListKind;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
@@ -22,8 +24,8 @@ Usage:
   mcp-x demo [options]      run it with two example MCP servers, on config.example.toml;
                             without --config and --state-dir, because it brings both
   mcp-x check [options]     read the configuration and report every problem
-  mcp-x explain --client C --tool T [--server S]
-                            say whether a client may call a tool, and which rule decides; asks the servers what they have
+  mcp-x explain --client C (--tool T | --prompt P | --resource URI) [--server S]
+                            say whether a client may use it, and which rule decides; asks the servers what they have
   mcp-x diff --config NEW [--from OLD]
                             say which client gains and which loses which tools by a change of the configuration
   mcp-x token               make a random token, and print it with its SHA-256
@@ -35,7 +37,7 @@ Usage:
 
 Options:
   --config PATH             configuration file (default: config.toml)          [MCP_X_CONFIG]
-  --state-dir DIR           where secrets and catalogues are kept (default: the config's folder) [MCP_X_STATE_DIR]
+  --state-dir DIR           where secrets and sessions are kept (default: the config's folder) [MCP_X_STATE_DIR]
   --listen ADDR             address to listen on, such as 127.0.0.1:9000
   --host HOST               only the host of that address
   --port PORT               only the port of that address
@@ -43,7 +45,9 @@ Options:
   --log LEVEL               error, warn, info or debug (default: info)         [MCP_X_LOG]
   --log-format FORMAT       text or json (default: text)
   --client C                a client's name
-  --tool T, --server S      a tool as the client names it, and a server
+  --tool T, --prompt P, --resource URI
+                            a tool, prompt or resource as the client names it
+  --server S                a server
   --for TIME                how long a token is good: 90s, 15m, 1h or 7d (default: 1h)
   --url URL                 where clients reach the gateway (default: allowed_hosts, or else where it listens)
   --from PATH               configuration to compare with (default: config.toml) [MCP_X_CONFIG]
@@ -130,12 +134,12 @@ impl Options {
 pub struct Question {
     /// Configuration file.
     pub config: PathBuf,
-    /// Who wants to call.
+    /// Who wants to use it.
     pub client: String,
     /// The one server that is asked about.
     pub server: Option<String>,
-    /// Which tool.
-    pub tool: String,
+    /// About what.
+    pub subject: Subject,
 }
 
 /// What `connect` is asked.
@@ -209,7 +213,8 @@ pub fn is_whole_url(text: &str) -> bool {
 struct Special {
     client: Option<String>,
     server: Option<String>,
-    tool: Option<String>,
+    /// What `explain` is asked about; once only.
+    subjects: Vec<Subject>,
     /// A time or a program, as the command has it.
     aim: Option<String>,
     from: Option<PathBuf>,
@@ -240,7 +245,7 @@ fn wrong(message: String) -> UsageError {
 }
 
 const COMMANDS: [&str; 7] = ["serve", "demo", "check", "explain", "diff", "token", "connect"];
-const FLAGS: [&str; 16] = [
+const FLAGS: [&str; 18] = [
     "--config",
     "--state-dir",
     "--listen",
@@ -251,6 +256,8 @@ const FLAGS: [&str; 16] = [
     "--log-format",
     "--client",
     "--tool",
+    "--prompt",
+    "--resource",
     "--server",
     "--for",
     "--from",
@@ -262,12 +269,15 @@ const FLAGS: [&str; 16] = [
 /// Whether a command takes a flag. `check` takes those of `serve`, so that a unit file can give both the same.
 fn takes(command: &str, flag: &str) -> bool {
     match command {
-        "explain" => matches!(flag, "--config" | "--client" | "--tool" | "--server"),
+        "explain" => matches!(flag, "--config" | "--client" | "--tool" | "--prompt" | "--resource" | "--server"),
         "diff" => matches!(flag, "--config" | "--from"),
         "token" => matches!(flag, "--config" | "--state-dir" | "--client" | "--for"),
         "connect" => matches!(flag, "--config" | "--state-dir" | "--client" | "--for" | "--url"),
         "demo" if matches!(flag, "--config" | "--state-dir") => false,
-        _ => !matches!(flag, "--client" | "--tool" | "--server" | "--for" | "--from" | "--url"),
+        _ => !matches!(
+            flag,
+            "--client" | "--tool" | "--prompt" | "--resource" | "--server" | "--for" | "--from" | "--url"
+        ),
     }
 }
 
@@ -331,7 +341,9 @@ impl Special {
         match flag {
             "--client" => self.client = Some(value.to_owned()),
             "--server" => self.server = Some(value.to_owned()),
-            "--tool" => self.tool = Some(value.to_owned()),
+            "--tool" => self.subjects.push(Subject::new(ListKind::Tools, value)),
+            "--prompt" => self.subjects.push(Subject::new(ListKind::Prompts, value)),
+            "--resource" => self.subjects.push(Subject::new(ListKind::Resources, value)),
             "--from" => self.from = Some(value.into()),
             "--for" => self.aim = Some(value.to_owned()),
             "--url" => {
@@ -348,12 +360,12 @@ impl Special {
     }
 
     fn question(self, options: &Options) -> Result<Question, UsageError> {
-        Ok(Question {
-            config: options.config(),
-            client: self.client.ok_or_else(|| needs("explain", "--client"))?,
-            server: self.server,
-            tool: self.tool.ok_or_else(|| needs("explain", "--tool"))?,
-        })
+        let client = self.client.ok_or_else(|| needs("explain", "--client"))?;
+        let mut subjects = self.subjects.into_iter();
+        match (subjects.next(), subjects.next()) {
+            (Some(subject), None) => Ok(Question { config: options.config(), client, server: self.server, subject }),
+            _ => Err(wrong("`explain` needs one of `--tool`, `--prompt` and `--resource`".to_owned())),
+        }
     }
 
     fn token(self, options: Options) -> Result<Command, UsageError> {
@@ -528,9 +540,13 @@ mod tests {
 
     #[test]
     fn questions_about_the_configuration_are_read() {
-        let question =
-            Question { config: "config.toml".into(), client: "bob".into(), server: Some("s".into()), tool: "t".into() };
-        assert_eq!(run("explain --client bob --server s --tool=t"), Ok(Command::Explain(question)));
+        for (flag, kind) in
+            [("--tool", ListKind::Tools), ("--prompt", ListKind::Prompts), ("--resource", ListKind::Resources)]
+        {
+            let (subject, server) = (Subject::new(kind, "t"), Some("s".to_owned()));
+            let question = Question { config: "config.toml".into(), client: "bob".into(), server, subject };
+            assert_eq!(run(&format!("explain --client bob --server s {flag}=t")), Ok(Command::Explain(question)));
+        }
         let diff = |from: &str, to: &str| Ok(Command::Diff { from: from.into(), to: to.into() });
         assert_eq!(run("diff --config new.toml"), diff("config.toml", "new.toml"));
         assert_eq!(run("diff --config new.toml --from old.toml"), diff("old.toml", "new.toml"));
@@ -571,6 +587,11 @@ mod tests {
             assert_eq!(run(&line).unwrap_err().to_string(), expected);
         }
         assert_eq!(text("explain --tool t"), "`explain` needs `--client`");
+        for subjects in ["", " --tool t --prompt p", " --tool t --tool u"] {
+            let expected = "`explain` needs one of `--tool`, `--prompt` and `--resource`";
+            let line = format!("explain --client c{subjects}");
+            assert_eq!(run(&line).unwrap_err().to_string(), expected);
+        }
         assert_eq!(text("diff"), "`diff` needs `--config`");
         assert_eq!(text("token --for 1h"), "`token --for` needs `--client`");
         let hint = "hint: `mcp-x --help` says which command takes it";

@@ -1,6 +1,7 @@
 //! A gateway that serves nobody, for commands that have to know what the servers offer.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -17,7 +18,7 @@ use crate::wire::config::{Problem, nearest};
 
 /// A gateway and the runtime on which it asks the servers.
 pub(super) struct Local {
-    pub(super) gateway: Gateway,
+    pub(super) gateway: Arc<Gateway>,
     pub(super) runtime: Runtime,
 }
 
@@ -32,7 +33,8 @@ impl Local {
         let keys = Keyring::new(&[rand::random::<[u8; 32]>().to_vec()]);
         // Nobody signs in here, so no token is noted anywhere; nor is what the servers of this configuration offer.
         let (config_path, ends) = (String::new(), TokenEnds::new(Path::new("")));
-        let beginning = Beginning { registry, problems, config_path, keys, ends, catalogues: None, now: wall_clock() };
+        let (catalogues, journal, now) = (None, None, wall_clock());
+        let beginning = Beginning { registry, problems, config_path, keys, ends, catalogues, journal, now };
         let (gateway, _) = Gateway::new(beginning, pool, Log::none());
         let local = Self { gateway, runtime };
         local.wait();

@@ -22,12 +22,14 @@ use crate::log::{Format, Level, Log};
 use crate::outbound::{Client, Trust};
 use crate::policy::Registry;
 use crate::shutdown::{self, Shutdown, Trigger};
-use crate::store::{Catalogues, ConfigFile, TokenEnds, load_secret};
+use crate::store::{Catalogues, ConfigFile, Journal, TokenEnds, load_secret};
 use crate::upstream::Pool;
 use crate::wire::config::Problem;
 
 /// How often sessions are looked through for idle ones.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How often what was kept of sessions is made durable.
+const TEND: Duration = Duration::from_secs(1);
 
 /// A gateway that is being served; ends when it is told to, or dropped.
 pub struct Running {
@@ -52,6 +54,7 @@ impl Running {
         let (trigger, writer) = self.writer;
         trigger.fire();
         let _ = writer.join();
+        self.gateway.tend();
     }
 }
 
@@ -135,7 +138,8 @@ pub fn start(options: &Options, log: &Log) -> Result<Running, Failure> {
     let path = options.config();
     let (file, registry, problems) = load(&path, log)?;
     let keys = keyring(options)?;
-    let (ends, catalogues) = (TokenEnds::new(&state_dir(options)), Some(Catalogues::new(&state_dir(options))));
+    let state = state_dir(options);
+    let (ends, catalogues) = (TokenEnds::new(&state), Some(Catalogues::new(&state)));
     let address = options.address(registry.settings().listen);
     let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
 
@@ -149,13 +153,14 @@ pub fn start(options: &Options, log: &Log) -> Result<Running, Failure> {
     };
     let address = listener.local_addr()?;
     let config_path = path.display().to_string();
-    let beginning = Beginning { registry, problems, config_path, keys, ends, catalogues, now: wall_clock() };
+    let journal = Some(Journal::open(&state, wall_clock, log.clone()));
+    let beginning = Beginning { registry, problems, config_path, keys, ends, catalogues, journal, now: wall_clock() };
     let (gateway, jobs) = Gateway::new(beginning, pool, log.clone());
-    let gateway = Arc::new(gateway);
     let mut handles = Server::new(listener, Arc::clone(&gateway), trust, log.clone()).run(threads, &stop)?;
     handles.push(spawn("control", {
         let gateway = Arc::clone(&gateway);
         move || {
+            control.spawn(tend(Arc::clone(&gateway)));
             control.block_on(sweep(gateway, stop));
             control.shutdown_background();
         }
@@ -226,5 +231,15 @@ async fn sweep(gateway: Arc<Gateway>, mut stop: Shutdown) {
         let now = wall_clock();
         gateway.drop_idle_sessions(now);
         gateway.collect_clients(now).await;
+    }
+}
+
+/// Makes durable what is kept of sessions, until the runtime ends.
+async fn tend(gateway: Arc<Gateway>) {
+    loop {
+        tokio::time::sleep(TEND).await;
+        let gateway = Arc::clone(&gateway);
+        // One that panicked has said so.
+        let _ = tokio::task::spawn_blocking(move || gateway.tend()).await;
     }
 }

@@ -73,6 +73,14 @@ impl fmt::Display for Subject {
     }
 }
 
+/// The code of the error for a resource that is not there, as a client of this era knows it.
+pub(super) fn not_found_code(era: Era) -> i64 {
+    match era {
+        Era::Legacy => code::RESOURCE_NOT_FOUND,
+        Era::Modern => code::INVALID_PARAMS,
+    }
+}
+
 /// The `data` of an error about a resource: which one.
 pub(super) fn data_of_uri(uri: &str) -> Bytes {
     let mut data = b"{\"uri\":".to_vec();
@@ -92,11 +100,14 @@ impl GatewayError {
     #[must_use]
     pub fn to_rpc(&self, era: Era) -> ErrorObject {
         let (code, data) = match self {
-            Self::Unknown(Subject { kind: ListKind::Resources, name }) => {
-                let code = if era == Era::Legacy { code::RESOURCE_NOT_FOUND } else { code::INVALID_PARAMS };
-                (code, Some(data_of_uri(name)))
+            // A server that was taken out of the configuration is as unknown as what it had.
+            Self::Unknown(subject) | Self::Upstream { subject, error: UpstreamError::Removed } => match subject.kind {
+                ListKind::Resources => (not_found_code(era), Some(data_of_uri(&subject.name))),
+                ListKind::Tools | ListKind::Prompts | ListKind::Templates => (code::INVALID_PARAMS, None),
+            },
+            Self::InvalidParams(_) | Self::Upstream { error: UpstreamError::Unmirrorable(_), .. } => {
+                (code::INVALID_PARAMS, None)
             }
-            Self::InvalidParams(_) | Self::Unknown(_) => (code::INVALID_PARAMS, None),
             Self::HeaderMismatch(_) => (code::HEADER_MISMATCH, None),
             Self::Overloaded(_) | Self::Full | Self::Upstream { .. } => (code::INTERNAL_ERROR, None),
         };
@@ -151,3 +162,31 @@ impl fmt::Display for Shortened<'_> {
 }
 
 impl std::error::Error for GatewayError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_reads_the_same_whatever_the_cause() {
+        for (kind, legacy, data) in [
+            (ListKind::Tools, code::INVALID_PARAMS, None),
+            (ListKind::Prompts, code::INVALID_PARAMS, None),
+            (ListKind::Resources, code::RESOURCE_NOT_FOUND, Some(data_of_uri("x"))),
+            (ListKind::Templates, code::INVALID_PARAMS, None),
+        ] {
+            let subject = Subject::new(kind, "x");
+            let removed = GatewayError::Upstream { subject: subject.clone(), error: UpstreamError::Removed };
+            for error in [GatewayError::Unknown(subject), removed] {
+                for (era, code) in [(Era::Legacy, legacy), (Era::Modern, code::INVALID_PARAMS)] {
+                    let message = format!("unknown {}: `x`", kind.noun());
+                    assert_eq!(
+                        error.to_rpc(era),
+                        ErrorObject { code, message, data: data.clone() },
+                        "{kind:?} {era:?}"
+                    );
+                }
+            }
+        }
+    }
+}

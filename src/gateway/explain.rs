@@ -1,19 +1,21 @@
-//! Why a client may or may not call a tool, and what it sees of each server.
+//! Why a client may or may not use a tool, prompt or resource, and what it sees of each server.
 //!
 //! Answers come from the same [`View`](super::View) and the same decision function as lists and calls, so that explained
-//! "yes" means listed and callable. What the asker may not know is left out by the asker's own standing.
+//! "yes" means listed and callable, or readable. What the asker may not know is left out by the asker's own standing.
 
 use std::fmt;
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Gateway, Snapshot, View};
+use super::view::target;
+use super::{Gateway, Snapshot, Subject, View, Wanted};
 use crate::policy::registry::Server;
-use crate::policy::{ClientId, Registry, Rule, ServerId, Target};
+use crate::policy::{ClientId, Registry, Rule, ServerId};
 use crate::upstream::Offer;
 use crate::wire::config::Place;
 use crate::wire::mcp::ListKind;
+use crate::wire::uri_template::Template;
 
 /// How a server is doing, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,40 +55,44 @@ impl fmt::Display for Health {
     }
 }
 
-/// What decided about one tool.
+/// What decided about one tool, prompt or resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// A rule of the configuration.
     Rule(Rule),
-    /// Another server, named if the asker may know it, comes first and has a tool of the same name.
+    /// Another server, named if the asker may know it, comes first and has one of the same name.
     Hidden(Option<ServerId>),
-    /// The server has no such tool.
+    /// The server has no such thing.
     NotOffered,
-    /// The server has the tool, and clients know it under this name.
+    /// The server has it, and clients know it under this name.
     Prefixed(String),
     /// The server has not answered yet, so nobody knows what it has.
     Unknown,
-    /// No server that the asker may know of has such a tool.
+    /// No server that the asker may know of has such a thing.
     Nobody,
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Reason {
+    /// The reason in words, of something of this kind.
+    #[must_use]
+    pub fn about(&self, kind: ListKind) -> String {
+        let (noun, name) = (kind.noun(), if kind.key() == "name" { "name" } else { "URI" });
         match self {
-            Self::Rule(rule) => rule.fmt(f),
+            Self::Rule(rule) => rule.to_string(),
             Self::Hidden(Some(winner)) => {
-                write!(f, "hidden: server `{winner}` comes first and has a tool of the same name")
+                format!("hidden: server `{winner}` comes first and has a {noun} of the same {name}")
             }
-            Self::Hidden(None) => f.write_str("hidden: another server comes first and has a tool of the same name"),
-            Self::NotOffered => f.write_str("the server has no such tool"),
-            Self::Prefixed(name) => write!(f, "clients know this tool as `{name}`"),
-            Self::Unknown => f.write_str("the server has not answered yet, so its tools are not known"),
-            Self::Nobody => f.write_str("no server in sight has such a tool"),
+            Self::Hidden(None) => format!("hidden: another server comes first and has a {noun} of the same {name}"),
+            Self::NotOffered if kind == ListKind::Resources => {
+                "the server lists no such resource, and is not the only one that could have it".to_owned()
+            }
+            Self::NotOffered => format!("the server has no such {noun}"),
+            Self::Prefixed(name) => format!("clients know this {noun} as `{name}`"),
+            Self::Unknown => format!("the server has not answered yet, so its {noun}s are not known"),
+            Self::Nobody => format!("no server in sight has such a {noun}"),
         }
     }
-}
 
-impl Reason {
     /// Where the deciding rule stands in the file.
     #[must_use]
     pub fn place(&self) -> Option<Place> {
@@ -112,14 +118,14 @@ impl Reason {
     }
 }
 
-/// One server that has the tool, or may have it.
+/// One server that has what is asked about, or may have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The server.
     pub server: ServerId,
-    /// The server's own name for the tool.
-    pub tool: String,
-    /// Whether a call goes there.
+    /// The server's own name for it.
+    pub name: String,
+    /// Whether a request goes there.
     pub allowed: bool,
     /// Why, or why not.
     pub reason: Reason,
@@ -127,14 +133,14 @@ pub struct Candidate {
     pub health: Health,
 }
 
-/// Whether a client may call a tool, and why.
+/// Whether a client may use something, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// Where a call goes; `None` if the client cannot call the tool.
+    /// Where a request goes; `None` if the client may not make it.
     pub server: Option<ServerId>,
     /// What decided.
     pub reason: Reason,
-    /// Every server that has the tool, or may have it.
+    /// Every server that has it, or may have it.
     pub candidates: Vec<Candidate>,
 }
 
@@ -165,13 +171,14 @@ pub struct SeenServer {
 }
 
 impl Gateway {
-    /// Says whether `client` may call `tool`, as it names it, and why. With `only`, one server is asked about, else all.
+    /// Says whether `client` may use a tool, prompt or resource, as it names it, and why. With `only`, one server is asked
+    /// about, else all.
     /// `may_know` tells which servers the asker may know of: no other one is named.
     pub async fn explain(
         &self,
         snapshot: &Snapshot,
         client: &ClientId,
-        tool: &str,
+        subject: &Subject,
         only: Option<&ServerId>,
         may_know: impl Fn(&ServerId) -> bool,
     ) -> Explanation {
@@ -180,8 +187,9 @@ impl Gateway {
             // SECURITY: nothing is kept for names that anybody can make up.
             return Explanation { server: None, reason: Reason::Rule(Rule::NoSuchClient), candidates: Vec::new() };
         }
-        let view = self.view_with(snapshot, client, tool).await;
-        let question = Question { gateway: self, registry, view: &view, client, tool };
+        let view = self.view_with(snapshot, client, Wanted(subject.kind, &subject.name)).await;
+        let winner = winner(&view, registry, subject);
+        let question = Question { gateway: self, registry, winner, client, subject };
         let mut candidates = Vec::new();
         for server in registry.servers().filter(|server| may_know(&server.id)) {
             if only.is_none_or(|id| *id == server.id) {
@@ -235,59 +243,66 @@ impl Gateway {
     }
 }
 
-/// Who asks about which tool.
+/// Where a request about this goes.
+fn winner(view: &View, registry: &Registry, Subject { kind, name }: &Subject) -> Option<ServerId> {
+    match kind {
+        ListKind::Resources => view.resource(registry, name).map(|(_, upstream)| upstream.id().clone()),
+        ListKind::Tools | ListKind::Prompts | ListKind::Templates => {
+            view.find(*kind, name).map(|entry| entry.upstream.id().clone())
+        }
+    }
+}
+
+/// Who asks about what.
 struct Question<'a> {
     gateway: &'a Gateway,
     registry: &'a Registry,
-    view: &'a View,
+    /// Where a request goes.
+    winner: Option<ServerId>,
     client: &'a ClientId,
-    tool: &'a str,
+    subject: &'a Subject,
 }
 
 impl Question<'_> {
-    /// What there is to say about one server; nothing if it cannot have the tool and was not asked about by name.
+    /// What there is to say about one server; nothing if it cannot have it and was not asked about by name.
     fn about(&self, server: &Server, named: bool, may_know: impl Fn(&ServerId) -> bool) -> Option<Candidate> {
         let offer = self.gateway.pool.get(&server.id)?.offer();
-        let own = self.tool.strip_prefix(server.tool_prefix.as_str());
-        let offers = |name: &str| offer.catalogue.list(ListKind::Tools).iter().any(|tool| tool.name == name);
+        let Subject { kind, name } = self.subject;
+        let own = name.strip_prefix(server.prefix(*kind));
         let reason = match own {
             Some(own) => {
-                let decision = self.registry.decide(self.client, &server.id, Target::Tool(own));
+                let decision = self.registry.decide(self.client, &server.id, target(*kind, own));
                 match decision.verdict {
-                    Ok(_) if offers(own) => return Some(self.allowed(server, own, decision.rule, &offer, may_know)),
+                    Ok(_) if self.winner.as_ref() == Some(&server.id) => {
+                        return Some(candidate(server, own, true, Reason::Rule(decision.rule), &offer));
+                    }
+                    Ok(_) if self.winner.is_some() && self.offers(&offer, own) => {
+                        Reason::Hidden(self.winner.clone().filter(|id| may_know(id)))
+                    }
                     Ok(_) if offer.known => Reason::NotOffered,
                     Ok(_) => Reason::Unknown,
-                    Err(_) if named || offers(own) => Reason::Rule(decision.rule),
+                    Err(_) if named || self.offers(&offer, own) => Reason::Rule(decision.rule),
                     Err(_) => return None,
                 }
             }
-            None if offers(self.tool) => Reason::Prefixed(format!("{}{}", server.tool_prefix, self.tool)),
+            None if self.offers(&offer, name) => Reason::Prefixed(format!("{}{name}", server.prefix(*kind))),
             None => Reason::NotOffered,
         };
         if reason == Reason::NotOffered && !named {
             return None;
         }
-        Some(candidate(server, own.unwrap_or(self.tool), false, reason, &offer))
+        Some(candidate(server, own.unwrap_or(name), false, reason, &offer))
     }
 
-    /// A server whose tool the client may use: a call goes there, or to another that comes first.
-    fn allowed(
-        &self,
-        server: &Server,
-        own: &str,
-        rule: Rule,
-        offer: &Offer,
-        may_know: impl Fn(&ServerId) -> bool,
-    ) -> Candidate {
-        let winner = self.view.tool(self.tool).map(|entry| entry.upstream.id());
-        if winner == Some(&server.id) {
-            return candidate(server, own, true, Reason::Rule(rule), offer);
-        }
-        let reason = Reason::Hidden(winner.filter(|id| may_know(id)).cloned());
-        candidate(server, own, false, reason, offer)
+    /// Whether a server has this, under its own name.
+    fn offers(&self, offer: &Offer, own: &str) -> bool {
+        let (kind, catalogue) = (self.subject.kind, &offer.catalogue);
+        catalogue.list(kind).iter().any(|entry| entry.name == own)
+            || (kind == ListKind::Resources
+                && catalogue.list(ListKind::Templates).iter().any(|entry| Template::parse(&entry.name).matches(own)))
     }
 }
 
-fn candidate(server: &Server, tool: &str, allowed: bool, reason: Reason, offer: &Offer) -> Candidate {
-    Candidate { server: server.id.clone(), tool: tool.to_owned(), allowed, reason, health: Health::of(offer) }
+fn candidate(server: &Server, name: &str, allowed: bool, reason: Reason, offer: &Offer) -> Candidate {
+    Candidate { server: server.id.clone(), name: name.to_owned(), allowed, reason, health: Health::of(offer) }
 }

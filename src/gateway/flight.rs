@@ -4,16 +4,18 @@
 //! were begun with it, within a second (design 14). And a client may call a request of its session off.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::{ClientSlot, Principal, Session};
-use crate::alarm::Alarm;
+use super::bridge::Numbered;
+use super::{ClientSlot, ClientState, Principal, Session};
+use crate::alarm::{Alarm, Alarms};
 use crate::outbound::Client as Http;
 use crate::policy::{Permit, Registry};
-use crate::upstream::{Tenant, Upstream};
+use crate::upstream::{Replier, Tenant, Upstream};
+use crate::wire::jsonrpc::Envelope;
 
 /// Why a call was ended before its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +38,18 @@ impl fmt::Display for Over {
     }
 }
 
+/// What comes for a call from elsewhere than its own answer.
+pub(super) enum Mail {
+    /// The client's answer to the question of this number.
+    Answer(u64, Envelope),
+    /// A request of the server, made outside of the call, and where its answer goes.
+    Request(Envelope, Replier),
+    /// A notification of the server.
+    Notification(Envelope),
+}
+
 /// A request as a server knows it, and what it takes to send it.
+#[derive(Clone)]
 pub(super) struct Sent {
     pub(super) upstream: Arc<Upstream>,
     pub(super) permit: Permit,
@@ -56,7 +69,10 @@ pub(super) struct Flight {
     pub(super) sent: Sent,
     /// One of the values below; whatever was ordered first counts.
     order: AtomicU8,
-    /// Who wants to know of it.
+    /// What has come for it, and whether anything has.
+    mail: Mutex<Vec<Mail>>,
+    has_mail: AtomicBool,
+    /// Who wants to know of both.
     waker: Mutex<Option<Waker>>,
 }
 
@@ -65,10 +81,31 @@ const CALLED_OFF: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
 impl Flight {
+    fn new(id: Arc<[u8]>, session: Option<[u8; 16]>, principal: Principal, sent: Sent) -> Self {
+        let (order, has_mail) = (AtomicU8::new(GO_ON), AtomicBool::new(false));
+        let (mail, waker) = (Mutex::default(), Mutex::default());
+        Self { id, session, principal, sent, order, mail, has_mail, waker }
+    }
+
     fn end(&self, order: u8) {
         let _ = self.order.compare_exchange(GO_ON, order, Ordering::Release, Ordering::Relaxed);
         let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
         waker.inspect(Waker::wake_by_ref);
+    }
+
+    /// Brings something for the call.
+    pub(super) fn deliver(&self, mail: Mail) {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner).push(mail);
+        self.has_mail.store(true, Ordering::Release);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        waker.inspect(Waker::wake_by_ref);
+    }
+
+    fn take_mail(&self) -> Vec<Mail> {
+        match self.has_mail.swap(false, Ordering::AcqRel) {
+            true => std::mem::take(&mut *self.mail.lock().unwrap_or_else(PoisonError::into_inner)),
+            false => Vec::new(),
+        }
     }
 
     /// Whom the next order wakes.
@@ -118,6 +155,11 @@ impl Flights {
         self.lock().iter().for_each(|flight| flight.review(registry));
     }
 
+    /// The last that was begun of those that fit.
+    pub(super) fn last(&self, fits: impl Fn(&Sent) -> bool) -> Option<Arc<Flight>> {
+        self.lock().iter().rev().find(|flight| fits(&flight.sent)).cloned()
+    }
+
     /// Ends the calls of this id, as the client wrote it, that run in a session. A client may use an id twice; calling it off
     /// means both.
     pub(super) fn call_off(&self, session: [u8; 16], id: &[u8]) {
@@ -131,7 +173,7 @@ impl Flights {
 pub(super) struct Lease {
     /// What the call counts as for its client.
     slot: ClientSlot,
-    _session: Session,
+    session: Session,
     flight: Arc<Flight>,
     /// Whom an order wakes, as far as it was said here: as long as that is the same task, it need not be said again.
     listening: Option<Waker>,
@@ -149,13 +191,46 @@ impl Lease {
         id: Arc<[u8]>,
         now: Duration,
     ) -> Self {
-        let expires = principal.caller().expires();
-        let alarm = |expires: Duration| sent.http.alarms().after(expires.saturating_sub(now));
-        let expiry = expires.map(|expires| Box::new(alarm(expires)));
-        let (order, waker) = (AtomicU8::new(GO_ON), Mutex::default());
-        let flight = Arc::new(Flight { id, session: session.nonce(), principal, sent, order, waker });
+        let expiry = expiry(&principal, &sent, now);
+        let flight = Arc::new(Flight::new(id, session.nonce(), principal, sent));
         slot.state().flights.lock().push(Arc::clone(&flight));
-        Self { slot, _session: session, flight, listening: None, expiry }
+        Self { slot, session, flight, listening: None, expiry }
+    }
+
+    /// Goes on with the call in the name of another request, of the same client.
+    pub(super) fn renew(&mut self, principal: Principal, id: &Arc<[u8]>, now: Duration) {
+        let sent = self.flight.sent.clone();
+        self.expiry = expiry(&principal, &sent, now);
+        let flight = Arc::new(Flight::new(Arc::clone(id), self.session.nonce(), principal, sent));
+        let flights = &self.slot.state().flights;
+        flights.lock().push(Arc::clone(&flight));
+        flights.leave(&self.flight);
+        (self.flight, self.listening) = (flight, None);
+    }
+
+    /// What is kept for the client.
+    pub(super) fn client(&self) -> &Arc<ClientState> {
+        self.slot.state()
+    }
+
+    /// Takes note that the client of the session is asked something; `None` if it cannot be asked more, or not at all.
+    pub(super) fn ask(&self) -> Option<Numbered> {
+        self.session.ask(&self.flight)
+    }
+
+    /// Takes note that nobody waits for the answer to a question any more; the id under which the client knows it.
+    pub(super) fn forget_question(&self, number: u64) -> Option<String> {
+        self.session.forget_question(number)
+    }
+
+    /// What has come for the call.
+    pub(super) fn take_mail(&self) -> Vec<Mail> {
+        self.flight.take_mail()
+    }
+
+    /// What rings on the thread that the client is served on.
+    pub(super) fn alarms(&self) -> &Alarms {
+        self.flight.sent.http.alarms()
     }
 
     /// The call, for whoever sends it.
@@ -193,6 +268,12 @@ impl Lease {
             None => Poll::Pending,
         }
     }
+}
+
+/// Rings when the token expires.
+fn expiry(principal: &Principal, sent: &Sent, now: Duration) -> Option<Box<Alarm>> {
+    let alarm = |expires: Duration| sent.http.alarms().after(expires.saturating_sub(now));
+    principal.caller().expires().map(|expires| Box::new(alarm(expires)))
 }
 
 impl Drop for Lease {

@@ -8,12 +8,20 @@
 //! | `view` | [`View`]: what one client sees, and its ready-made lists |
 //! | `paging` | where a list goes on after an entry, even one that is gone |
 //! | `principal` | [`Principal`]: who has signed in, and what was found good lately |
-//! | `call` | [`Relay`]: one call from its permit to its response |
-//! | `bridge` | a server that asks for input before it goes on |
+//! | `call` | [`Request`]: what is passed on to a server, from what the client asks until it is under way |
+//! | `relay` | [`Relay`]: the messages of its answer |
+//! | `outcome` | the response, as the client gets it |
+//! | `bridge` | what servers ask clients while they serve them |
+//! | `park` | calls that wait for a modern client to come back with an answer |
+//! | `repeat` | what a modern server wants to see again with the answers |
 //! | `flight` | calls in flight, and what ends them before their answer |
+//! | `listen` | streams of changes, and who is told of one |
+//! | `subscribe` | subscriptions to resources, and what servers tell of these |
+//! | `outbox` | what waits to be sent on such a stream |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
 //! | `explain` | why a client may or may not call a tool, and what it sees |
-//! | `keeper` | catalogues on their way to the disk |
+//! | `keeper` | catalogues and sessions with servers on their way to the disk |
+//! | `lasting` | what of clients' sessions outlives the process |
 //! | `register` | clients that register themselves: their tokens, and their end |
 //! | `change` | changes that REST asks for, on their way to the writer |
 //! | `writer` | the one thread that follows the configuration file and changes it |
@@ -27,10 +35,18 @@ mod error;
 mod explain;
 mod flight;
 mod keeper;
+mod lasting;
+mod listen;
+mod outbox;
+mod outcome;
 mod paging;
+mod park;
 mod principal;
 mod register;
+mod relay;
+mod repeat;
 mod session;
+mod subscribe;
 mod view;
 mod vitals;
 pub mod writer;
@@ -39,27 +55,34 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-pub use self::call::{Outgoing, Relay, Request, Speech};
+pub use self::call::{Request, Speech};
 pub use self::change::{Authority, ChangeError, Job, Unavailable};
 pub use self::error::{GatewayError, Subject};
 pub use self::explain::{Candidate, Explanation, Health, Reason, SeenServer, SeenTool};
+pub use self::listen::{Opening, Stream};
 pub use self::principal::{Memory, Principal};
 pub use self::register::{Granted, TOKEN_LIFETIME};
+pub use self::relay::{Outgoing, Relay};
 pub use self::session::{NoSession, Session};
+pub use self::subscribe::MOST_SUBSCRIPTIONS;
 pub use self::view::{Page, View, Wanted};
 pub use self::vitals::{ServerVitals, Vitals};
 
 use self::flight::Flights;
+use self::lasting::Lasting;
+use self::listen::Listeners;
+use self::park::ParkedCalls;
 use self::session::Sessions;
+use self::subscribe::Moved;
 use crate::budget::Budget;
 use crate::log::Log;
 use crate::metrics::{Counter, Gauge};
 use crate::policy::{ClientId, Registry};
-use crate::store::{Catalogues, TokenEnds};
-use crate::upstream::Pool;
+use crate::store::{Catalogues, Journal, TokenEnds};
+use crate::upstream::{Hearer, Pool};
 use crate::wire::config::Problem;
 use crate::wire::jwt::Keys;
 use crate::wire::seal::{Sealer, SessionId};
@@ -140,8 +163,13 @@ pub struct Gateway {
     reload: AtomicBool,
     loaded: Mutex<Loaded>,
     started: Duration,
+    /// Drawn at the start, so that what only this process can know is told from what another one knew.
+    instance: u64,
     config_path: String,
     ends: TokenEnds,
+    /// Subscriptions that have to follow their servers.
+    moved: Mutex<Vec<Moved>>,
+    lasting: Lasting,
     /// Calls in flight, whatever has become of their servers.
     calls: Gauge,
     /// Requests refused because their client had as many running as it may.
@@ -163,6 +191,8 @@ pub struct Beginning {
     pub ends: TokenEnds,
     /// Where catalogues outlive the process; `None` for one that is not to leave a trace.
     pub catalogues: Option<Catalogues>,
+    /// Where sessions do; `None` as well.
+    pub journal: Option<Journal>,
     /// The time, since the epoch.
     pub now: Duration,
 }
@@ -175,6 +205,8 @@ struct ClientState {
     sessions: Mutex<Sessions>,
     in_flight: AtomicUsize,
     flights: Flights,
+    parked: ParkedCalls,
+    listeners: Listeners,
     /// When the last of its tokens that was issued or seen here expires, in seconds since the epoch.
     token_ends: AtomicU64,
     /// What of that others have been told.
@@ -182,13 +214,16 @@ struct ClientState {
 }
 
 impl ClientState {
-    fn new(client: &ClientId) -> Self {
+    fn new(client: &ClientId, lasting: &Lasting, now: Duration) -> Self {
+        let digest = SessionId::principal(client.as_str());
         Self {
-            digest: SessionId::principal(client.as_str()),
+            digest,
             view: Mutex::default(),
-            sessions: Mutex::default(),
+            sessions: Mutex::new(Sessions::kept(lasting, &digest, now)),
             in_flight: AtomicUsize::default(),
             flights: Flights::default(),
+            parked: ParkedCalls::default(),
+            listeners: Listeners::default(),
             token_ends: AtomicU64::default(),
             noted_ends: AtomicU64::default(),
         }
@@ -204,7 +239,7 @@ impl ClientState {
 pub struct ClientSlot(Arc<ClientState>);
 
 impl ClientSlot {
-    fn state(&self) -> &ClientState {
+    fn state(&self) -> &Arc<ClientState> {
         &self.0
     }
 }
@@ -219,15 +254,21 @@ impl Gateway {
     /// Starts with a registry; its servers are asked at once for what they offer. The second part is for the
     /// [`writer::Writer`], without which nothing can be changed.
     #[must_use]
-    pub fn new(beginning: Beginning, mut pool: Pool, log: Log) -> (Self, Receiver<Job>) {
-        let Beginning { registry, problems, config_path, keys, ends, catalogues, now } = beginning;
+    pub fn new(beginning: Beginning, mut pool: Pool, log: Log) -> (Arc<Self>, Receiver<Job>) {
+        let Beginning { registry, problems, config_path, keys, ends, catalogues, journal, now } = beginning;
         if let Some(catalogues) = catalogues {
             catalogues.retain(registry.servers().map(|server| server.key));
             pool.keep_in(catalogues);
         }
+        let journal = journal.map(Arc::new);
+        if let Some(journal) = &journal {
+            keeper::retain(journal, registry.servers().map(|server| server.key));
+            pool.keep_sessions_in(Arc::<Journal>::clone(journal));
+        }
         pool.follow(&registry);
         let (jobs, waiting) = change::queue();
-        let gateway = Self {
+        let (changed, runtime) = (pool.changed(), pool.runtime().clone());
+        let gateway = Arc::new(Self {
             current: RwLock::new(Snapshot { registry: Arc::new(registry), generation: 0 }),
             writer: Mutex::default(),
             pool,
@@ -238,12 +279,18 @@ impl Gateway {
             reload: AtomicBool::default(),
             loaded: Mutex::new(Loaded { at: now, refused: None, problems }),
             started: now,
+            instance: rand::random(),
             config_path,
             ends,
+            moved: Mutex::default(),
+            lasting: Lasting::new(journal),
             calls: Gauge::default(),
             overloaded: Counter::default(),
             log,
-        };
+        });
+        let hearer: Weak<dyn Hearer> = Arc::<Self>::downgrade(&gateway);
+        gateway.pool.tell(hearer);
+        runtime.spawn(listen::follow_changes(Arc::downgrade(&gateway), changed));
         (gateway, waiting)
     }
 
@@ -315,6 +362,7 @@ impl Gateway {
         let after = self.snapshot();
         for (client, state) in self.known_clients() {
             state.flights.review(after.registry());
+            self.review_listeners(&state, after.registry());
             if after.registry().client(&client).is_none() {
                 self.shard(&client).remove(&client);
                 self.pool.end_client(&client);
@@ -329,6 +377,7 @@ impl Gateway {
             // One whose cursors clients hold stays, out of date, to tell where its entries stood.
             view.take_if(|v| outdated(v) && !v.has_cursors());
         }
+        self.pool.changed().notify_one();
         before.registry
     }
 
@@ -351,10 +400,12 @@ impl Gateway {
 
     fn client(&self, id: &ClientId) -> Arc<ClientState> {
         let mut shard = self.shard(id);
-        match shard.get(id) {
-            Some(state) => Arc::clone(state),
-            None => Arc::clone(shard.entry(id.clone()).or_insert_with(|| Arc::new(ClientState::new(id)))),
+        if let Some(state) = shard.get(id) {
+            return Arc::clone(state);
         }
+        let state = Arc::new(ClientState::new(id, &self.lasting, self.started));
+        shard.insert(id.clone(), Arc::clone(&state));
+        state
     }
 
     #[expect(clippy::indexing_slicing, reason = "a remainder of the array's length is an index of it")]
@@ -371,6 +422,21 @@ impl Gateway {
             known.extend(shard.iter().map(|(id, state)| (id.clone(), Arc::clone(state))));
         }
         known
+    }
+
+    fn moved(&self) -> MutexGuard<'_, Vec<Moved>> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every client that has a stream open.
+    fn listening_clients(&self) -> Vec<(ClientId, Arc<ClientState>)> {
+        let mut listening = Vec::new();
+        for shard in &self.clients {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = shard.iter().filter(|(_, state)| state.listeners.count() > 0);
+            listening.extend(open.map(|(id, state)| (id.clone(), Arc::clone(state))));
+        }
+        listening
     }
 
     /// Counts a call of a client while the guard lives; `None` when it has as many as the limit allows.

@@ -7,20 +7,30 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use super::bridge::Numbered;
+use super::flight::{Flight, Mail};
+use super::lasting::Lasting;
+use super::listen::Digests;
+use super::outbox::Outbox;
 use super::principal::{Memory, Principal};
 use super::{ClientState, Gateway, Snapshot};
 use crate::policy::ClientId;
 use crate::upstream::Tenant;
+use crate::wire::changes::{Change, Each};
+use crate::wire::jsonrpc::Envelope;
 use crate::wire::mcp::{ClientCapabilities, LogLevel, ProtocolVersion};
 use crate::wire::seal::SessionId;
 
 /// How long a session id is valid.
-const LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub(super) const LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Ended sessions of one client that are remembered.
 const TOMBSTONES: usize = 10_000;
+
+/// Questions to the client of one session that may be open.
+const QUESTIONS: usize = 64;
 
 /// When a session id becomes invalid by itself.
 pub(super) fn ends(id: &SessionId) -> Duration {
@@ -53,20 +63,17 @@ impl Session {
     /// From which level on the client wants log messages, if it has said so.
     #[must_use]
     pub(super) fn level(&self) -> Option<LogLevel> {
-        let (_, state) = self.0.as_ref()?;
-        LogLevel::ALL.get(usize::from(state.level.load(Ordering::Relaxed))).copied()
+        self.0.as_ref()?.1.level()
     }
 
-    /// Notes from which level on the client wants log messages; false if there is no session to note it in.
-    pub fn set_level(&self, level: LogLevel) -> bool {
-        let Some((_, state)) = &self.0 else { return false };
-        state.level.store(level as u8, Ordering::Relaxed);
-        true
+    /// What its id says, if there is a session.
+    pub(super) fn id(&self) -> Option<&SessionId> {
+        self.0.as_ref().map(|(id, _)| id)
     }
 
     /// Its random bits, if there is a session.
     pub(super) fn nonce(&self) -> Option<[u8; 16]> {
-        self.0.as_ref().map(|(id, _)| id.nonce)
+        self.id().map(|id| id.nonce)
     }
 
     /// Calls off the requests of this id, as the client wrote it, that run in the session; outside of sessions none can be.
@@ -76,11 +83,87 @@ impl Session {
         }
     }
 
-    /// For whom sessions with servers are held.
-    pub(super) fn tenant(&self, client: &ClientId) -> Tenant {
-        let capabilities = ClientCapabilities::NONE;
-        Tenant::Client { client: client.clone(), session: self.nonce(), capabilities }
+    /// What waits to be sent to whoever listens in the session, if there is one.
+    pub(super) fn outbox(&self) -> Option<&Arc<Outbox>> {
+        self.0.as_ref().map(|(_, state)| &state.outbox)
     }
+
+    /// The resources that the client has subscribed to in the session.
+    #[must_use]
+    pub fn subscriptions(&self) -> Vec<String> {
+        self.outbox().map(|outbox| outbox.subscriptions()).unwrap_or_default()
+    }
+
+    /// Ends the client's subscription to a resource, if there is one.
+    pub fn unsubscribe(&self, uri: &str) {
+        if let Some(outbox) = self.outbox() {
+            outbox.unsubscribe(uri);
+        }
+    }
+
+    /// Notes what the client has been shown of a list, or that it was told of that.
+    pub(super) fn shown(&self, list: Change, digest: u64) {
+        if let Some((_, state)) = &self.0 {
+            *state.shown.lock().unwrap_or_else(PoisonError::into_inner).get_mut(list) = Some(digest);
+        }
+    }
+
+    /// What the client was shown last of each list; of what it has never seen, what it would see now.
+    pub(super) fn last_shown(&self, now: &Digests) -> Digests {
+        let Some((_, state)) = &self.0 else { return *now };
+        let shown = state.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        Each::of(|list| shown.get(list).unwrap_or(*now.get(list)))
+    }
+
+    /// For whom sessions with servers are held, in which they may ask what the client has declared.
+    pub(super) fn tenant(&self, client: &ClientId) -> Tenant {
+        let (session, capabilities) = (self.nonce(), self.capabilities());
+        Tenant::Client { client: client.clone(), session, capabilities, lane: 0 }
+    }
+
+    /// Takes note that the client is asked something for a call; `None` outside of sessions, and if too much is open.
+    pub(super) fn ask(&self, flight: &Arc<Flight>) -> Option<Numbered> {
+        let (_, state) = self.0.as_ref()?;
+        let mut questions = state.questions();
+        if questions.open.len() >= QUESTIONS {
+            return None;
+        }
+        questions.last += 1;
+        let number = questions.last;
+        questions.open.insert(number, Arc::downgrade(flight));
+        Some(Numbered::new(questions.mark, number))
+    }
+
+    /// Takes note that nobody waits for the answer to a question any more; the id under which the client knows it.
+    pub(super) fn forget_question(&self, number: u64) -> Option<String> {
+        let (_, state) = self.0.as_ref()?;
+        let mut questions = state.questions();
+        questions.open.remove(&number)?;
+        Some(Numbered::new(questions.mark, number).id)
+    }
+
+    /// Hands what the client answers to the call that waits for it. Answers that nobody waits for are normal: they were too
+    /// late.
+    pub fn answer(&self, response: Envelope) {
+        let Some((_, state)) = &self.0 else { return };
+        let mut questions = state.questions();
+        let number = response.id().and_then(|id| Numbered::read(questions.mark, id));
+        let flight = number.and_then(|number| questions.open.remove(&number)).and_then(|flight| flight.upgrade());
+        drop(questions);
+        if let Some((flight, number)) = flight.zip(number) {
+            flight.deliver(Mail::Answer(number, response));
+        }
+    }
+}
+
+/// What the client of a session is asked, and has not answered.
+#[derive(Debug, Default)]
+struct Questions {
+    /// Part of every id, other than in another life of the session.
+    mark: u32,
+    /// The number of the last question.
+    last: u64,
+    open: HashMap<u64, Weak<Flight>>,
 }
 
 /// What is kept of one session.
@@ -88,11 +171,35 @@ impl Session {
 struct State {
     /// From which level on the client wants log messages, as a place in [`LogLevel::ALL`]; another if it has not said so.
     level: AtomicU8,
+    /// What the client is asked.
+    questions: Mutex<Questions>,
+    /// What waits to be sent to whoever listens.
+    outbox: Arc<Outbox>,
+    /// The lists as the client was shown them last, or told that they are others.
+    shown: Mutex<Each<Option<u64>>>,
+}
+
+impl State {
+    fn questions(&self) -> MutexGuard<'_, Questions> {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn level(&self) -> Option<LogLevel> {
+        LogLevel::ALL.get(usize::from(self.level.load(Ordering::Relaxed))).copied()
+    }
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { level: AtomicU8::new(u8::MAX) }
+        let questions = Mutex::new(Questions { mark: rand::random(), ..Questions::default() });
+        Self { level: AtomicU8::new(u8::MAX), questions, outbox: Arc::default(), shown: Mutex::default() }
+    }
+}
+
+impl State {
+    /// What an earlier process has kept.
+    fn kept(level: LogLevel) -> Arc<Self> {
+        Arc::new(Self { level: AtomicU8::new(level as u8), ..Self::default() })
     }
 }
 
@@ -141,6 +248,15 @@ impl Live {
 }
 
 impl Sessions {
+    /// What earlier processes have kept of a client's sessions, as if they had been used just now.
+    pub(super) fn kept(lasting: &Lasting, client: &[u8; 16], now: Duration) -> Self {
+        let live = |(nonce, level)| (nonce, Live { used: now, state: State::kept(level) });
+        Self {
+            live: lasting.levels(client).into_iter().map(live).collect(),
+            ended: lasting.ended(client).into_iter().collect(),
+        }
+    }
+
     /// Notes that a session is in use; returns what holds it, and another session that had to make room.
     fn touch(&mut self, nonce: [u8; 16], now: Duration, most: usize) -> (Arc<State>, Option<[u8; 16]>) {
         if let Some(live) = self.live.get_mut(&nonce) {
@@ -156,19 +272,38 @@ impl Sessions {
         (state, oldest)
     }
 
+    /// What waits for a session.
+    pub(super) fn outbox(&self, nonce: &[u8; 16]) -> Option<Arc<Outbox>> {
+        self.live.get(nonce).map(|live| Arc::clone(&live.state.outbox))
+    }
+
+    /// The same, and from which level on its client wants log messages.
+    pub(super) fn outbox_and_level(&self, nonce: &[u8; 16]) -> Option<(Arc<Outbox>, Option<LogLevel>)> {
+        let state = &self.live.get(nonce)?.state;
+        Some((Arc::clone(&state.outbox), state.level()))
+    }
+
+    /// What waits for any of the sessions.
+    pub(super) fn outboxes(&self) -> Vec<Arc<Outbox>> {
+        self.live.values().map(|live| Arc::clone(&live.state.outbox)).collect()
+    }
+
     /// How many have soft state.
     pub(super) fn live(&self) -> usize {
         self.live.len()
     }
 
-    fn end(&mut self, id: &SessionId, now: Duration) {
-        self.live.remove(&id.nonce);
-        self.ended.retain(|_, until| *until > now);
-        if self.ended.len() >= TOMBSTONES {
-            let first = self.ended.iter().min_by_key(|(_, until)| **until).map(|(n, _)| *n);
-            first.map(|n| self.ended.remove(&n));
+    /// Ends a session; returns one that ended earlier and has to be forgotten to make room.
+    fn end(&mut self, id: &SessionId, now: Duration) -> Option<[u8; 16]> {
+        if let Some(live) = self.live.remove(&id.nonce) {
+            live.state.outbox.end();
         }
+        self.ended.retain(|_, until| *until > now);
+        let full = self.ended.len() >= TOMBSTONES;
+        let first = self.ended.iter().filter(|_| full).min_by_key(|(_, until)| **until).map(|(nonce, _)| *nonce);
+        first.map(|nonce| self.ended.remove(&nonce));
         self.ended.insert(id.nonce, ends(id));
+        first
     }
 
     /// Takes out the sessions not used since `limit`.
@@ -224,9 +359,18 @@ impl Gateway {
         let (kept, dropped) = sessions.touch(id.nonce, now, most);
         drop(sessions);
         if let Some(nonce) = dropped {
-            self.pool.end_session(principal.client(), nonce);
+            self.drop_session(principal.client(), &id.principal, nonce);
         }
         Ok(Session(Some((id, kept))))
+    }
+
+    /// Notes from which level on the client wants log messages; false if there is no session to note it in.
+    pub fn set_level(&self, session: &Session, level: LogLevel) -> bool {
+        let Some((id, state)) = &session.0 else { return false };
+        if state.level.swap(level as u8, Ordering::Relaxed) != level as u8 {
+            self.lasting.keep_level(id, level);
+        }
+        true
     }
 
     /// Ends a session for good.
@@ -245,8 +389,13 @@ impl Gateway {
         if sessions.ended.contains_key(&id.nonce) {
             return Err(NoSession);
         }
-        sessions.end(&id, now);
+        let forgotten = sessions.end(&id, now);
         drop(sessions);
+        if let Some(nonce) = forgotten {
+            self.lasting.forget_end(&id.principal, nonce);
+        }
+        // Before the client is answered: from then on it relies on that.
+        self.lasting.keep_end(&id);
         self.pool.end_session(principal.client(), id.nonce);
         Ok(())
     }
@@ -258,9 +407,15 @@ impl Gateway {
         for (client, state) in self.known_clients() {
             let dropped = state.sessions().idle_since(limit);
             for nonce in dropped {
-                self.pool.end_session(&client, nonce);
+                self.drop_session(&client, &state.digest, nonce);
             }
         }
         self.pool.end_idle(idle);
+    }
+
+    /// Drops what else there is of a session whose soft state was dropped.
+    fn drop_session(&self, client: &ClientId, digest: &[u8; 16], nonce: [u8; 16]) {
+        self.lasting.forget(digest, nonce);
+        self.pool.end_session(client, nonce);
     }
 }

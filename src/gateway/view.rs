@@ -1,14 +1,15 @@
 //! What one client sees: exposed name → (server, own name), and the bytes of its lists, page by page.
 //!
-//! Names are clean: a tool keeps its own, with the server's `tool_prefix` if it has one. Where two servers offer the same
-//! name the first in the client's order has it and the other's is hidden: a call goes to the winner only and is never
-//! tried on another, because a tool may have side effects. Whether a tool is in a view is decided by `policy`, once, when
-//! the view is made; a call uses the permit of that moment.
+//! Names are clean: a tool or prompt keeps its own, with the server's `tool_prefix` if it has one; URIs are the same
+//! everywhere. Where two servers offer the same name or URI the first in the client's order has it and the other's is
+//! hidden: a call goes to the winner only and is never tried on another, because a tool may have side effects. Whether
+//! something is in a view is decided by `policy`, once, when the view is made; a call uses the permit of that moment.
 //!
 //! A page ends where the next multiple of `page_size` begins, wherever it began: a walk that was put out of step by a
 //! change falls into step again, and so all walks share the same pages. Source: protocol.md 4.8.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
@@ -17,9 +18,10 @@ use hyper::body::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::paging::{Mark, Order};
-use super::{ClientState, Gateway, GatewayError, Principal, Snapshot};
-use crate::policy::{ClientId, Decider, Permit, Registry, Server, ServerKey, Target};
-use crate::upstream::{Catalogue, Listed, Member, Upstream};
+use super::{ClientState, Gateway, GatewayError, Principal, Session, Snapshot};
+use crate::policy::{ClientId, Decider, Permit, Registry, ServerKey, Target};
+use crate::upstream::{Catalogue, Member, Upstream};
+use crate::wire::changes::Change;
 use crate::wire::json::{Span, members_of, text_of, write_text};
 use crate::wire::mcp::{ListKind, ProtocolVersion};
 use crate::wire::seal::{Cursor, Sealer};
@@ -66,12 +68,15 @@ struct List {
     pages: [Vec<OnceLock<Bytes>>; SHAPES],
     /// Where the entries stand and where those stood that are gone; only for lists of several pages.
     order: Option<Order>,
+    /// The entries in short, made when first asked for.
+    digest: OnceLock<u64>,
 }
 
 impl List {
     fn new(kind: ListKind) -> Self {
         let (by_name, entries, templates) = (HashMap::new(), Vec::new(), Vec::new());
-        Self { kind, by_name, entries, templates, pages: Default::default(), order: None }
+        let (pages, digest) = (Default::default(), OnceLock::new());
+        Self { kind, by_name, entries, templates, pages, order: None, digest }
     }
 
     fn find(&self, exposed: &str) -> Option<&Entry> {
@@ -158,11 +163,6 @@ impl View {
         }
     }
 
-    /// The tool that the client knows under this name.
-    pub(super) fn tool(&self, exposed: &str) -> Option<&Entry> {
-        self.find(ListKind::Tools, exposed)
-    }
-
     /// The entry of a list that the client knows under this name.
     pub(super) fn find(&self, kind: ListKind, exposed: &str) -> Option<&Entry> {
         self.list(kind).find(exposed)
@@ -206,6 +206,33 @@ impl View {
         let pages = list.pages.get(shape).filter(|_| start.is_multiple_of(self.page_size));
         let page = pages.and_then(|pages| pages.get(start / self.page_size));
         page.map_or_else(made, |page| page.get_or_init(made).clone())
+    }
+
+    /// What the client sees of a list in short: another for every other list, and the same for the same.
+    pub(super) fn digest(&self, change: Change) -> u64 {
+        let lists = change.kinds().iter().map(|kind| self.list(*kind));
+        let digests = lists.map(|list| *list.digest.get_or_init(|| self.digest_of(list)));
+        digests.fold(0, |all, one| all.rotate_left(1) ^ one)
+    }
+
+    fn digest_of(&self, list: &List) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for entry in &list.entries {
+            let (source, at) = entry.at;
+            let listed = self.sources.get(source).and_then(|source| source.catalogue.list(list.kind).get(at));
+            (&entry.exposed, listed.map(|listed| listed.digest)).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    /// Whether the view was made while another registry was being put in force, and may lack a server for that.
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// Whether nothing was known yet of some server.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.unsettled.is_some()
     }
 
     /// Whether a client may hold cursors of this view or of those before it.
@@ -340,8 +367,8 @@ fn is_object_schema(schema: &[u8]) -> bool {
 }
 
 impl Gateway {
-    /// One page of what a request for a list answers a client of this revision: the first, or the one that a cursor stands
-    /// for.
+    /// One page of what a request for a list answers a client of this revision, in its session if it has one: the first, or
+    /// the one that a cursor stands for.
     ///
     /// # Errors
     /// [`GatewayError::InvalidParams`] for a cursor that was not given to this client for this list.
@@ -349,6 +376,7 @@ impl Gateway {
         &self,
         snapshot: &Snapshot,
         principal: &Principal,
+        session: &Session,
         kind: ListKind,
         version: Option<ProtocolVersion>,
         cursor: Option<&str>,
@@ -356,6 +384,10 @@ impl Gateway {
         let last = cursor.map(|cursor| self.read_cursor(principal, kind, cursor)).transpose()?;
         let view = self.view_of(snapshot, principal, None).await;
         let start = last.map_or(0, |last| view.list(kind).after(&last));
+        if session.version().is_some() {
+            let change = Change::to(kind);
+            session.shown(change, view.digest(change));
+        }
         Ok(Page {
             bytes: view.page(kind, version, start, &self.keys.cursors),
             ttl_ms: version.map_or_else(|| view.ttl_ms(snapshot.registry().settings().refresh), |_| 0),
@@ -379,9 +411,9 @@ impl Gateway {
         self.decided_view(snapshot, client, &self.client(client), None).await
     }
 
-    /// The same, but waits only for servers that might have the tool of this name.
-    pub(super) async fn view_with(&self, snapshot: &Snapshot, client: &ClientId, tool: &str) -> Arc<View> {
-        self.decided_view(snapshot, client, &self.client(client), Some(Wanted(ListKind::Tools, tool))).await
+    /// The same, but waits only for servers that might have this.
+    pub(super) async fn view_with(&self, snapshot: &Snapshot, client: &ClientId, wanted: Wanted<'_>) -> Arc<View> {
+        self.decided_view(snapshot, client, &self.client(client), Some(wanted)).await
     }
 
     /// The same for a client that has signed in, for which nothing has to be looked up. Ready at once nearly always.
@@ -421,7 +453,7 @@ impl Gateway {
     }
 
     /// The view of what is known now. One request of a client makes it, the others wait for that.
-    fn view_as_known(&self, snapshot: &Snapshot, client: &ClientId, state: &ClientState) -> Arc<View> {
+    pub(super) fn view_as_known(&self, snapshot: &Snapshot, client: &ClientId, state: &ClientState) -> Arc<View> {
         let mut slot = state.view.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(view) = slot.as_ref().filter(|v| v.is_current(snapshot.generation, self.pool.epoch())) {
             return Arc::clone(view);
@@ -469,13 +501,8 @@ impl Gateway {
     fn add(&self, list: &mut List, client: &ClientId, position: usize, source: &Source, decider: &Decider<'_>) {
         let Source { upstream, catalogue, .. } = source;
         for (at, listed) in catalogue.list(list.kind).iter().enumerate() {
-            let target = match list.kind {
-                ListKind::Tools => Target::Tool(&listed.name),
-                ListKind::Prompts => Target::Prompt(&listed.name),
-                ListKind::Resources | ListKind::Templates => Target::Resource(&listed.name),
-            };
-            let Ok(permit) = decider.decide(target).verdict else { continue };
-            let exposed = exposed_name(list.kind, upstream.server(), listed);
+            let Ok(permit) = decider.decide(target(list.kind, &listed.name)).verdict else { continue };
+            let exposed = format!("{}{}", upstream.server().prefix(list.kind), listed.name);
             if let Some(winner) = list.by_name.get(&exposed) {
                 self.report_hidden(list, client, &exposed, upstream, list.entries.get(*winner));
                 continue;
@@ -506,10 +533,11 @@ impl Gateway {
     }
 }
 
-/// The name under which clients know something; a resource has the same URI everywhere.
-fn exposed_name(kind: ListKind, server: &Server, listed: &Listed) -> String {
+/// What is decided about where something of this kind is to be used, under its server's own name.
+pub(super) fn target(kind: ListKind, name: &str) -> Target<'_> {
     match kind {
-        ListKind::Tools | ListKind::Prompts => format!("{}{}", server.tool_prefix, listed.name),
-        ListKind::Resources | ListKind::Templates => listed.name.clone(),
+        ListKind::Tools => Target::Tool(name),
+        ListKind::Prompts => Target::Prompt(name),
+        ListKind::Resources | ListKind::Templates => Target::Resource(name),
     }
 }

@@ -15,6 +15,10 @@ pub struct Vitals {
     pub calls: u64,
     /// Legacy sessions with soft state.
     pub sessions: usize,
+    /// Open streams of changes.
+    pub listeners: usize,
+    /// Resources that clients have subscribed to.
+    pub subscriptions: usize,
     /// Bytes held in buffers.
     pub buffered_bytes: usize,
     /// Requests refused because their client had as many running as it may.
@@ -42,10 +46,12 @@ impl Gateway {
     /// How much the gateway has to do.
     #[must_use]
     pub fn vitals(&self) -> Vitals {
-        let budget = self.budget();
+        let (budget, known) = (self.budget(), self.known_clients());
         Vitals {
             calls: self.calls.get(),
-            sessions: self.known_clients().iter().map(|(_, state)| state.sessions().live()).sum(),
+            sessions: known.iter().map(|(_, state)| state.sessions().live()).sum(),
+            listeners: known.iter().map(|(_, state)| state.listeners.count()).sum(),
+            subscriptions: known.iter().map(|(_, state)| state.subscriptions()).sum(),
             buffered_bytes: budget.held(),
             too_many_calls: self.overloaded.get(),
             too_many_bytes: budget.refused(),

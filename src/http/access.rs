@@ -118,7 +118,7 @@ impl Access {
                 r.text("client", client.as_str());
             }
             if let Some((kind, name)) = &self.subject {
-                r.text(field_of(*kind), name);
+                r.text(kind.word(), name);
             }
         });
     }
@@ -155,7 +155,7 @@ impl Drop for Access {
                 ("method", Some(self.method.as_str())),
                 ("path", Some(&*self.path)),
                 ("rpc", self.rpc.as_deref()),
-                (field_of(kind), self.subject.as_ref().map(|(_, name)| &**name)),
+                (kind.word(), self.subject.as_ref().map(|(_, name)| &**name)),
                 ("server", server),
                 ("eras", self.eras.map(pair_of_eras)),
             ] {
@@ -173,15 +173,6 @@ impl Drop for Access {
             r.number("bytes", self.bytes);
             r.millis("ms", took);
         });
-    }
-}
-
-/// What the field is called that says what a request is about.
-fn field_of(kind: ListKind) -> &'static str {
-    match kind {
-        ListKind::Tools => "tool",
-        ListKind::Prompts => "prompt",
-        ListKind::Resources | ListKind::Templates => "resource",
     }
 }
 

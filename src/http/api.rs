@@ -17,12 +17,12 @@ use hyper::{Response, StatusCode};
 use self::error::ApiError;
 pub(super) use self::origin::Registrations;
 use super::response::{Body, json};
-use crate::gateway::{self, Authority, Gateway, Granted, Principal, SeenServer, Snapshot, TOKEN_LIFETIME};
+use crate::gateway::{self, Authority, Gateway, Granted, Principal, SeenServer, Snapshot, Subject, TOKEN_LIFETIME};
 use crate::policy::registry::{Grant, Patterns, Who};
 use crate::policy::{Caller, ClientId, Edit, EditError, Registry, ServerId};
 use crate::time::Timestamp;
 use crate::wire::config::{Place, Severity};
-use crate::wire::mcp::ProtocolVersion;
+use crate::wire::mcp::{ListKind, ProtocolVersion};
 use crate::wire::rest::{self, answer, query};
 
 /// An endpoint.
@@ -305,9 +305,14 @@ async fn get_tools(call: &Call<'_>, caller: &Caller) -> Served {
 }
 
 async fn explain(call: &Call<'_>, caller: &Caller) -> Served {
-    let [client, server, tool] = parameters(call, ["client", "server", "tool"])?;
-    let tool = tool.filter(|tool| !tool.is_empty());
-    let tool = tool.ok_or_else(|| ApiError::Query("expected a query parameter `tool`".to_owned()))?;
+    let [client, server, tool, prompt, resource] =
+        parameters(call, ["client", "server", "tool", "prompt", "resource"])?;
+    let kinds = [(ListKind::Tools, tool), (ListKind::Prompts, prompt), (ListKind::Resources, resource)];
+    let mut asked = kinds.into_iter().filter_map(|(kind, name)| Some(Subject::new(kind, name?)));
+    let subject = match (asked.next(), asked.next()) {
+        (Some(subject), None) if !subject.name.is_empty() => subject,
+        _ => return Err(ApiError::Query("expected one of `tool`, `prompt` and `resource` in the query".to_owned())),
+    };
     let registry = call.snapshot.registry();
     let client = client.map_or_else(|| caller.client().clone(), |client| ClientId::new(&client));
     let server = server.map(|server| ServerId::new(&server));
@@ -318,26 +323,27 @@ async fn explain(call: &Call<'_>, caller: &Caller) -> Served {
     }
     let usable: Vec<&ServerId> = registry.servers_of(caller.client()).into_iter().map(|server| &server.id).collect();
     let may_know = |server: &ServerId| admin || usable.contains(&server);
-    let explanation = call.gateway.explain(&call.snapshot, &client, &tool, server.as_ref(), may_know).await;
-    Ok(ok(&explained(client.to_string(), tool, explanation)))
+    let explanation = call.gateway.explain(&call.snapshot, &client, &subject, server.as_ref(), may_know).await;
+    Ok(ok(&explained(client.to_string(), subject, explanation)))
 }
 
-fn explained(client: String, tool: String, explanation: gateway::Explanation) -> answer::Explanation {
+fn explained(client: String, subject: Subject, explanation: gateway::Explanation) -> answer::Explanation {
     let verdict = |yes| if yes { "yes" } else { "no" };
+    let about = |name| answer::About::new(subject.kind, name);
     let candidates = explanation.candidates.into_iter().map(|candidate| answer::Candidate {
         server: candidate.server.to_string(),
-        tool: candidate.tool,
+        about: about(candidate.name),
         verdict: verdict(candidate.allowed),
-        rule: candidate.reason.to_string(),
+        rule: candidate.reason.about(subject.kind),
         place: candidate.reason.place().map(place),
         state: candidate.health.to_string(),
     });
     answer::Explanation {
         client,
-        tool,
+        about: about(subject.name.clone()),
         verdict: verdict(explanation.server.is_some()),
         server: explanation.server.map(|server| server.to_string()),
-        rule: explanation.reason.to_string(),
+        rule: explanation.reason.about(subject.kind),
         place: explanation.reason.place().map(place),
         candidates: candidates.collect(),
     }

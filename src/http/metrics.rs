@@ -22,15 +22,24 @@ const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
 /// Paths that are none of ours.
 const ELSEWHERE: &str = "other";
 /// Methods that are counted by name; whatever else clients send is `other`.
-pub(super) const METHODS: [&str; 10] = [
+pub(super) const METHODS: [&str; 19] = [
     method::INITIALIZE,
     method::PING,
     method::TOOLS_LIST,
     method::TOOLS_CALL,
+    method::PROMPTS_LIST,
+    method::PROMPTS_GET,
+    method::RESOURCES_LIST,
+    method::TEMPLATES_LIST,
+    method::RESOURCES_READ,
+    method::COMPLETE,
     method::DISCOVER,
     method::INITIALIZED,
     method::CANCELLED,
     method::SET_LEVEL,
+    method::LISTEN,
+    method::SUBSCRIBE,
+    method::UNSUBSCRIBE,
     "batch",
     "other",
 ];
@@ -170,6 +179,10 @@ fn write_gateway(text: &mut Text, gateway: &Gateway) {
     let vitals = gateway.vitals();
     text.single("mcp_x_calls_in_flight", Kind::Gauge, "Calls of tools in flight.", vitals.calls);
     text.single("mcp_x_sessions", Kind::Gauge, "Legacy sessions with soft state.", vitals.sessions);
+    let help = "Open streams of changes, whichever era's.";
+    text.single("mcp_x_listeners", Kind::Gauge, help, vitals.listeners);
+    let help = "Resources that clients have subscribed to.";
+    text.single("mcp_x_subscriptions", Kind::Gauge, help, vitals.subscriptions);
     let help = "Bytes held for requests and answers.";
     text.single("mcp_x_buffered_bytes", Kind::Gauge, help, vitals.buffered_bytes);
     let help = "Requests and answers refused because a limit on all of a client, or of all clients, was reached.";

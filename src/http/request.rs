@@ -128,6 +128,21 @@ pub fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
 /// # Errors
 /// [`Refusal::NotAcceptable`].
 pub fn check_accept(headers: &HeaderMap) -> Result<(), Refusal> {
+    let (json, events) = accepted(headers)?;
+    if json && events { Ok(()) } else { Err(Refusal::NotAcceptable) }
+}
+
+/// Checks that the client takes an event stream.
+///
+/// # Errors
+/// [`Refusal::NotAcceptable`].
+pub fn check_accept_events(headers: &HeaderMap) -> Result<(), Refusal> {
+    let (_, events) = accepted(headers)?;
+    if events { Ok(()) } else { Err(Refusal::NotAcceptable) }
+}
+
+/// Whether the client takes JSON, and whether it takes event streams. One that does not say so takes everything.
+fn accepted(headers: &HeaderMap) -> Result<(bool, bool), Refusal> {
     let (mut none, mut json, mut events) = (true, false, false);
     // Several header lines are one list (RFC 9110 5.3); the Python SDK sends two.
     for value in headers.get_all(ACCEPT) {
@@ -146,7 +161,7 @@ pub fn check_accept(headers: &HeaderMap) -> Result<(), Refusal> {
             events |= matches!(range.as_str(), "text/event-stream" | "text/*" | "*/*");
         }
     }
-    if none || (json && events) { Ok(()) } else { Err(Refusal::NotAcceptable) }
+    Ok((none || json, none || events))
 }
 
 /// Whether a media range's parameters say `q=0`.

@@ -15,7 +15,7 @@ use hyper::{Response, StatusCode};
 use super::access::Access;
 use crate::alarm::Alarm;
 use crate::budget::Budget;
-use crate::gateway::{GatewayError, Outgoing, Relay};
+use crate::gateway::{GatewayError, Outgoing, Relay, Stream};
 use crate::log::RequestId;
 use crate::shutdown::Shutdown;
 use crate::wire::json::write_text;
@@ -107,7 +107,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Pieces(pieces) => pieces.is_empty(),
-            Content::Events(events) => events.relays.is_empty() && events.held.is_empty(),
+            Content::Events(events) => events.sources.is_empty() && events.held.is_empty(),
         }
     }
 
@@ -129,10 +129,35 @@ pub struct Upkeep {
     pub cut: Shutdown,
 }
 
-/// The messages of calls as an event stream.
+/// Where the messages of an event stream come from.
+enum Source {
+    /// A call.
+    Call(Relay),
+    /// What changes for the client.
+    Changes(Box<Stream>),
+}
+
+impl Source {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Outgoing>> {
+        match self {
+            Self::Call(relay) => relay.poll_next(cx),
+            Self::Changes(stream) => stream.poll_next(cx),
+        }
+    }
+
+    /// Its last message, as the gateway ends.
+    fn cut_off(&mut self) -> Option<Outgoing> {
+        match self {
+            Self::Call(relay) => relay.cut_off(STOPPING),
+            Self::Changes(stream) => stream.end(),
+        }
+    }
+}
+
+/// The messages of calls, or of what changes, as an event stream.
 struct Events {
     /// Those that run; the stream is over with the last of them.
-    relays: Vec<Relay>,
+    sources: Vec<Source>,
     /// Events that have come and were not sent yet.
     held: Vec<u8>,
     /// How often hyper has asked for more since the last of them came, and since the first.
@@ -151,7 +176,7 @@ impl Events {
     fn poll_next(&mut self, cx: &mut Context<'_>, mut access: Option<&mut Access>) -> Poll<Option<Bytes>> {
         let held_before = self.held.len();
         self.gather(cx, access.as_deref_mut());
-        let done = self.relays.is_empty();
+        let done = self.sources.is_empty();
         if let Some(access) = access {
             access.complete = done;
         }
@@ -171,19 +196,19 @@ impl Events {
         Poll::Ready(Some(std::mem::take(&mut self.held).into()))
     }
 
-    /// Takes what the relays have.
+    /// Takes what the sources have.
     fn gather(&mut self, cx: &mut Context<'_>, mut access: Option<&mut Access>) {
         let (over, out) = (self.upkeep.cut.ordered(), &mut self.held);
         // None of several fills every piece before it is the others' turn.
-        if self.relays.len() > 1 {
-            self.relays.rotate_left(1);
+        if self.sources.len() > 1 {
+            self.sources.rotate_left(1);
         }
-        self.relays.retain_mut(|relay| {
+        self.sources.retain_mut(|source| {
             while out.len() < GATHERED {
-                let next = if over { Poll::Ready(relay.cut_off(STOPPING)) } else { relay.poll_next(cx) };
+                let next = if over { Poll::Ready(source.cut_off()) } else { source.poll_next(cx) };
                 match next {
                     Poll::Pending => break,
-                    Poll::Ready(Some(Outgoing::Notification(message))) => encode(out, [message.as_slice()]),
+                    Poll::Ready(Some(Outgoing::Message(message))) => encode(out, [message.as_slice()]),
                     Poll::Ready(Some(Outgoing::Response(message, code))) => {
                         encode(out, message.iter().map(AsRef::as_ref));
                         if let Some(access) = access.as_deref_mut() {
@@ -191,7 +216,8 @@ impl Events {
                         }
                         return false;
                     }
-                    // Called off by the client: the end without a response is what it asked for.
+                    // Called off by the client: the end without a response is what it asked for. Or a legacy stream of
+                    // changes, which has no other end.
                     Poll::Ready(None) => return false,
                 }
             }
@@ -289,7 +315,17 @@ pub fn event_stream(first: Option<Vec<u8>>, relay: Relay, upkeep: Upkeep) -> Res
 pub fn event_streams(first: Vec<Vec<u8>>, relays: Vec<Relay>, upkeep: Upkeep) -> Response<Body> {
     let mut held = Vec::new();
     first.iter().for_each(|message| encode(&mut held, [message.as_slice()]));
-    let events = Events { relays, held, asked: (0, 0), begun: false, upkeep };
+    events(held, relays.into_iter().map(Source::Call).collect(), upkeep)
+}
+
+/// An event stream of what changes for a client.
+#[must_use]
+pub fn change_stream(stream: Stream, upkeep: Upkeep) -> Response<Body> {
+    events(Vec::new(), vec![Source::Changes(Box::new(stream))], upkeep)
+}
+
+fn events(held: Vec<u8>, sources: Vec<Source>, upkeep: Upkeep) -> Response<Body> {
+    let events = Events { sources, held, asked: (0, 0), begun: false, upkeep };
     let mut response =
         response(StatusCode::OK, Body::new(Content::Events(Box::new(events)), Some("text/event-stream")));
     let headers = response.headers_mut();

@@ -60,7 +60,7 @@ impl Route {
     #[must_use]
     pub fn allow(self) -> &'static str {
         match self {
-            Self::Mcp => "POST, DELETE",
+            Self::Mcp => "GET, POST, DELETE",
             Self::Api(endpoint) if endpoint.changes() => "POST",
             Self::Health | Self::Ready | Self::Metrics | Self::Api(_) | Self::OpenApi | Self::Docs => "GET, HEAD",
         }
@@ -70,7 +70,7 @@ impl Route {
     #[must_use]
     pub fn takes(self, method: &Method) -> bool {
         match self {
-            Self::Mcp => matches!(*method, Method::POST | Method::DELETE),
+            Self::Mcp => matches!(*method, Method::GET | Method::POST | Method::DELETE),
             Self::Api(endpoint) if endpoint.changes() => *method == Method::POST,
             Self::Health | Self::Ready | Self::Metrics | Self::Api(_) | Self::OpenApi | Self::Docs => {
                 matches!(*method, Method::GET | Method::HEAD)
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn only_the_allowed_methods_are_taken() {
         assert!(Route::Mcp.takes(&Method::POST) && Route::Mcp.takes(&Method::DELETE));
-        assert!(!Route::Mcp.takes(&Method::GET) && !Route::Mcp.takes(&Method::PUT));
+        assert!(Route::Mcp.takes(&Method::GET) && !Route::Mcp.takes(&Method::PUT) && !Route::Mcp.takes(&Method::HEAD));
         assert!(Route::Api(Endpoint::UpdateAccess).takes(&Method::POST));
         assert!(!Route::Api(Endpoint::UpdateAccess).takes(&Method::GET));
         assert!(Route::Api(Endpoint::GetTools).takes(&Method::HEAD));

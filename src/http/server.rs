@@ -308,22 +308,24 @@ impl Worker {
                 access.client = Some(principal.client().clone());
                 check_method(route, request)?;
                 let named = NamedVersion::of(request.headers());
-                let ends_session = *request.method() == Method::DELETE;
+                let posted = *request.method() == Method::POST;
                 let mut body = Bytes::new();
-                if !ends_session {
+                if posted {
                     check_content_type(request.headers())?;
                     check_accept(request.headers())?;
                     let limits = &snapshot.registry().settings().limits;
                     let holding = self.gateway.budget().hold(limits.buffered_bytes);
                     body = read_body(request.body_mut(), limits.body_bytes, limits.body_read, holding).await?;
                 }
-                let (gateway, http, memory, cut) = (&self.gateway, &self.http, &self.memory, &self.cut);
+                let (gateway, http, memory, cut, stop) =
+                    (&self.gateway, &self.http, &self.memory, &self.cut, &self.stop);
                 let headers = request.headers();
                 let mut exchange =
-                    Exchange { gateway, http, memory, snapshot, principal, headers, named, now, cut, access };
-                match ends_session {
-                    true => Ok(mcp::delete(&exchange)),
-                    false => Ok(mcp::post(&mut exchange, body).await),
+                    Exchange { gateway, http, memory, snapshot, principal, headers, named, now, cut, stop, access };
+                match *request.method() {
+                    Method::POST => Ok(mcp::post(&mut exchange, body).await),
+                    Method::GET => mcp::get(&exchange),
+                    _ => Ok(mcp::delete(&exchange)),
                 }
             }
         }

@@ -1,11 +1,12 @@
-//! Where configuration, secrets and what is known of servers are kept.
+//! Where configuration, secrets and what is known of servers and sessions are kept.
 //!
-//! Knows files; what is in them is read by `wire::config` and judged by `policy`. Nothing outside this module and the
-//! journal may assume that there is one writer.
+//! Knows files; what is in them is read by `wire::config` and judged by `policy`. Nothing outside this module may assume
+//! that there is one writer.
 
 mod catalogues;
 mod ends;
 mod file;
+mod journal;
 mod replace;
 mod secret;
 
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 pub use self::catalogues::Catalogues;
 pub use self::ends::TokenEnds;
 pub use self::file::{ConfigFile, Reloaded};
+pub use self::journal::{Entry, Journal};
 pub use self::replace::Locked;
 pub use self::secret::load_or_create as load_secret;
 

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,9 @@ use tokio::sync::mpsc;
 
 use super::Upstream;
 use super::channel::{Channel, Dialect};
+use super::ear::Replier;
 use super::error::UpstreamError;
+use super::resume::{Resumption, Step};
 use crate::alarm::{Alarm, Alarms};
 use crate::budget::{Full, Holding};
 use crate::outbound::Incoming;
@@ -33,13 +36,18 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Answers to a server's requests that may wait to be sent, for one call.
 const REPLIES: usize = 16;
 
+/// Says whether a server waits for its client, and so may be silent itself.
+pub type Waits = Arc<AtomicBool>;
+
 /// How long a call may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct TimeLimits {
     /// Longest silence.
     pub(super) silent: Duration,
     /// Longest time altogether.
     pub(super) whole: Duration,
+    /// Says when silence does not count.
+    pub(super) waits: Option<Waits>,
 }
 
 /// The clock of one call.
@@ -53,7 +61,8 @@ pub(super) struct Timer {
 impl Timer {
     pub(super) fn start(limits: TimeLimits, alarms: &Alarms) -> Self {
         let now = Instant::now();
-        Self { limits, begun: now, heard: now, alarm: alarms.at(now + limits.silent.min(limits.whole)) }
+        let alarm = alarms.at(now + limits.silent.min(limits.whole));
+        Self { limits, begun: now, heard: now, alarm }
     }
 
     /// Something came.
@@ -61,10 +70,18 @@ impl Timer {
         self.heard = Instant::now();
     }
 
+    /// The server is not spoken to for so long, by its own wish: that is no silence.
+    fn pause(&mut self, wait: Duration) {
+        self.heard = Instant::now() + wait;
+    }
+
     /// Fails when a limit has passed. Hearing something does not move the timer; when it rings too early it is set anew.
     fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
         loop {
             ready!(self.alarm.poll(cx));
+            if self.limits.waits.as_ref().is_some_and(|waits| waits.load(Ordering::Relaxed)) {
+                self.heard();
+            }
             let (silent, whole) = (self.heard + self.limits.silent, self.begun + self.limits.whole);
             let now = Instant::now();
             if now >= whole {
@@ -131,6 +148,8 @@ pub struct Answer {
     holding: Holding,
     /// Where answers to the server's requests go; made for the first one.
     replies: Option<mpsc::Sender<Vec<u8>>>,
+    /// How the stream is taken up again should it end too early; made for the first event that says something of that.
+    resumption: Option<Box<Resumption>>,
 }
 
 impl Answer {
@@ -155,13 +174,14 @@ impl Answer {
                 return Err(UpstreamError::NotMcp(format!("expected JSON or an event stream, found {found}")));
             }
         };
-        Ok(Self { channel, dialect, id, body: Some(response.into_body()), form, timer, holding, replies: None })
+        let body = Some(response.into_body());
+        Ok(Self { channel, dialect, id, body, form, timer, holding, replies: None, resumption: None })
     }
 
     /// An answer that consists of a response alone.
     pub(super) fn settled(channel: Channel, dialect: Dialect, id: u64, response: Envelope, timer: Timer) -> Self {
         let (form, holding) = (Form::Settled(Some(Box::new(response))), channel.upstream.budget.hold(0));
-        Self { channel, dialect, id, body: None, form, timer, holding, replies: None }
+        Self { channel, dialect, id, body: None, form, timer, holding, replies: None, resumption: None }
     }
 
     /// The id under which the request was sent, which is its progress token too.
@@ -214,8 +234,10 @@ impl Answer {
             Poll::Ready(result) => result,
             Poll::Pending => Err(ready!(self.timer.poll_limit(cx))),
         };
-        if let Err(error) = &result {
-            self.abandon(error);
+        match &result {
+            Ok(Message::Response(_)) => self.resumption = None,
+            Ok(_) => {}
+            Err(error) => self.abandon(error),
         }
         Poll::Ready(result)
     }
@@ -229,7 +251,8 @@ impl Answer {
         let gone = matches!(error, UpstreamError::Ended | UpstreamError::Unreachable(_));
         // `initialize` is never cancelled.
         let opening = matches!(&self.dialect, Dialect::Legacy(session) if session.opening);
-        if self.body.take().is_some() && !gone && !opening {
+        let resumed = self.resumption.take().is_some();
+        if (self.body.take().is_some() || resumed) && !gone && !opening {
             self.cancel();
         }
     }
@@ -243,19 +266,47 @@ impl Answer {
                 return Poll::Ready(Ok(message));
             }
             self.holding.resize(self.form.held()).map_err(|Full| UpstreamError::NoRoom)?;
-            let Some(body) = self.body.as_mut() else { return Poll::Ready(Err(UpstreamError::Ended)) };
+            let Some(body) = self.body.as_mut() else {
+                ready!(self.poll_resumed(cx))?;
+                continue;
+            };
             // JSON that has come in the length that was announced is whole without being asked for once more.
             let whole = matches!(self.form, Form::Json(_)) && body.is_end_stream();
             match if whole { None } else { ready!(Pin::new(body).poll_frame(cx)) } {
-                Some(frame) => {
+                Some(Ok(frame)) => {
                     self.timer.heard();
-                    if let Ok(chunk) = frame?.into_data() {
+                    if let Ok(chunk) = frame.into_data() {
                         self.take_chunk(chunk)?;
                     }
                 }
+                // What was cut off comes once more.
+                Some(Err(_)) if self.resumption.as_ref().is_some_and(|resumption| resumption.is_possible()) => {
+                    self.body = None;
+                }
+                Some(Err(error)) => return Poll::Ready(Err(error.into())),
                 None => {
                     self.body = None;
-                    return Poll::Ready(self.last_message()?.ok_or(UpstreamError::Ended));
+                    if let Some(message) = self.last_message()? {
+                        return Poll::Ready(Ok(message));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes an event stream up again that has ended before the response.
+    fn poll_resumed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        let Some(resumption) = &mut self.resumption else { return Poll::Ready(Err(UpstreamError::Ended)) };
+        loop {
+            match ready!(resumption.poll(cx, &self.channel, &self.dialect))? {
+                Step::Wait(time) => self.timer.pause(time),
+                Step::Read(body) => {
+                    self.timer.heard();
+                    if let Form::Events(decoder) = &mut self.form {
+                        decoder.restart();
+                    }
+                    self.body = Some(body);
+                    return Poll::Ready(Ok(()));
                 }
             }
         }
@@ -276,7 +327,8 @@ impl Answer {
             return Ok(response.take().map(|response| Message::Response(*response)));
         }
         while let Form::Events(decoder) = &mut self.form {
-            let Some(event) = decoder.next_event()? else { break };
+            let Some(mut event) = decoder.next_event()? else { break };
+            self.note_place(&mut event);
             if let Some(message) = self.read_event(event)? {
                 return Ok(Some(message));
             }
@@ -295,11 +347,26 @@ impl Answer {
                 }
             }
             // An event that the end of the stream cut short is a lost answer, not a wrong one.
-            Form::Events(decoder) => match decoder.finish()? {
-                Some(event) => Ok(self.read_event(event).ok().flatten()),
-                None => Ok(None),
-            },
+            Form::Events(decoder) => {
+                let Some(mut event) = decoder.finish()? else { return Ok(None) };
+                let message = self.read_event(event.clone()).ok().flatten();
+                if message.is_some() {
+                    self.note_place(&mut event);
+                }
+                Ok(message)
+            }
             Form::Settled(_) => Ok(None),
+        }
+    }
+
+    /// Notes how the stream goes on after this event, should it end too early; only a legacy one does. An `initialize` has no
+    /// session yet in which it could.
+    fn note_place(&mut self, event: &mut Event) {
+        if self.resumption.is_none() && event.id.is_none() && event.retry.is_none() {
+            return;
+        }
+        if matches!(&self.dialect, Dialect::Legacy(session) if !session.opening) {
+            self.resumption.get_or_insert_default().note(event);
         }
     }
 
@@ -330,12 +397,15 @@ impl Answer {
     /// # Errors
     /// As [`reply`](Self::reply).
     pub fn refuse(&mut self, request: &Envelope) -> Result<(), UpstreamError> {
-        let Some(id) = request.id() else { return Ok(()) };
-        self.reply(if request.method().as_deref() == Some(method::PING) {
-            result_message(id, b"{}")
-        } else {
-            ErrorObject::new(code::METHOD_NOT_FOUND, "no client can be asked here").to_message(Some(id))
-        })
+        refusal_to(request).map_or(Ok(()), |refusal| self.reply(refusal))
+    }
+
+    /// What answers the server's requests later than at once; nothing for a modern server, which makes none.
+    #[must_use]
+    pub fn replier(&self) -> Option<Replier> {
+        let Dialect::Legacy(session) = &self.dialect else { return None };
+        let upstream = self.upstream();
+        Some(Replier::new(&Channel::new(upstream, &upstream.ears.http), session))
     }
 
     /// Sends the answer to a request of the server, after those before it, without making this call wait.
@@ -363,6 +433,15 @@ impl Answer {
     }
 }
 
+/// The answer to a request of a server for which there is nobody to ask: a ping gets its pong, everything else an error.
+pub(super) fn refusal_to(request: &Envelope) -> Option<Vec<u8>> {
+    let id = request.id()?;
+    Some(match request.method().as_deref() {
+        Some(method::PING) => result_message(id, b"{}"),
+        _ => ErrorObject::new(code::METHOD_NOT_FOUND, "no client can be asked here").to_message(Some(id)),
+    })
+}
+
 /// The code of the error with which a request was refused by its HTTP status, if it was.
 pub(super) fn refusal_of(answer: &Result<Box<Answer>, UpstreamError>) -> Option<i64> {
     match &answer.as_ref().ok()?.form {
@@ -372,7 +451,7 @@ pub(super) fn refusal_of(answer: &Result<Box<Answer>, UpstreamError>) -> Option<
 }
 
 /// The media type of a response, in lower case and without parameters.
-fn content_type(response: &Response<Incoming>) -> Cow<'_, str> {
+pub(super) fn content_type(response: &Response<Incoming>) -> Cow<'_, str> {
     let value = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if value == "application/json" {
         return Cow::Borrowed(value);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use hyper::body::Bytes;
@@ -25,6 +26,8 @@ pub struct Listed {
     pub members: Vec<Member>,
     /// Arguments of a tool that a modern server wants mirrored in headers.
     pub annotations: Vec<Annotation>,
+    /// Its description in short, to tell it from another of the same name.
+    pub digest: u64,
 }
 
 /// One member of an entry's description.
@@ -145,19 +148,29 @@ impl Channel {
     }
 
     async fn walk_list(&self, walk: &mut Walk, kind: ListKind) -> Result<(), UpstreamError> {
-        let limits = &self.settings.limits;
         (walk.cursor, walk.names) = (None, HashSet::new());
+        match self.walk_pages(walk, kind).await {
+            // Without its tools a server is of no use; without anything else its tools still are.
+            Err(error) if is_of_list(&error) && (kind != ListKind::Tools || !self.offers(kind).await?) => {
+                self.keep_list(walk, kind);
+                walk.leave_out(match error {
+                    // Its words may be other ones each time.
+                    UpstreamError::Rpc(error) => format!("{}: error {}", kind.method(), error.code),
+                    // Which list it is about is said in it.
+                    UpstreamError::NotMcp(what) => what,
+                    error => format!("{}: {error}", kind.method()),
+                });
+                Ok(())
+            }
+            walked => walked,
+        }
+    }
+
+    async fn walk_pages(&self, walk: &mut Walk, kind: ListKind) -> Result<(), UpstreamError> {
+        let limits = &self.settings.limits;
         for _ in 0..limits.list_pages {
             let instructions = &mut walk.fetched.catalogue.instructions;
-            let page = match self.page(instructions, kind, walk.cursor.as_deref()).await {
-                // Without its tools a server is of no use; without anything else its tools still are.
-                Err(UpstreamError::Rpc(error)) if kind != ListKind::Tools => {
-                    self.keep_list(&mut walk.fetched.catalogue, kind);
-                    walk.leave_out(format!("{}: {error}", kind.method()));
-                    return Ok(());
-                }
-                page => page?,
-            };
+            let page = self.page(instructions, kind, walk.cursor.as_deref()).await?;
             let Some((page, era)) = page else { return Ok(()) };
             walk.fetched.catalogue.resources |= kind == ListKind::Resources;
             walk.take(kind, &page, era, limits.tools_per_server, limits.catalogue_bytes)?;
@@ -170,8 +183,13 @@ impl Channel {
     }
 
     /// Takes over what was known of a list that its server does not give now.
-    fn keep_list(&self, catalogue: &mut Catalogue, kind: ListKind) {
-        *catalogue.list_mut(kind) = self.upstream.offer().catalogue.list(kind).to_vec();
+    fn keep_list(&self, walk: &mut Walk, kind: ListKind) {
+        let known = self.upstream.offer().catalogue;
+        let Fetched { catalogue, ttl } = &mut walk.fetched;
+        *catalogue.list_mut(kind) = known.list(kind).to_vec();
+        catalogue.resources |= kind == ListKind::Resources;
+        // Nobody has said how long that will do.
+        *ttl = Some(Duration::ZERO);
     }
 
     /// One page of a list and the era of the server that gave it; `None` if the server has no such list at all.
@@ -199,6 +217,12 @@ impl Channel {
             None => Ok(Some((response, era))),
         }
     }
+}
+
+/// Whether an error is about the list that was asked for, so that the server may give the others all the same.
+fn is_of_list(error: &UpstreamError) -> bool {
+    use UpstreamError::{BadStatus, NotMcp, Rpc, Silent, TooLarge};
+    matches!(error, Rpc(_) | BadStatus(_) | NotMcp(_) | TooLarge(_) | Silent(_))
 }
 
 impl Walk {
@@ -286,7 +310,10 @@ pub(super) fn listed(kind: ListKind, entry: &[u8], era: Era) -> Result<Listed, S
         }
         Some(name) if tasks => Err(format!("tool `{name}`: runs only as a task")),
         Some(name) => match annotations {
-            Ok(annotations) => Ok(Listed { name, members, annotations }),
+            Ok(annotations) => {
+                let digest = digest_of(&members);
+                Ok(Listed { name, members, annotations, digest })
+            }
             Err(why) => Err(format!("tool `{name}`: {why}")),
         },
         None => Err(format!("a {noun} without a `{}`", kind.key())),
@@ -310,6 +337,13 @@ impl Member {
         }
         Ok(Vec::new())
     }
+}
+
+/// A description in short.
+fn digest_of(members: &[Member]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    members.iter().for_each(|member| member.text.hash(&mut hasher));
+    hasher.finish()
 }
 
 /// Whether `execution.taskSupport` is `required`: such a tool cannot be called plainly (protocol.md 4.9).

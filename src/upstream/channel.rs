@@ -9,7 +9,7 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use hyper::{Method, Response};
 
 use super::Upstream;
-use super::answer::{Answer, TimeLimits, Timer, collect, discard, refusal_of};
+use super::answer::{Answer, TimeLimits, Timer, Waits, collect, discard, refusal_of};
 use super::error::UpstreamError;
 use super::legacy::{Session, Tenant};
 use super::probe::Known;
@@ -20,7 +20,7 @@ use crate::wire::config::Settings;
 use crate::wire::mcp::{Era, code, method};
 
 /// Bytes of an error body that are looked at.
-const ERROR_BYTES: usize = 64 * 1024;
+pub(super) const ERROR_BYTES: usize = 64 * 1024;
 /// How much longer an answer to the gateway itself is waited for than a connection: one that cannot be made is to be told
 /// apart from a server that is silent, and so must not be outrun.
 const BEYOND_CONNECT: Duration = Duration::from_secs(1);
@@ -54,7 +54,7 @@ pub(super) struct Channel {
     pub(super) upstream: Arc<Upstream>,
     /// The settings when the task began.
     pub(super) settings: Arc<Settings>,
-    http: Client,
+    pub(super) http: Client,
 }
 
 impl Channel {
@@ -118,7 +118,8 @@ impl Channel {
             Known::Legacy => Dialect::Legacy(self.prepared_session(tenant, request.level()).await?),
             Known::Modern(server) => Dialect::Modern(Arc::clone(&server.target)),
         };
-        let (response, timer) = self.post(&dialect, Some(id), &mut message, self.time_limits(tenant)).await?;
+        let limits = self.time_limits(tenant, request.waits());
+        let (response, timer) = self.post(&dialect, Some(id), &mut message, limits).await?;
         if response.status().is_success() {
             return self.answered(tenant, dialect, id, response, timer);
         }
@@ -145,17 +146,18 @@ impl Channel {
         self.upstream.refresh_soon();
         let dialect = Dialect::Legacy(self.prepared_session(tenant, request.level()).await?);
         let mut message = request.write(Era::Legacy, id)?;
-        let (response, timer) = self.post(&dialect, Some(id), &mut message, self.time_limits(tenant)).await?;
+        let limits = self.time_limits(tenant, request.waits());
+        let (response, timer) = self.post(&dialect, Some(id), &mut message, limits).await?;
         self.answer(tenant, dialect, id, response, timer).await
     }
 
-    fn time_limits(&self, tenant: &Tenant) -> TimeLimits {
+    fn time_limits(&self, tenant: &Tenant, waits: Option<&Waits>) -> TimeLimits {
         let limits = &self.settings.limits;
         let silent = match tenant {
             Tenant::Catalogue => self.settings.list_timeout.max(limits.connect + BEYOND_CONNECT),
             Tenant::Client { .. } => self.upstream.server.timeout.unwrap_or(limits.silent_call),
         };
-        TimeLimits { silent, whole: limits.whole_call }
+        TimeLimits { silent, whole: limits.whole_call, waits: waits.cloned() }
     }
 
     /// Bytes of an answer, and of one event of it. A page of a list is no larger than a catalogue, all escaped.
@@ -174,7 +176,18 @@ impl Channel {
         dialect: &Dialect,
         mut message: Outbound,
     ) -> Result<(Response<Incoming>, Timer), UpstreamError> {
-        self.post(dialect, None, &mut message, self.time_limits(&Tenant::Catalogue)).await
+        self.post(dialect, None, &mut message, self.time_limits(&Tenant::Catalogue, None)).await
+    }
+
+    /// Opens the stream on which a legacy server says in a session what belongs to no request; `last` is the id of the event
+    /// after which it is to go on. There is no limit: some servers say nothing at all until they have something to say.
+    pub(super) async fn get(
+        &self,
+        session: &Arc<Session>,
+        last: Option<&str>,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let dialect = Dialect::Legacy(Arc::clone(session));
+        Ok(self.send(&dialect, Method::GET, Outbound::after(last)).await?)
     }
 
     /// Sends a message, which is taken, and waits for the head of the response. A request, which has an `id`, is cancelled
@@ -198,7 +211,8 @@ impl Channel {
         }
     }
 
-    fn send(
+    /// Sends a message, or a request without a body, and waits for the head of the response, however long that takes.
+    pub(super) fn send(
         &self,
         dialect: &Dialect,
         method: Method,

@@ -20,6 +20,8 @@ use crate::outbound::OutboundError;
 const OPENS_AT: u32 = 2;
 /// Shortest time between two fetches from a server that is well.
 pub(super) const LEAST_INTERVAL: Duration = Duration::from_secs(1);
+/// The same when the server itself has said that it offers something else; this bounds what storms of that cost.
+const LEAST_INTERVAL_TOLD: Duration = Duration::from_millis(100);
 /// Shortest and longest wait before a server that failed is asked again.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
@@ -97,12 +99,16 @@ struct Breaker {
     due: Instant,
     /// Before this nobody can bring the fetch forward.
     earliest: Instant,
+    /// Before this not even the server can.
+    soonest: Instant,
+    /// Whether the server has said that it offers something else since the last fetch was begun.
+    told: bool,
 }
 
 impl Breaker {
     /// That of a server which was never asked, and is to be at once.
     fn new(now: Instant) -> Self {
-        Self { failures: 0, open: None, retry: None, due: now, earliest: now }
+        Self { failures: 0, open: None, retry: None, due: now, earliest: now, soonest: now, told: false }
     }
 
     /// Why a call cannot be made now, if it cannot.
@@ -116,6 +122,19 @@ impl Breaker {
         self.due = self.due.min(now.max(self.earliest));
     }
 
+    /// The server says that it offers something else.
+    fn told(&mut self, now: Instant) {
+        self.told = true;
+        if self.retry.is_none() {
+            self.due = self.due.min(now.max(self.soonest));
+        }
+    }
+
+    /// A fetch is begun: what was told before needs no other.
+    fn begun(&mut self) {
+        self.told = false;
+    }
+
     /// A call was made, or could not be. `jitter` is a factor near 1.
     fn called(&mut self, now: Instant, contact: Contact, jitter: f64) -> Change {
         match contact {
@@ -123,7 +142,7 @@ impl Breaker {
             Contact::Made => {
                 let change = self.reached();
                 if change == Change::Closed {
-                    (self.retry, self.due, self.earliest) = (None, now, now);
+                    (self.retry, self.due, self.earliest, self.soonest) = (None, now, now, now);
                 }
                 change
             }
@@ -145,7 +164,9 @@ impl Breaker {
     fn fetched(&mut self, now: Instant, refresh: Duration) -> Change {
         self.retry = None;
         self.earliest = now + LEAST_INTERVAL;
-        self.due = now + refresh.max(LEAST_INTERVAL);
+        self.soonest = now + LEAST_INTERVAL_TOLD;
+        // What was told meanwhile may have come after the list.
+        self.due = if self.told { self.soonest } else { now + refresh.max(LEAST_INTERVAL) };
         self.reached()
     }
 
@@ -163,7 +184,7 @@ impl Breaker {
     fn put_off(&mut self, now: Instant, wait: Duration, jitter: f64) {
         self.retry = Some(wait);
         self.due = now + wait.mul_f64(jitter);
-        self.earliest = self.due;
+        (self.earliest, self.soonest) = (self.due, self.due);
     }
 
     fn reached(&mut self) -> Change {
@@ -201,11 +222,18 @@ impl Health {
         self.moved.notify_one();
     }
 
-    /// Waits until the catalogue is to be fetched.
+    /// Asks for a fetch at once, because the server says that it offers something else.
+    pub(super) fn told(&self) {
+        self.lock().told(Instant::now());
+        self.moved.notify_one();
+    }
+
+    /// Waits until the catalogue is to be fetched, which is begun then.
     pub(super) async fn due(&self) {
         loop {
             let due = self.lock().due;
             if timeout_at(due, self.moved.notified()).await.is_err() {
+                self.lock().begun();
                 return;
             }
         }
@@ -294,15 +322,17 @@ mod tests {
 
     /// One thing that happens, and what is seen after it: whether the breaker is open, and in how many milliseconds the
     /// next fetch is due.
-    #[derive(Debug)]
+    #[derive(Clone, Debug)]
     enum Step {
         Wait(u64),
         Wanted(bool, u64),
+        Told(bool, u64),
+        Begun(bool, u64),
         Called(Contact, bool, u64),
         Fetched(bool, u64),
         Failed(Contact, bool, u64),
     }
-    use Step::{Called, Failed, Fetched, Wait, Wanted};
+    use Step::{Begun, Called, Failed, Fetched, Told, Wait, Wanted};
 
     #[track_caller]
     fn check(steps: &[Step]) {
@@ -317,6 +347,14 @@ mod tests {
                 }
                 Wanted(open, due) => {
                     breaker.wanted(now);
+                    (Change::None, open, due)
+                }
+                Told(open, due) => {
+                    breaker.told(now);
+                    (Change::None, open, due)
+                }
+                Begun(open, due) => {
+                    breaker.begun();
                     (Change::None, open, due)
                 }
                 Called(contact, open, due) => (breaker.called(now, contact.clone(), 1.0), open, due),
@@ -344,6 +382,17 @@ mod tests {
         check(&[Fetched(false, 30_000), Wait(30_000), Fetched(false, 30_000)]);
         check(&[Fetched(false, 30_000), Wanted(false, 1_000), Wait(400), Wanted(false, 600), Wait(600)]);
         check(&[Fetched(false, 30_000), Wait(9_000), Wanted(false, 0), Called(Contact::Made, false, 0)]);
+    }
+
+    #[test]
+    fn a_server_that_tells_of_a_change_is_asked_at_once_but_not_all_the_time() {
+        check(&[Fetched(false, 30_000), Wait(500), Told(false, 0), Begun(false, 0), Fetched(false, 30_000)]);
+        check(&[Fetched(false, 30_000), Told(false, 100), Wait(40), Told(false, 60), Wanted(false, 60)]);
+        // What is told while the list is fetched may be missing there.
+        let told_meanwhile = [Begun(false, 0), Told(false, 0), Fetched(false, 100), Wait(100), Begun(false, 0)];
+        check(&[&told_meanwhile[..], &[Fetched(false, 30_000)]].concat());
+        // A server that failed is asked no sooner for it.
+        check(&[Failed(no(), false, 1_000), Told(false, 1_000), Wait(1_000), Begun(false, 0), Fetched(false, 30_000)]);
     }
 
     #[test]

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use hyper::Response;
 use hyper::header::{HeaderMap, HeaderValue, LOCATION};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::Instant;
 
 use super::Upstream;
 use super::channel::{Channel, Dialect};
 use super::error::UpstreamError;
+use super::lasting::Lasting;
 use super::probe::Failed;
 use super::request::Outbound;
 use super::target::Target;
@@ -41,8 +42,10 @@ pub enum Tenant {
         client: ClientId,
         /// Random bits of the downstream session, if there is one.
         session: Option<[u8; 16]>,
-        /// What the client can be asked for.
+        /// What the client can be asked for in it.
         capabilities: ClientCapabilities,
+        /// Tells apart sessions that serve one call at a time; see [`Lane`](super::Lane).
+        lane: u16,
     },
 }
 
@@ -78,14 +81,22 @@ struct Held {
 }
 
 /// The sessions with one server.
-#[derive(Default)]
 pub(super) struct Sessions {
     /// Set once the server turned out to be session-less; then it serves every tenant.
     sessionless: RwLock<Option<Arc<Session>>>,
     held: Mutex<HashMap<Tenant, Held>>,
+    /// Says that a session, or the server, is another.
+    pub(super) changed: watch::Sender<()>,
+    /// Where those of `held` outlive the process. Told while `held` is locked, so that it hears everything in order.
+    pub(super) lasting: Lasting,
 }
 
 impl Sessions {
+    pub(super) fn new(lasting: Lasting) -> Self {
+        let changed = watch::Sender::new(());
+        Self { sessionless: RwLock::default(), held: Mutex::default(), changed, lasting }
+    }
+
     fn held(&self) -> MutexGuard<'_, HashMap<Tenant, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,6 +112,23 @@ impl Sessions {
         let opening = Arc::<Opening>::default();
         held.insert(tenant.clone(), Held { opening: Arc::clone(&opening), used: now });
         opening
+    }
+
+    /// Puts a session into its place, where all who waited for it find it.
+    fn opened(&self, tenant: &Tenant, opening: &Arc<Opening>, session: &Arc<Session>) {
+        let held = self.held();
+        // Whoever has the turn is the only one who sets it.
+        let _ = opening.session.set(Arc::clone(session));
+        // Not so if the tenant has ended meanwhile.
+        if held.get(tenant).is_some_and(|held| Arc::ptr_eq(&held.opening, opening)) {
+            self.lasting.opened(tenant, session);
+        }
+    }
+
+    /// Puts a session of an earlier process into its place.
+    pub(super) fn take_up(&self, tenant: Tenant, session: Session) {
+        let opening = Opening { session: Arc::new(session).into(), ..Opening::default() };
+        self.held().insert(tenant, Held { opening: Arc::new(opening), used: Instant::now() });
     }
 
     /// The session for a request that is about to be sent, if there is one.
@@ -135,13 +163,31 @@ impl Sessions {
         let mut held = self.held();
         if held.get(tenant).and_then(|h| h.opening.session.get()).is_some_and(|live| Arc::ptr_eq(live, dead)) {
             held.remove(tenant);
+            self.lasting.ended(tenant);
         }
+        drop(held);
+        self.changed.send_replace(());
     }
 
     /// Forgets all sessions.
     pub(super) fn clear(&self) {
         self.set_sessionless(None);
-        self.held().clear();
+        for (tenant, _) in self.held().drain() {
+            self.lasting.ended(&tenant);
+        }
+        self.changed.send_replace(());
+    }
+
+    /// Takes out all sessions, and keeps none from now on.
+    pub(super) fn retire(&self) -> Vec<Arc<Session>> {
+        let mut held = self.held();
+        let all = held.drain().map(|(tenant, held)| {
+            self.lasting.ended(&tenant);
+            held.opening.session.get().cloned()
+        });
+        let taken = all.flatten().collect();
+        self.lasting.end();
+        taken
     }
 
     /// Takes out the sessions that `ends` is true of, given whose they are and when they were last used.
@@ -150,6 +196,7 @@ impl Sessions {
         self.held().retain(|tenant, held| {
             let stays = !ends(tenant, held.used);
             if !stays {
+                self.lasting.ended(tenant);
                 taken.extend(held.opening.session.get().cloned());
             }
             stays
@@ -182,7 +229,7 @@ impl Channel {
         }
         let made = self.handshake(tenant).await;
         match &made {
-            Ok(session) => _ = opening.session.set(Arc::clone(session)),
+            Ok(session) => self.upstream.sessions.opened(tenant, &opening, session),
             Err(failure) => *last = Some(Failed { ended: Instant::now(), failure: failure.clone() }),
         }
         made
@@ -270,6 +317,18 @@ impl Channel {
 }
 
 impl Session {
+    /// A session that an earlier process has opened. Which level it told the server is not kept: to be told it twice does
+    /// a server no harm.
+    pub(super) fn taken_up(
+        id: HeaderValue,
+        version: ProtocolVersion,
+        capabilities: ServerCapabilities,
+        target: Target,
+    ) -> Self {
+        let (id, level) = (Some(id), Mutex::default());
+        Self { id, version, capabilities, instructions: None, target, opening: false, level }
+    }
+
     /// What stands for a session while there is none.
     fn opening(upstream: &Upstream, place: &Arc<Endpoint>) -> Self {
         let (target, level) = (Target::plain(upstream, Arc::clone(place)), Mutex::default());
@@ -307,12 +366,12 @@ fn redirected(here: &Endpoint, headers: &HeaderMap) -> Option<Endpoint> {
     Endpoint::parse(location).ok().filter(|there| there.origin() == here.origin())
 }
 
-/// The `initialize` request. A call session declares nothing, because the gateway can pass nothing on to its client; the
-/// catalogue session declares everything, because some servers list their tools by what the client can do.
+/// The `initialize` request. A session for a client declares what that can be asked for; the catalogue session declares
+/// everything, because some servers list their tools by what the client can do.
 fn initialize(id: u64, tenant: &Tenant) -> Vec<u8> {
     let capabilities = match tenant {
-        Tenant::Catalogue => r#"{"roots":{},"sampling":{},"elicitation":{"form":{},"url":{}}}"#,
-        Tenant::Client { .. } => "{}",
+        Tenant::Catalogue => r#"{"roots":{},"sampling":{},"elicitation":{"form":{},"url":{}}}"#.into(),
+        Tenant::Client { capabilities, .. } => capabilities.to_legacy(),
     };
     let version = ProtocolVersion::LATEST;
     format!(

@@ -9,13 +9,18 @@
 //! | `mod` | [`Upstream`] |
 //! | `channel` | a request to a server over one thread's connections |
 //! | `answer` | [`Answer`]: the messages of an answer as they arrive |
+//! | `resume` | an event stream that ends too early, taken up again |
 //! | `request` | requests as one dialect or the other writes them |
 //! | `target` | where requests go, and what all of them say |
 //! | `probe` | which dialect a server speaks |
 //! | `legacy` | the handshake dialect: sessions and their renewal |
 //! | `catalogue` | [`Catalogue`]: what a server offers, over all pages |
+//! | `ear` | [`Hearer`], [`Subscription`]: who wants to hear what a server says unasked |
+//! | `hear` | the life of an ear: its stream, and what the server is told |
+//! | `stream` | a stream of what belongs to no request |
 //! | `health` | whether a server can be reached, and when it is asked next |
 //! | `kept` | [`Keeper`]: catalogues that outlive the process |
+//! | `lasting` | [`SessionKeeper`]: sessions that outlive the process |
 //! | `pool` | [`Pool`]: the upstreams of a registry, each kept fresh in the background |
 //! | `series` | [`Series`]: what is counted of one server |
 //! | `error` | [`UpstreamError`] |
@@ -23,38 +28,48 @@
 mod answer;
 mod catalogue;
 mod channel;
+mod ear;
 mod error;
 mod health;
+mod hear;
 mod kept;
+mod lasting;
 mod legacy;
 mod pool;
 mod probe;
 mod request;
+mod resume;
 mod series;
+mod stream;
 mod target;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::time::timeout;
 
-pub use self::answer::{Answer, Message};
+pub use self::answer::{Answer, Message, Waits};
 pub use self::catalogue::{Catalogue, Listed, Member};
+pub use self::ear::{Hearer, Replier, Subscription};
 pub use self::error::UpstreamError;
 pub use self::kept::Keeper;
+pub use self::lasting::SessionKeeper;
 pub use self::legacy::Tenant;
 pub use self::pool::Pool;
 pub use self::series::{Outcome, Series};
 
 use self::answer::refusal_of;
 use self::channel::{Channel, Dialect};
+use self::ear::{Ears, Listening};
 use self::health::{Health, LEAST_INTERVAL};
 use self::kept::OnDisk;
+use self::lasting::Lasting;
 use self::legacy::Sessions;
 use self::probe::{Failed, Known};
 use self::request::{Call, Request};
@@ -65,7 +80,7 @@ use crate::policy::{ClientId, Permit, Server, ServerId};
 use crate::wire::config::Settings;
 use crate::wire::endpoint::Endpoint;
 use crate::wire::jsonrpc::Envelope;
-use crate::wire::mcp::{ListKind, Operation, code};
+use crate::wire::mcp::{ClientCapabilities, ListKind, Operation, code};
 use crate::wire::rewrite::{Asker, Inputs};
 
 /// What a server offers and how fresh that is.
@@ -109,16 +124,22 @@ pub struct Upstream {
     /// Whether the era was told from a silence.
     silent: AtomicBool,
     sessions: Sessions,
+    /// Who hears what it says unasked.
+    ears: Ears,
     next_id: AtomicU64,
     offer: watch::Sender<Offer>,
     /// Counts the catalogues, of all servers together, that differed from the one before; the pool's.
     epoch: Arc<AtomicU64>,
+    /// Wakes whoever wants to know of that; the pool's.
+    changed: Arc<Notify>,
     /// Whether it can be reached, and when it is asked for its catalogue next.
     health: Health,
     /// What is known of the copy of the catalogue that outlives the process.
     on_disk: Mutex<OnDisk>,
     /// Calls in flight, by client.
     in_flight: Mutex<InFlight>,
+    /// Sessions that serve one call at a time and are doing so, by client and what that can be asked for.
+    lanes: Mutex<HashMap<(ClientId, ClientCapabilities), BTreeSet<u16>>>,
     /// What is counted; the same for a server of this name before a change of its definition.
     series: Arc<Series>,
     /// What answers hold while they are gathered counts there.
@@ -130,7 +151,14 @@ pub struct Upstream {
 #[derive(Clone)]
 struct Common {
     epoch: Arc<AtomicU64>,
+    changed: Arc<Notify>,
+    runtime: Handle,
+    /// The connections of that runtime.
+    http: Client,
+    hearer: Listening,
     budget: Budget,
+    /// Where sessions outlive the process, if they do.
+    sessions: Option<Arc<dyn SessionKeeper>>,
     log: Log,
 }
 
@@ -144,7 +172,7 @@ impl Upstream {
         series: Arc<Series>,
         common: Common,
     ) -> Self {
-        let Common { epoch, budget, log } = common;
+        let Common { epoch, changed, runtime, http, hearer, budget, sessions, log } = common;
         let mut headers = HeaderMap::new();
         for (name, value) in server.headers.iter() {
             // The registry has refused what is not a header.
@@ -153,6 +181,7 @@ impl Upstream {
             }
         }
         let place = Arc::new(server.endpoint.clone());
+        let sessions = Sessions::new(Lasting::new(sessions, &server));
         Self {
             server,
             headers,
@@ -162,13 +191,16 @@ impl Upstream {
             probing: AsyncMutex::default(),
             doubted: AtomicBool::default(),
             silent: AtomicBool::default(),
-            sessions: Sessions::default(),
+            sessions,
+            ears: Ears::new(runtime, http, hearer),
             next_id: AtomicU64::new(1),
             offer: watch::Sender::new(offer),
             epoch,
+            changed,
             health: Health::new(),
             on_disk: OnDisk::new(on_disk),
             in_flight: Mutex::default(),
+            lanes: Mutex::default(),
             series,
             budget,
             log,
@@ -214,6 +246,11 @@ impl Upstream {
     /// Asks for a fresh catalogue soon; nobody waits for it.
     pub fn refresh_soon(&self) {
         self.health.wanted();
+    }
+
+    /// Takes note that the server says that it offers something else: its catalogue is fetched at once.
+    pub fn told(&self) {
+        self.health.told();
     }
 
     /// Has the server asked again what it is and what it offers, as it may be another by now.
@@ -267,6 +304,17 @@ impl Upstream {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes a session for one call of a client that can be asked something: what the server asks in it is asked for that
+    /// call. The lowest that is free, so that calls one after the other share a session.
+    #[must_use]
+    pub fn lane(self: &Arc<Self>, client: &ClientId, capabilities: ClientCapabilities) -> Lane {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = lanes.entry((client.clone(), capabilities)).or_default();
+        let number = (0..u16::MAX).find(|number| !taken.contains(number)).unwrap_or(u16::MAX);
+        taken.insert(number);
+        Lane { upstream: Arc::clone(self), client: client.clone(), capabilities, number }
+    }
+
     /// Sends a client's request, such as a call of a tool, and returns the answer as soon as it begins.
     ///
     /// The request is sent with `id`, from [`next_id`](Self::next_id), which is the progress token too, with the server's
@@ -284,6 +332,7 @@ impl Upstream {
         tenant: &Tenant,
         id: u64,
         asked: &Asked,
+        inputs: Inputs<'_>,
     ) -> Result<Box<Answer>, UpstreamError> {
         // SECURITY: a permit is for a server as the registry it came from had it, with its address and credentials.
         if *permit.server() != self.server {
@@ -291,7 +340,7 @@ impl Upstream {
         }
         self.admit()?;
         let channel = Channel::new(self, http);
-        let call = asked.call(permit.name());
+        let call = asked.call(permit.name(), inputs);
         let mut answer = channel.request(tenant, id, &Request::Client(call)).await;
         if refusal_of(&answer) == Some(code::HEADER_MISMATCH) {
             answer = Box::pin(self.call_anew(&channel, tenant, id, call)).await;
@@ -376,19 +425,48 @@ pub struct Asked {
     pub asker: Asker,
     /// Headers of the client that mirror something nobody here knows of.
     pub passed_on: HeaderMap,
-    /// What the server has given out itself for this request, a JSON string.
-    pub state: Option<Vec<u8>>,
+    /// Says when the server waits for the client; only for clients that can be asked something.
+    pub waits: Option<Waits>,
     /// The tool, if it is about one: what the server offers, as the client's view has it, and where the tool stands in that.
     pub tool: Option<(Arc<Catalogue>, usize)>,
 }
 
 impl Asked {
     /// The request as it is sent, about what its server knows by this name.
-    fn call<'a>(&'a self, name: &'a str) -> Call<'a> {
-        let Self { envelope, operation, asker, passed_on, state, tool } = self;
+    fn call<'a>(&'a self, name: &'a str, inputs: Inputs<'a>) -> Call<'a> {
+        let Self { envelope, operation, asker, passed_on, waits, tool } = self;
         let annotations = tool.as_ref().map(|(catalogue, at)| catalogue.annotations(*at)).unwrap_or_default();
-        let inputs = Inputs { state: state.as_deref(), responses: None };
-        Call { envelope, operation: *operation, name, asker: *asker, inputs, annotations, passed_on }
+        let (operation, asker, waits) = (*operation, *asker, waits.as_ref());
+        Call { envelope, operation, name, asker, inputs, annotations, passed_on, waits }
+    }
+}
+
+/// A session with a server that serves one call at a time.
+pub struct Lane {
+    upstream: Arc<Upstream>,
+    client: ClientId,
+    capabilities: ClientCapabilities,
+    number: u16,
+}
+
+impl Lane {
+    /// Whose session it is.
+    #[must_use]
+    pub fn tenant(&self) -> Tenant {
+        let (client, capabilities) = (self.client.clone(), self.capabilities);
+        Tenant::Client { client, session: None, capabilities, lane: self.number }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        let mut lanes = self.upstream.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut taken) = lanes.entry((self.client.clone(), self.capabilities)) {
+            taken.get_mut().remove(&self.number);
+            if taken.get().is_empty() {
+                taken.remove();
+            }
+        }
     }
 }
 

@@ -2,18 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use super::catalogue::Fetched;
 use super::channel::Channel;
 use super::kept::{Keeper, Kept};
-use super::{Catalogue, Common, Offer, Tenant, Upstream, UpstreamError};
+use super::lasting::SessionKeeper;
+use super::legacy::Session;
+use super::{Catalogue, Common, Hearer, Offer, Tenant, Upstream, UpstreamError};
 use crate::budget::Budget;
 use crate::log::Log;
 use crate::outbound::Client;
@@ -32,8 +34,6 @@ const PATIENCE: u32 = 10;
 ///
 /// The tasks run on the runtime given at the start, not on those that serve clients.
 pub struct Pool {
-    runtime: Handle,
-    http: Client,
     fetches: Arc<Semaphore>,
     /// Where catalogues outlive the process, if they do.
     kept: Option<Arc<Kept>>,
@@ -48,11 +48,18 @@ impl Pool {
     #[must_use]
     pub fn new(runtime: Handle, http: Client, log: Log) -> Self {
         Self {
-            runtime,
-            http,
             fetches: Arc::new(Semaphore::new(FETCHES)),
             kept: None,
-            common: Common { epoch: Arc::default(), budget: Budget::default(), log },
+            common: Common {
+                epoch: Arc::default(),
+                changed: Arc::default(),
+                runtime,
+                http,
+                hearer: Arc::default(),
+                budget: Budget::default(),
+                sessions: None,
+                log,
+            },
             upstreams: RwLock::default(),
             refreshers: Mutex::default(),
         }
@@ -61,6 +68,28 @@ impl Pool {
     /// Has catalogues kept there from now on, and new servers begin with what is.
     pub fn keep_in(&mut self, keeper: impl Keeper + 'static) {
         self.kept = Some(Arc::new(Kept::new(Box::new(keeper))));
+    }
+
+    /// Has somebody told of what servers say unasked to clients; whoever was first to be told stays that.
+    pub fn tell(&self, hearer: Weak<dyn Hearer>) {
+        let _ = self.common.hearer.set(hearer);
+    }
+
+    /// Wakes one who waits, each time that the [`epoch`](Self::epoch) changes.
+    #[must_use]
+    pub fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.common.changed)
+    }
+
+    /// Where the pool's tasks run.
+    #[must_use]
+    pub fn runtime(&self) -> &Handle {
+        &self.common.runtime
+    }
+
+    /// Has sessions with servers kept there from now on, and new servers go on in those that are.
+    pub fn keep_sessions_in(&mut self, keeper: Arc<dyn SessionKeeper>) {
+        self.common.sessions = Some(keeper);
     }
 
     /// Makes the pool match a registry: unchanged servers keep their upstream, its sessions and its catalogue.
@@ -74,8 +103,13 @@ impl Pool {
         for server in registry.servers() {
             let kept = old.get(&server.id).filter(|u| u.server == *server).cloned();
             let upstream = kept.unwrap_or_else(|| {
-                let made = self.make(server, &settings, old.get(&server.id));
-                let task = self.runtime.spawn(self.keep_fresh(Arc::clone(&made)));
+                let before = old.get(&server.id);
+                let made = self.make(server, &settings, before);
+                if before.is_none() {
+                    self.take_up_sessions(&made, registry);
+                }
+                let task = self.common.runtime.spawn(self.keep_fresh(Arc::clone(&made)));
+                made.hear_of_lists();
                 if let Some(before) = refreshers.insert(server.id.clone(), task.abort_handle()) {
                     before.abort();
                 }
@@ -93,7 +127,8 @@ impl Pool {
         });
         for (id, upstream) in &old {
             if new.get(id).is_none_or(|kept| !Arc::ptr_eq(kept, upstream)) {
-                self.end_at(upstream, |_, _| true);
+                upstream.ears.close();
+                self.bid_farewell(upstream, upstream.sessions.retire());
             }
             if !new.contains_key(id) {
                 self.forget(upstream);
@@ -115,6 +150,13 @@ impl Pool {
         let series = before.map(|u| Arc::clone(u.series())).unwrap_or_default();
         let (server, settings) = (Arc::clone(server), Arc::clone(settings));
         Arc::new(Upstream::new(server, settings, offer, on_disk, series, self.common.clone()))
+    }
+
+    /// Goes on in the sessions that an earlier process has opened with a server, but for those of clients that are gone.
+    fn take_up_sessions(&self, upstream: &Arc<Upstream>, registry: &Registry) {
+        upstream.take_up_sessions();
+        let is_gone = |client: &ClientId| registry.client(client).is_none();
+        self.end_at(upstream, |tenant, _| matches!(tenant, Tenant::Client { client, .. } if is_gone(client)));
     }
 
     /// What answers hold in buffers while they are gathered; the bodies of requests count there too.
@@ -153,31 +195,44 @@ impl Pool {
 
     /// Ends what the servers hold for one session of a client, in the background.
     pub fn end_session(&self, client: &ClientId, nonce: [u8; 16]) {
-        self.end(|tenant, _| matches!(tenant, Tenant::Client { client: c, session: Some(s), .. } if c == client && *s == nonce));
+        self.end_tenants(
+            |tenant| matches!(tenant, Tenant::Client { client: c, session: Some(s), .. } if c == client && *s == nonce),
+        );
     }
 
     /// Ends what the servers hold for a client that is no more, in the background.
     pub fn end_client(&self, client: &ClientId) {
-        self.end(|tenant, _| matches!(tenant, Tenant::Client { client: c, .. } if c == client));
+        self.end_tenants(|tenant| matches!(tenant, Tenant::Client { client: c, .. } if c == client));
     }
 
-    /// Ends the sessions with servers that no client has used for so long, in the background.
+    /// Ends the sessions with servers that no client has used for so long, in the background. One in which somebody
+    /// listens is in use.
     pub fn end_idle(&self, idle: Duration) {
         let now = Instant::now();
-        self.end(|tenant, used| *tenant != Tenant::Catalogue && now.duration_since(used) > idle);
+        for upstream in self.upstreams.read().unwrap_or_else(PoisonError::into_inner).values() {
+            self.end_at(upstream, |tenant, used| {
+                let unused = *tenant != Tenant::Catalogue && now.duration_since(used) > idle;
+                unused && !upstream.ears.has(tenant)
+            });
+        }
     }
 
-    fn end(&self, ends: impl Fn(&Tenant, Instant) -> bool) {
-        let upstreams = self.upstreams.read().unwrap_or_else(PoisonError::into_inner);
-        for upstream in upstreams.values() {
-            self.end_at(upstream, &ends);
+    fn end_tenants(&self, ends: impl Fn(&Tenant) -> bool) {
+        for upstream in self.upstreams.read().unwrap_or_else(PoisonError::into_inner).values() {
+            upstream.ears.end(&ends);
+            self.end_at(upstream, |tenant, _| ends(tenant));
         }
     }
 
     fn end_at(&self, upstream: &Arc<Upstream>, ends: impl Fn(&Tenant, Instant) -> bool) {
-        for session in upstream.sessions.take(ends) {
-            let channel = Channel::new(upstream, &self.http);
-            self.runtime.spawn(async move { channel.end(&session).await });
+        self.bid_farewell(upstream, upstream.sessions.take(ends));
+    }
+
+    /// Tells a server in the background that these sessions are over.
+    fn bid_farewell(&self, upstream: &Arc<Upstream>, sessions: Vec<Arc<Session>>) {
+        for session in sessions {
+            let channel = Channel::new(upstream, &self.common.http);
+            self.common.runtime.spawn(async move { channel.end(&session).await });
         }
     }
 
@@ -187,7 +242,7 @@ impl Pool {
 
     /// The life of one server's catalogue.
     fn keep_fresh(&self, upstream: Arc<Upstream>) -> impl Future<Output = ()> + Send + use<> {
-        let (http, fetches, kept) = (self.http.clone(), Arc::clone(&self.fetches), self.kept.clone());
+        let (http, fetches, kept) = (self.common.http.clone(), Arc::clone(&self.fetches), self.kept.clone());
         async move {
             loop {
                 upstream.health.due().await;
@@ -207,6 +262,10 @@ impl Drop for Pool {
         for task in self.refreshers().values() {
             task.abort();
         }
+        for upstream in self.upstreams.read().unwrap_or_else(PoisonError::into_inner).values() {
+            upstream.ears.close();
+        }
+        self.common.changed.notify_one();
     }
 }
 
@@ -282,6 +341,7 @@ impl Upstream {
             let first = !std::mem::replace(&mut offer.attempted, true);
             if differs || first {
                 self.epoch.fetch_add(1, Ordering::Release);
+                self.changed.notify_one();
             }
         });
     }
@@ -293,10 +353,12 @@ fn report(upstream: &Upstream, catalogue: &Catalogue) {
         upstream.log.warn("left out of a list", |r| _ = r.field("server", upstream.id()).field("what", left_out));
     }
     let prefix = upstream.server.tool_prefix.len();
-    let tools = catalogue.list(ListKind::Tools).iter();
-    for tool in tools.filter(|tool| prefix + tool.name.len() > LONGEST_NAME) {
-        upstream.log.warn("exposed name over 64 characters", |r| {
-            r.field("server", upstream.id()).field("prefix", &upstream.server.tool_prefix).field("tool", &tool.name);
-        });
+    for kind in [ListKind::Tools, ListKind::Prompts] {
+        for entry in catalogue.list(kind).iter().filter(|entry| prefix + entry.name.len() > LONGEST_NAME) {
+            upstream.log.warn("exposed name over 64 characters", |r| {
+                r.field("server", upstream.id()).field("prefix", &upstream.server.tool_prefix);
+                r.field(kind.word(), &entry.name);
+            });
+        }
     }
 }

@@ -74,6 +74,7 @@ impl Upstream {
 
     fn remember(&self, known: Option<Known>) {
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+        self.sessions.changed.send_replace(());
     }
 
     /// Forgets everything, as a server that failed may come back as another.

@@ -1,8 +1,9 @@
 //! Requests as they are written in one dialect or the other.
 
 use hyper::body::Bytes;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 
+use super::answer::Waits;
 use super::error::UpstreamError;
 use crate::wire::headers::{Annotation, encode, find, mirrored};
 use crate::wire::json::write_text;
@@ -10,6 +11,8 @@ use crate::wire::jsonrpc::{Envelope, Param};
 use crate::wire::mcp::{Era, ListKind, LogLevel, Operation, header};
 use crate::wire::rewrite::{self, Asker, Inputs, Sent};
 use crate::wire::splice::object_of;
+
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 
 /// A message on its way: its bytes, and the headers that say the same as parts of them.
 #[derive(Clone, Default)]
@@ -19,7 +22,7 @@ pub(super) struct Outbound {
     method: Option<&'static str>,
     /// The tool, prompt or resource that a modern request is about.
     name: Option<HeaderValue>,
-    /// Those that mirror arguments. Boxed because they are rare, and what is sent is handed on many times.
+    /// Those that mirror arguments, or belong to a GET. Boxed because they are rare, and what is sent is handed on many times.
     mirrored: Option<Box<HeaderMap>>,
 }
 
@@ -29,10 +32,23 @@ impl Outbound {
         Self { body: body.into(), ..Self::default() }
     }
 
+    /// No message, but the id of the event after which a stream is to go on.
+    pub(super) fn after(last: Option<&str>) -> Self {
+        let last = last.and_then(|id| HeaderValue::try_from(id).ok());
+        let mirrored = last.map(|id| Box::new(HeaderMap::from_iter([(header::LAST_EVENT_ID, id)])));
+        Self { mirrored, ..Self::default() }
+    }
+
     /// A modern request; `name` is the tool, prompt or resource it is about.
     pub(super) fn modern(body: Vec<u8>, method: &'static str, name: Option<&str>) -> Self {
         let name = name.and_then(|name| HeaderValue::try_from(encode(name).as_ref()).ok());
         Self { body: body.into(), method: Some(method), name, mirrored: None }
+    }
+
+    /// A GET of what an event stream has after the event with this id.
+    pub(super) fn resuming(last_event_id: HeaderValue) -> Self {
+        let headers = [(ACCEPT, EVENTS), (header::LAST_EVENT_ID, last_event_id)];
+        Self { mirrored: Some(Box::new(headers.into_iter().collect())), ..Self::default() }
     }
 
     /// Adds the headers to those that the request has anyway.
@@ -79,6 +95,8 @@ pub(super) struct Call<'a> {
     pub(super) annotations: &'a [Annotation],
     /// Headers of the client that mirror something nobody here knows of.
     pub(super) passed_on: &'a HeaderMap,
+    /// Says when the server waits for the client.
+    pub(super) waits: Option<&'a Waits>,
 }
 
 impl Request<'_> {
@@ -87,6 +105,14 @@ impl Request<'_> {
         match self {
             Self::List { .. } => None,
             Self::Client(call) => call.asker.level,
+        }
+    }
+
+    /// What says when the server waits for the client.
+    pub(super) fn waits(&self) -> Option<&Waits> {
+        match self {
+            Self::Client(call) => call.waits,
+            _ => None,
         }
     }
 

@@ -152,6 +152,13 @@ pub fn members_of(bytes: &[u8], object: Span) -> Vec<(Cow<'_, str>, Span)> {
     members
 }
 
+/// The value of a member of an object that was scanned before; of several of this name the last. `None` for other values.
+#[must_use]
+pub fn member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let members = members_of(object, Span { start: 0, end: object.len() });
+    members.into_iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.of(object))
+}
+
 /// A member of an object, where it stands.
 #[derive(Clone, Debug)]
 pub struct Member<'a> {

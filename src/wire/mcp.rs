@@ -194,6 +194,8 @@ pub mod method {
     pub const ROOTS: &str = "roots/list";
     /// Calls a request off.
     pub const CANCELLED: &str = "notifications/cancelled";
+    /// Tells that what a URL was opened for is done; 2025-11-25 only.
+    pub const ELICITATION_COMPLETE: &str = "notifications/elicitation/complete";
     /// Tells how far a request got.
     pub const PROGRESS: &str = "notifications/progress";
     /// Says from which level on a legacy client wants log messages.
@@ -206,6 +208,14 @@ pub mod method {
     pub const PROMPTS_CHANGED: &str = "notifications/prompts/list_changed";
     /// Tells that a server's resources or templates changed.
     pub const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
+    /// Tells that a resource has other content.
+    pub const RESOURCE_UPDATED: &str = "notifications/resources/updated";
+    /// Tells what of a stream of changes is granted.
+    pub const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+    /// Asks a legacy server to tell when a resource changes.
+    pub const SUBSCRIBE: &str = "resources/subscribe";
+    /// Asks it not to any more.
+    pub const UNSUBSCRIBE: &str = "resources/unsubscribe";
 
     /// Those that most messages have, the most frequent first.
     pub const USUAL: [&str; 13] = [
@@ -300,6 +310,16 @@ impl ListKind {
             Self::Templates => "resource template",
         }
     }
+
+    /// The same in one word, as fields of records are called; what a template stands for is a resource.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Tools => "tool",
+            Self::Prompts => "prompt",
+            Self::Resources | Self::Templates => "resource",
+        }
+    }
 }
 
 /// What a client asks a server for: the requests that are passed on.
@@ -357,6 +377,8 @@ pub mod header {
     pub const NAME: HeaderName = HeaderName::from_static("mcp-name");
     /// What the names of headers begin with that mirror arguments of a modern call.
     pub const PARAM_PREFIX: &str = "mcp-param-";
+    /// The event after which a legacy event stream is to go on.
+    pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
     /// Tells nginx not to buffer an event stream.
     pub const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 }
@@ -383,6 +405,8 @@ pub mod code {
     pub const RESOURCE_NOT_FOUND: i64 = -32002;
     /// The client has to open a URL first; 2025-11-25 only.
     pub const URL_ELICITATION_REQUIRED: i64 = -32042;
+    /// The user of a client said no to what its server asked.
+    pub const REJECTED: i64 = -1;
 }
 
 /// What a client can do for a server, as bit flags (`ClientCapabilities` of the schemas).
@@ -390,7 +414,7 @@ pub mod code {
 pub struct ClientCapabilities(u16);
 
 impl ClientCapabilities {
-    const NAMES: [(&'static str, &'static str, u16); 7] = [
+    const NAMES: [(&'static str, &'static str, u16); 8] = [
         ("roots", "", 1),
         ("roots", "listChanged", 2),
         ("sampling", "", 4),
@@ -398,10 +422,19 @@ impl ClientCapabilities {
         ("sampling", "context", 16),
         ("elicitation", "form", 32),
         ("elicitation", "url", 64),
+        ("extensions", meta::TASKS, 128),
     ];
+
+    /// `roots.listChanged`, which means nothing in the modern era.
+    const LEGACY_ONLY: u16 = 2;
+    /// `extensions`, which legacy servers do not know.
+    const MODERN_ONLY: u16 = 128;
 
     /// No capability at all.
     pub const NONE: Self = Self(0);
+
+    /// Every capability.
+    pub const ALL: Self = Self(127);
 
     /// Reads a `capabilities` object; an empty `elicitation` means forms.
     #[must_use]
@@ -413,6 +446,12 @@ impl ClientCapabilities {
     #[must_use]
     pub fn opens_urls(self) -> bool {
         self.0 & 64 != 0
+    }
+
+    /// Those for which a server may ask the client something.
+    #[must_use]
+    pub fn askable(self) -> Self {
+        Self(self.0 & (1 | 4 | 8 | 16 | 32 | 64))
     }
 
     /// These and others.
@@ -428,12 +467,13 @@ impl ClientCapabilities {
         (missing != Self::NONE).then(|| missing.to_modern().into_owned())
     }
 
-    /// The capability that a server's request needs of a client: its method, and the mode of an elicitation.
+    /// The capability that a server's request needs of a client: its method, the mode of an elicitation, and whether a
+    /// model is to use tools. (`includeContext` needs nothing: a client without `sampling.context` may leave that out.)
     #[must_use]
-    pub fn needed_for(request: &str, mode: Option<&str>) -> Option<Self> {
+    pub fn needed_for(request: &str, mode: Option<&str>, has_tools: bool) -> Option<Self> {
         match (request, mode) {
             (method::ROOTS, _) => Some(Self(1)),
-            (method::SAMPLE, _) => Some(Self(4)),
+            (method::SAMPLE, _) => Some(Self(if has_tools { 4 | 8 } else { 4 })),
             (method::ELICIT, None | Some("form")) => Some(Self(32)),
             (method::ELICIT, Some("url")) => Some(Self(64)),
             _ => None,
@@ -443,15 +483,26 @@ impl ClientCapabilities {
     /// The capabilities as a modern client declares them.
     #[must_use]
     pub fn to_modern(self) -> Cow<'static, str> {
+        Self(self.0 & !Self::LEGACY_ONLY).written()
+    }
+
+    /// The capabilities as a legacy client declares them.
+    #[must_use]
+    pub fn to_legacy(self) -> Cow<'static, str> {
+        Self(self.0 & !Self::MODERN_ONLY).written()
+    }
+
+    fn written(self) -> Cow<'static, str> {
         if self == Self::NONE {
             return Cow::Borrowed("{}");
         }
         let mut outer: Vec<(&str, Vec<String>)> = Vec::new();
         for (name, member, flag) in Self::NAMES {
-            if self.0 & flag == 0 || member == "listChanged" {
+            if self.0 & flag == 0 {
                 continue;
             }
-            let inner = (!member.is_empty()).then(|| format!(r#""{member}":{{}}"#));
+            let value = if member == "listChanged" { "true" } else { "{}" };
+            let inner = (!member.is_empty()).then(|| format!(r#""{member}":{value}"#));
             match outer.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, members)) => members.extend(inner),
                 None => outer.push((name, inner.into_iter().collect())),
@@ -529,6 +580,18 @@ impl ServerCapabilities {
     #[must_use]
     pub fn runs_tasks(self) -> bool {
         self.0 & 512 != 0
+    }
+
+    /// The flags as a number, for what is kept of a session.
+    #[must_use]
+    pub fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// The capabilities of a number made by [`bits`](Self::bits).
+    #[must_use]
+    pub fn from_bits(bits: u16) -> Self {
+        Self(bits)
     }
 
     fn flag(kind: ListKind) -> u16 {
@@ -708,10 +771,13 @@ mod tests {
             assert_eq!(written.bits(), whole, "{bits}");
         }
         let forms = ClientCapabilities::parse(br#"{"elicitation":{}}"#);
-        assert_eq!(forms.lacks(ClientCapabilities::needed_for(method::ELICIT, None).unwrap()), None);
-        let url = ClientCapabilities::needed_for(method::ELICIT, Some("url")).unwrap();
+        assert_eq!(forms.lacks(ClientCapabilities::needed_for(method::ELICIT, None, false).unwrap()), None);
+        let url = ClientCapabilities::needed_for(method::ELICIT, Some("url"), false).unwrap();
         assert_eq!(forms.lacks(url).as_deref(), Some(r#"{"elicitation":{"url":{}}}"#));
-        assert_eq!(ClientCapabilities::needed_for("tools/call", None), None);
+        let sampling = |has_tools| ClientCapabilities::needed_for(method::SAMPLE, None, has_tools).unwrap();
+        assert_eq!((sampling(false).bits(), sampling(true).bits()), (4, 4 | 8));
+        assert_eq!(sampling(false).lacks(sampling(true)).as_deref(), Some(r#"{"sampling":{"tools":{}}}"#));
+        assert_eq!(ClientCapabilities::needed_for("tools/call", None, true), None);
         check(r#"{"elicitation":null,"sampling":7,"tasks":{},"experimental":{"x":{}}}"#, 0);
     }
 }

@@ -1,6 +1,7 @@
 //! Bytes ↔ types. Pure: no I/O, no clock, no async, no log. The only place with serde derives.
 
 pub mod canonical;
+pub mod changes;
 pub mod config;
 pub mod endpoint;
 pub mod gather;
@@ -10,6 +11,7 @@ pub mod json;
 pub mod jsonrpc;
 pub mod jwt;
 pub mod mcp;
+pub mod question;
 pub mod rest;
 pub mod rewrite;
 pub mod seal;

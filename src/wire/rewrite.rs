@@ -11,6 +11,7 @@ use hyper::body::Bytes;
 use super::json::{JsonType, Member, Span, elements_of, members_of, text_of, type_of, whole_members_of, write_text};
 use super::jsonrpc::{Envelope, Found, Meta, Param, ResultMember, result_message};
 use super::mcp::{ClientCapabilities, Era, IDENTITY, LogLevel, MODERN, Operation, ProtocolVersion, meta};
+use super::question::Asked;
 use super::splice::{Splice, object_of};
 
 /// Keys of a request's `_meta` that are the gateway's to write.
@@ -117,20 +118,25 @@ pub enum Reference {
     Resource(Span),
 }
 
-/// What a request for a completion is about; `None` for what is neither a prompt nor a resource, or says anything twice.
+/// What a request for a completion is about; `None` for what is neither a prompt nor a resource, names both, or says
+/// anything twice.
 ///
-/// SECURITY: with two names in it, one could be authorised and the other be sent.
+/// SECURITY: of two names one would be authorised, and the server might take the other.
 #[must_use]
 pub fn reference(envelope: &Envelope) -> Option<Reference> {
     let bytes = envelope.bytes();
-    let members = members_of(bytes, envelope.param_span(Param::Ref)?);
-    let only = |name: &str| {
-        let mut found = members.iter().filter(|(key, _)| key == name).map(|(_, value)| *value);
-        found.next().filter(|value| found.next().is_none() && type_of(value.of(bytes)) == JsonType::String)
-    };
-    match text_of(only("type")?.of(bytes))?.as_ref() {
-        "ref/prompt" => only("name").map(Reference::Prompt),
-        "ref/resource" => only("uri").map(Reference::Resource),
+    let mut found = [None; 3];
+    for (key, value) in members_of(bytes, envelope.param_span(Param::Ref)?) {
+        let place = ["type", "name", "uri"].iter().position(|name| *name == key);
+        if place.and_then(|place| found.get_mut(place)).is_some_and(|slot| slot.replace(value).is_some()) {
+            return None;
+        }
+    }
+    let is_text = |value: &Span| type_of(value.of(bytes)) == JsonType::String;
+    let [kind, name, uri] = found.map(|value: Option<Span>| value.filter(is_text));
+    match (text_of(kind?.of(bytes))?.as_ref(), name, uri) {
+        ("ref/prompt", Some(name), None) => Some(Reference::Prompt(name)),
+        ("ref/resource", None, Some(uri)) => Some(Reference::Resource(uri)),
         _ => None,
     }
 }
@@ -205,10 +211,11 @@ fn modern_meta(level: Option<LogLevel>, capabilities: ClientCapabilities) -> Vec
         .into_bytes()
 }
 
-/// The `_meta` of a modern request that the gateway makes for itself.
+/// The `_meta` of a modern request that the gateway makes for itself. It declares everything, because some servers list their
+/// tools by what the client can do, and what is asked here has no result that asks for anything.
 #[must_use]
 pub fn own_meta() -> String {
-    let members = modern_meta(None, ClientCapabilities::NONE);
+    let members = modern_meta(None, ClientCapabilities::ALL);
     format!("{{{}}}", String::from_utf8_lossy(&members))
 }
 
@@ -261,22 +268,13 @@ pub fn questions(response: &Envelope) -> Questions<'_> {
         .filter(|state| type_of(state) == JsonType::String);
     let needed = match last_of(&members, "inputRequests") {
         Some(requests) if type_of(requests.of(bytes)) == JsonType::Object => {
-            let mut needed = members_of(bytes, requests).into_iter().map(|(_, request)| needed_for(bytes, request));
-            needed.try_fold(ClientCapabilities::NONE, |all, one| Some(all.with(one?)))
+            let mut asked = members_of(bytes, requests).into_iter().map(|(_, request)| Asked::of(request.of(bytes)));
+            asked.try_fold(ClientCapabilities::NONE, |all, one| Some(all.with(one?.needed)))
         }
         Some(_) => None,
         None => state.map(|_| ClientCapabilities::NONE),
     };
     Questions { needed, state }
-}
-
-/// What a client needs to answer one question of a server.
-fn needed_for(bytes: &[u8], request: Span) -> Option<ClientCapabilities> {
-    let members = members_of(bytes, request);
-    let method = last_of(&members, "method").and_then(|method| text_of(method.of(bytes)))?;
-    let mode = last_of(&members, "params").and_then(|params| last_of(&members_of(bytes, params), "mode"));
-    let mode = mode.map(|mode| text_of(mode.of(bytes)).unwrap_or_default());
-    ClientCapabilities::needed_for(&method, mode.as_deref())
 }
 
 /// The response that carries a tool's result, as a modern client gets it: complete unless it says otherwise, with the
@@ -579,9 +577,49 @@ mod tests {
 
     /// What stands first in the `_meta` that a modern server gets.
     fn about(level: &str) -> String {
-        let own = own_meta();
-        let own = own.strip_prefix('{').and_then(|own| own.strip_suffix('}')).unwrap();
-        if level.is_empty() { own.to_owned() } else { format!(r#"{own},"{}":"{level}""#, meta::LOG_LEVEL) }
+        let own = String::from_utf8(modern_meta(None, NONE)).unwrap();
+        if level.is_empty() { own } else { format!(r#"{own},"{}":"{level}""#, meta::LOG_LEVEL) }
+    }
+
+    #[test]
+    fn what_the_gateway_asks_for_itself_declares_everything() {
+        let capabilities = r#"{"roots":{},"sampling":{"tools":{},"context":{}},"elicitation":{"form":{},"url":{}}}"#;
+        let text = own_meta();
+        assert!(text.ends_with(&format!(r#""{}":{capabilities}}}"#, meta::CLIENT_CAPABILITIES)), "{text}");
+    }
+
+    #[test]
+    fn a_reference_names_one_prompt_or_one_resource() {
+        let found = |reference: &str| {
+            let params = format!(r#"{{"ref":{reference},"argument":{{"name":"a","value":"b"}}}}"#);
+            let envelope =
+                parse(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{params}}}"#));
+            let (kind, name) = match super::reference(&envelope)? {
+                Reference::Prompt(name) => ("prompt", name),
+                Reference::Resource(uri) => ("resource", uri),
+            };
+            Some(format!("{kind} {}", String::from_utf8_lossy(name.of(envelope.bytes()))))
+        };
+        assert_eq!(found(r#"{"type":"ref/prompt","name":"p","title":"t"}"#).unwrap(), r#"prompt "p""#);
+        assert_eq!(found(r#"{"uri":"x:{a}","name":null,"type":"ref/resource"}"#).unwrap(), r#"resource "x:{a}""#);
+        for neither in [
+            "{}",
+            "[]",
+            r#""p""#,
+            r#"{"name":"p"}"#,
+            r#"{"type":"ref/prompt"}"#,
+            r#"{"type":"ref/prompt","name":7}"#,
+            r#"{"type":"ref/prompt","uri":"x:a"}"#,
+            r#"{"type":"ref/resource","name":"p"}"#,
+            r#"{"type":"ref/tool","name":"p"}"#,
+            r#"{"type":"ref/prompt","name":"p","uri":"x:a"}"#,
+            r#"{"type":"ref/resource","name":"p","uri":"x:a"}"#,
+            r#"{"type":"ref/prompt","name":"p","n\u0061me":"q"}"#,
+            r#"{"type":"ref/prompt","name":"p","uri":null,"uri":"x:a"}"#,
+            r#"{"type":"ref/resource","type":"ref/prompt","uri":"x:a"}"#,
+        ] {
+            assert_eq!(found(neither), None, "{neither}");
+        }
     }
 
     #[test]

@@ -183,10 +183,28 @@ impl Cursor {
     }
 }
 
-/// What a `requestState` of the gateway says: it stands for that of a server, which takes every client of the gateway for
-/// the same one and so cannot keep them apart itself (protocol.md 4.5).
+/// What the client's answers to a server's questions are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateKind {
+    /// They go to a modern server, with its own state (protocol.md 4.5).
+    Relay,
+    /// They go into a call that waits for them at a legacy server (protocol.md 4.3); the state is that of a [`Handle`].
+    Parked,
+    /// They go nowhere: nothing waits, and the request is made once more (after an error -32042).
+    Again,
+}
+
+impl StateKind {
+    /// All kinds; the place of one is its number in sealed values, so new ones go to the end.
+    const ALL: [Self; 3] = [Self::Relay, Self::Parked, Self::Again];
+}
+
+/// What a `requestState` of the gateway says. It stands for that of a server, which takes every client of the gateway for
+/// the same one and so cannot keep them apart itself, or for what the gateway keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestState {
+    /// What becomes of the answers.
+    pub kind: StateKind,
     /// First half of the SHA-256 of the client's name, as in [`SessionId::principal`].
     pub principal: [u8; 16],
     /// SHA-256 of the server's name.
@@ -195,7 +213,7 @@ pub struct RequestState {
     pub request: [u8; 32],
     /// When it ends, seconds since the Unix epoch.
     pub expires: u64,
-    /// The server's own value, a JSON string as it was written.
+    /// What is behind it: the server's own value, a JSON string as it was written; the bytes of a [`Handle`]; or nothing.
     pub original: Vec<u8>,
 }
 
@@ -206,7 +224,8 @@ impl RequestState {
     /// Writes the value; `None` if it would be longer than [`MAX_LENGTH`](Self::MAX_LENGTH).
     #[must_use]
     pub fn seal(&self, sealer: &Sealer) -> Option<String> {
-        let mut payload = Vec::with_capacity(88 + self.original.len());
+        let mut payload = Vec::with_capacity(89 + self.original.len());
+        payload.push(self.kind as u8);
         payload.extend_from_slice(&self.principal);
         payload.extend_from_slice(&self.server);
         payload.extend_from_slice(&self.request);
@@ -222,12 +241,93 @@ impl RequestState {
             return None;
         }
         let payload = sealer.open(sealed)?;
-        let (principal, rest) = payload.split_first_chunk::<16>()?;
+        let (kind, rest) = payload.split_first()?;
+        let (principal, rest) = rest.split_first_chunk::<16>()?;
         let (server, rest) = rest.split_first_chunk::<32>()?;
         let (request, rest) = rest.split_first_chunk::<32>()?;
         let (expires, original) = rest.split_first_chunk::<8>()?;
-        let expires = u64::from_be_bytes(*expires);
-        Some(Self { principal: *principal, server: *server, request: *request, expires, original: original.to_vec() })
+        Some(Self {
+            kind: *StateKind::ALL.get(usize::from(*kind))?,
+            principal: *principal,
+            server: *server,
+            request: *request,
+            expires: u64::from_be_bytes(*expires),
+            original: original.to_vec(),
+        })
+    }
+}
+
+/// Names a call that waits in the gateway for answers of its client, and the questions that it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handle {
+    /// The gateway that holds it: another, or the same one started anew, has never heard of it.
+    pub instance: u64,
+    /// 128 random bits: the call.
+    pub bits: [u8; 16],
+    /// How often it has asked: answers to an earlier round come too late.
+    pub round: u32,
+}
+
+impl Handle {
+    /// The handle as the `original` of a [`RequestState`].
+    #[must_use]
+    pub fn to_bytes(self) -> Vec<u8> {
+        [&self.instance.to_be_bytes()[..], &self.bits, &self.round.to_be_bytes()].concat()
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (instance, rest) = bytes.split_first_chunk::<8>()?;
+        let (bits, round) = rest.split_first_chunk::<16>()?;
+        let round = u32::from_be_bytes(round.try_into().ok()?);
+        Some(Self { instance: u64::from_be_bytes(*instance), bits: *bits, round })
+    }
+}
+
+/// What the id of a task says, as clients get it: which server has the task, and whose it is (protocol.md 4.9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskId {
+    /// First half of the SHA-256 of the client's name, as in [`SessionId::principal`].
+    pub principal: [u8; 16],
+    /// SHA-256 of the server's name.
+    pub server: [u8; 32],
+    /// The server's own name for the tool that became a task.
+    pub tool: String,
+    /// The server's own id of the task.
+    pub own: String,
+}
+
+impl TaskId {
+    /// Longest id there is, in bytes; longer ones are not looked at.
+    pub const MAX_LENGTH: usize = 2048;
+
+    /// Writes the id, in characters that neither JSON nor headers escape; `None` if it would be longer than
+    /// [`MAX_LENGTH`](Self::MAX_LENGTH).
+    #[must_use]
+    pub fn seal(&self, sealer: &Sealer) -> Option<String> {
+        let length = u16::try_from(self.tool.len()).ok()?.to_be_bytes();
+        let parts = [&self.principal[..], &self.server, &length, self.tool.as_bytes(), self.own.as_bytes()];
+        Some(sealer.seal(&parts.concat())).filter(|sealed| sealed.len() <= Self::MAX_LENGTH)
+    }
+
+    /// Reads an id; `None` if the gateway did not make it.
+    #[must_use]
+    pub fn open(sealer: &Sealer, sealed: &str) -> Option<Self> {
+        if sealed.len() > Self::MAX_LENGTH {
+            return None;
+        }
+        let payload = sealer.open(sealed)?;
+        let (principal, rest) = payload.split_first_chunk::<16>()?;
+        let (server, rest) = rest.split_first_chunk::<32>()?;
+        let (length, rest) = rest.split_first_chunk::<2>()?;
+        let (tool, own) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
+        Some(Self {
+            principal: *principal,
+            server: *server,
+            tool: std::str::from_utf8(tool).ok()?.to_owned(),
+            own: std::str::from_utf8(own).ok()?.to_owned(),
+        })
     }
 }
 
@@ -242,16 +342,68 @@ mod tests {
     #[test]
     fn request_states_come_back_as_they_were() {
         let sealer = sealer(&["secret"], "state");
-        let original = b"\"\\u00e9 x\"".to_vec();
-        let state = RequestState { principal: [1; 16], server: [2; 32], request: [3; 32], expires: 4, original };
-        let sealed = state.seal(&sealer).unwrap();
-        assert_eq!(RequestState::open(&sealer, &sealed), Some(state.clone()));
-        for odd in
-            [format!("{sealed}-TAMPERED"), sealed.replacen(|_: char| true, "", 1), String::new(), "x".repeat(70_000)]
-        {
-            assert_eq!(RequestState::open(&sealer, &odd), None, "{odd}");
+        for kind in StateKind::ALL {
+            let original = b"\"\\u00e9 x\"".to_vec();
+            let state =
+                RequestState { kind, principal: [1; 16], server: [2; 32], request: [3; 32], expires: 4, original };
+            let sealed = state.seal(&sealer).unwrap();
+            assert_eq!(RequestState::open(&sealer, &sealed), Some(state.clone()));
+            for odd in [
+                format!("{sealed}-TAMPERED"),
+                sealed.replacen(|_: char| true, "", 1),
+                String::new(),
+                "x".repeat(70_000),
+            ] {
+                assert_eq!(RequestState::open(&sealer, &odd), None, "{odd}");
+            }
+            assert_eq!(RequestState { original: vec![b'x'; 50_000], ..state }.seal(&sealer), None);
         }
-        assert_eq!(RequestState { original: vec![b'x'; 50_000], ..state }.seal(&sealer), None);
+        for (kind, is_known) in [(0, true), (2, true), (3, false), (0xff, false)] {
+            let sealed = sealer.seal(&[[kind].as_slice(), &[0; 88]].concat());
+            assert_eq!(RequestState::open(&sealer, &sealed).is_some(), is_known, "{kind}");
+        }
+    }
+
+    #[test]
+    fn handles_have_one_length() {
+        let handle = Handle { instance: 0x0102_0304_0506_0708, bits: [9; 16], round: 0x0a0b_0c0d };
+        let bytes = handle.to_bytes();
+        assert_eq!(bytes, [&[1, 2, 3, 4, 5, 6, 7, 8][..], &[9; 16], &[10, 11, 12, 13]].concat());
+        assert_eq!(Handle::from_bytes(&bytes), Some(handle));
+        for length in (0..40).filter(|length| *length != bytes.len()) {
+            assert_eq!(Handle::from_bytes(&vec![0; length]), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn task_ids_survive_the_round_trip() {
+        let seal = sealer(&["secret"], "task");
+        let id = |tool: &str, own: &str| TaskId {
+            principal: SessionId::principal("alice"),
+            server: [9; 32],
+            tool: tool.to_owned(),
+            own: own.to_owned(),
+        };
+        for (tool, own) in [("echo", "786512e2-9e0d"), ("", ""), ("", "a"), ("a", ""), ("\u{e9}\"\n", "\u{1f600}/?")] {
+            let sealed = id(tool, own).seal(&seal).unwrap();
+            assert!(sealed.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'), "{sealed}");
+            assert_eq!(TaskId::open(&seal, &sealed), Some(id(tool, own)));
+            assert_eq!(TaskId::open(&sealer(&["secret"], "cursor"), &sealed), None);
+            assert_eq!(TaskId::open(&seal, &format!("{sealed}A")), None);
+        }
+        assert!(id("ab", "c") != id("a", "bc") && id("ab", "c").seal(&seal) != id("a", "bc").seal(&seal));
+        for payload in
+            [&[0; 49][..], &[[0; 48].as_slice(), &[0, 2, b'a']].concat(), &[[0; 50].as_slice(), &[0xff]].concat()]
+        {
+            assert_eq!(TaskId::open(&seal, &seal.seal(payload)), None, "{payload:?}");
+        }
+        for long in [1500, 70_000] {
+            assert_eq!(id("t", &"x".repeat(long)).seal(&seal), None);
+            assert_eq!(id(&"x".repeat(long), "o").seal(&seal), None);
+        }
+        let longest = id("", &"x".repeat(1452)).seal(&seal).unwrap();
+        assert_eq!((longest.len(), TaskId::open(&seal, &longest).is_some()), (TaskId::MAX_LENGTH, true));
+        assert_eq!(TaskId::open(&seal, &seal.seal(&[0; 1503])), None, "too long");
     }
 
     #[test]

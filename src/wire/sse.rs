@@ -122,6 +122,11 @@ impl Decoder {
         }
     }
 
+    /// Begins to read another stream, with the same limit. What has come of the one before is dropped.
+    pub fn restart(&mut self) {
+        *self = Self::new(self.limit);
+    }
+
     /// Bytes that have come and were not handed out as events.
     #[must_use]
     pub fn held(&self) -> usize {
@@ -383,6 +388,21 @@ mod tests {
     fn check_refused(limit: usize, text: &[u8], expected: SseError) {
         for cut in cuts(text) {
             assert_eq!(read(limit, cut.clone()), Err(expected), "cut as {cut:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_stream_is_left_in_the_one_after_it() {
+        for cut in ["data: {\"a", "id: 1\ndata: {}\r", "data: {}\n\ndata: 1\n\nda", &"x".repeat(200)] {
+            let mut decoder = Decoder::new(100);
+            decoder.feed(Bytes::copy_from_slice(cut.as_bytes()));
+            let _ = decoder.next_event();
+            decoder.restart();
+            assert_eq!(decoder.held(), 0);
+            decoder.feed(Bytes::from_static(b"\xEF\xBB\xBFdata: []\n\n"));
+            assert_eq!(decoder.next_event(), Ok(Some(message("[]"))), "after {cut:?}");
+            decoder.feed(Bytes::from("x".repeat(101)));
+            assert_eq!(decoder.next_event(), Err(SseError::TooLarge { limit: 100 }), "after {cut:?}");
         }
     }
 

@@ -3,10 +3,17 @@
 //! It only says which server a URI belongs to. Whether a client may read it is decided on the URI itself, so that a template
 //! may take in more than it would expand to: values are not checked against one another, nor is what is escaped in them.
 
+/// Bytes of a URI that is compared; a longer one matches nothing.
+const LONGEST_URI: usize = 8 * 1024;
+/// Expressions of a template that is compared; one with more matches nothing.
+const MOST_EXPRESSIONS: usize = 32;
+
 /// A template, ready for comparing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     parts: Vec<Part>,
+    /// Whether it is too much to compare.
+    excessive: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,15 +54,20 @@ impl Template {
         if !literal.is_empty() {
             parts.push(Part::Literal(literal));
         }
-        Self { parts }
+        let expressions = parts.iter().filter(|part| !matches!(part, Part::Literal(_))).count();
+        Self { parts, excessive: expressions > MOST_EXPRESSIONS }
     }
 
     /// Whether the template may have become this URI.
     ///
-    /// SECURITY: servers choose the template and clients the URI. All ways to match go forward together, so that the time
-    /// is at most that of comparing each byte of the one with each of the other.
+    /// SECURITY: servers choose the template and clients the URI, and one URI may be compared with thousands of templates.
+    /// All ways to match go forward together, so that the time is at most that of comparing each byte of the one with each
+    /// of the other, and both are bounded.
     #[must_use]
     pub fn matches(&self, uri: &str) -> bool {
+        if self.excessive || uri.len() > LONGEST_URI {
+            return false;
+        }
         let uri = uri.as_bytes();
         let ends = self.parts.iter().try_fold(vec![0], |starts, part| {
             let ends = part.ends(starts, uri);
@@ -146,16 +158,68 @@ mod tests {
         check("{a}}", &["1}", "}}"], &["1", "}"]);
     }
 
+    /// Tries every way of splitting the URI: exponential, but evidently right.
+    fn naive(pieces: &[&str], uri: &str) -> bool {
+        let Some((first, others)) = pieces.split_first() else { return uri.is_empty() };
+        let mut splits = (0..=uri.len()).map(|at| uri.split_at(at));
+        splits.any(|(front, rest)| {
+            let fits = match *first {
+                "{+x}" => true,
+                "{x}" => !front.is_empty() && !front.contains(['/', '?', '#']),
+                literal => front == literal,
+            };
+            fits && naive(others, rest)
+        })
+    }
+
+    /// Every text of up to so many of these pieces.
+    fn texts(pieces: &[&'static str], most: usize) -> Vec<Vec<&'static str>> {
+        let mut all = vec![vec![]];
+        let mut from = 0;
+        for _ in 0..most {
+            let longer = all[from..]
+                .iter()
+                .flat_map(|text| pieces.iter().map(move |piece| [text.as_slice(), &[*piece]].concat()));
+            let longer: Vec<_> = longer.collect();
+            from = all.len();
+            all.extend(longer);
+        }
+        all
+    }
+
+    #[test]
+    fn every_short_template_matches_as_a_naive_matcher_says() {
+        let uris: Vec<String> = texts(&["a", "b", "/"], 5).iter().map(|pieces| pieces.concat()).collect();
+        let mut matched = 0;
+        for pieces in texts(&["{x}", "{+x}", "a", "/"], 4) {
+            let template = Template::parse(&pieces.concat());
+            for uri in &uris {
+                let expected = naive(&pieces, uri);
+                assert_eq!(template.matches(uri), expected, "{pieces:?} {uri}");
+                matched += usize::from(expected);
+            }
+        }
+        assert!(matched > 10_000, "only {matched} of the cases matched");
+    }
+
     #[test]
     fn hostile_templates_and_uris_are_compared_at_once() {
-        let (letters, slashes) = ("a".repeat(10_000), "/a".repeat(5_000));
+        let (letters, slashes) = ("a".repeat(LONGEST_URI - 1), "/a".repeat(LONGEST_URI / 2 - 1));
         for (expression, uri) in [("{a}", &letters), ("{a}a", &letters), ("{+a}a", &letters), ("{+a}/{a}", &slashes)] {
-            let template = expression.repeat(200);
+            let template = expression.repeat(MOST_EXPRESSIONS / 2);
             check(&template, &[uri], &[]);
             check(&format!("{template}b"), &[&format!("{uri}b")], &[uri]);
         }
-        check(&"{".repeat(10_000), &[&"{".repeat(10_000)], &[&letters]);
-        check(&"{}".repeat(10_000), &[&"{}".repeat(10_000)], &[&letters]);
-        check(&"{a}".repeat(1_000), &[&letters], &["a"]);
+        check(&"{".repeat(LONGEST_URI), &[&"{".repeat(LONGEST_URI)], &[&letters]);
+        check(&"{}".repeat(100), &[&"{}".repeat(100)], &[&letters]);
+    }
+
+    #[test]
+    fn what_is_too_much_matches_nothing() {
+        let uri = |length: usize| format!("x:{}", "a".repeat(length - 2));
+        check("x:{a}", &[&uri(LONGEST_URI)], &[&uri(LONGEST_URI + 1)]);
+        let template = |expressions: usize| "{a}".repeat(expressions);
+        check(&template(MOST_EXPRESSIONS), &[&uri(100)], &[]);
+        check(&template(MOST_EXPRESSIONS + 1), &[], &[&uri(100)]);
     }
 }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::body::{Body as _, Bytes};
-use mcp_x::gateway::{Beginning, Gateway, Keyring, Memory, Principal, Snapshot, View};
+use mcp_x::gateway::{Beginning, Gateway, Keyring, Memory, Principal, Session, Snapshot, View};
 use mcp_x::http::response::{Body, result};
 use mcp_x::log::Log;
 use mcp_x::outbound::{Client, Trust};
@@ -99,7 +99,7 @@ fn length(body: &Body) -> u64 {
 
 /// A gateway after a change of its configuration.
 struct World {
-    gateway: Gateway,
+    gateway: Arc<Gateway>,
     alice: Principal,
     memory: Memory,
     /// What was in force at first, and what is now.
@@ -123,6 +123,7 @@ impl World {
             keys: Keyring::new(&[SECRET.to_vec()]),
             ends: TokenEnds::new(Path::new("")),
             catalogues: None,
+            journal: None,
             now: Duration::ZERO,
         };
         let (gateway, _) = Gateway::new(beginning, pool, Log::none());
@@ -151,7 +152,7 @@ impl World {
     }
 
     fn page(&self, version: Option<ProtocolVersion>, cursor: Option<&str>) -> Option<Bytes> {
-        at_once(self.gateway.list(&self.after, &self.alice, ListKind::Tools, version, cursor))?
+        at_once(self.gateway.list(&self.after, &self.alice, &Session::default(), ListKind::Tools, version, cursor))?
             .ok()
             .map(|page| page.bytes)
     }

@@ -3,46 +3,41 @@
 Each requirement set runs against the fixture server of its own era directly, and then through the gateway in front of
 the fixture of either era. A check that does not pass (a warning, a skipped one and one that the direct run has and this
 run lacks count as such) must be in `expected-failures.toml`, and whatever is in there must not pass, so that the list
-can only shrink. Scenarios that the suite does not score are held to the same.
+can only shrink. Scenarios that the suite does not score are held to the same. Then come the suite's client scenarios
+(`clients.py`).
 """
 
 import asyncio
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 import tomllib
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import clients
 from forward import Forwarder
+from support import (
+    ABSENT,
+    LIST,
+    PASSED,
+    RESULTS,
+    START_SECONDS,
+    STATUSES,
+    TOKEN,
+    conformance,
+    gateway,
+    process,
+    wait_for_text,
+)
 
-# The one place where the version stands.
-SUITE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
-# It wants a newer node than some systems have.
-NPX = ["npx", "-y", "-p", "node@22", "-p", SUITE, "conformance"]
 # The requirement sets: how many scenarios each scores, and the mode of the fixture that speaks its era.
 SETS = {"2025-11-25": (30, "sessions"), "2026-07-28": (37, "modern")}
-TOKEN = "conformance-token-0123456789"
-CONFIG = '[clients.suite]\nauth_token = "{token}"\n\n[mcp_servers.fixture]\nurl = "{url}"\nfrom_client = "suite"\n'
-START_SECONDS = 20
-
-# Where what is expected not to pass is listed, and where everything that a run leaves behind goes.
-LIST = Path(__file__).with_name("expected-failures.toml")
-RESULTS = Path(os.environ["CONFORMANCE_CACHE"]) / "results"
-
-# Worst first: what a check that is reported several times counts as.
-ABSENT = "absent"
-STATUSES = ["FAILURE", ABSENT, "SKIPPED", "WARNING", "SUCCESS", "INFO"]
-PASSED = {"SUCCESS", "INFO"}
 # `expected` not to pass, because it is listed; `stale` is what passes in spite of that.
 VERDICTS = ["passed", "expected", "failed", "stale"]
 
@@ -84,32 +79,6 @@ class Run:
     unscored: set[str]
 
 
-@contextmanager
-def process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that writes to `log`, and ends with the block."""
-    with log.open("wb") as output:
-        running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-    try:
-        yield running
-    finally:
-        running.terminate()
-        try:
-            running.wait(15)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            running.wait()
-
-
-def wait_for_text(pattern: str, log: Path, running: subprocess.Popen[bytes]) -> str:
-    """Waits until the process has written something that fits; its first group."""
-    deadline = time.monotonic() + START_SECONDS
-    while not (found := re.search(pattern, log.read_text(errors="replace"))):
-        if running.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{log} has no {pattern!r}:\n{log.read_text(errors='replace')}")
-        time.sleep(0.02)
-    return found.group(1)
-
-
 def wait_for_tools(port: int) -> None:
     """Waits until the gateway knows the tools: some probes of the suite leave no time for that."""
     body = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
@@ -125,7 +94,7 @@ def wait_for_tools(port: int) -> None:
         time.sleep(0.05)
 
 
-async def run(leg: Leg, gateway: Path, fixture: Path) -> Run:
+async def run(leg: Leg, binary: Path, fixture: Path) -> Run:
     """Runs one leg."""
     folder = RESULTS / str(leg).replace(" ", "-")
     folder.mkdir(parents=True)
@@ -136,35 +105,22 @@ async def run(leg: Leg, gateway: Path, fixture: Path) -> Run:
         if leg.behind is None:
             output = await suite(leg, url, folder)
         else:
-            output = await through(leg, url, folder, gateway)
+            output = await through(leg, url, folder, binary)
     return read(folder, output)
 
 
 async def through(leg: Leg, url: str, folder: Path, binary: Path) -> str:
     """Runs the suite through a gateway in front of the server at `url`."""
-    config, log = folder / "config.toml", folder / "gateway.log"
-    config.write_text(CONFIG.format(token=TOKEN, url=url))
-    command = [str(binary), "--config", str(config), "--listen", "127.0.0.1:0", "--log", "debug"]
-    with process(command, log) as running:
-        port = int(wait_for_text(r" listening address=\S+:(\d+)", log, running))
+    with gateway(binary, url, folder) as port:
         wait_for_tools(port)
         forwarded = await Forwarder(port, TOKEN).start()
-        output = await suite(leg, f"http://127.0.0.1:{forwarded}/mcp", folder)
-    assert running.returncode == 0, f"the gateway ended with {running.returncode}"
-    for never in (TOKEN, "panicked"):
-        assert never not in log.read_text(errors="replace"), f"{never!r} is in {log}"
-    return output
+        return await suite(leg, f"http://127.0.0.1:{forwarded}/mcp", folder)
 
 
 async def suite(leg: Leg, url: str, folder: Path) -> str:
     """Runs the suite against `url`; what it says."""
     arguments = ["server", "--url", url, "--requirements", leg.requirements, "-o", str(folder / "checks")]
-    running = await asyncio.create_subprocess_exec(
-        *NPX, *arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    output, _ = await running.communicate()
-    (folder / "suite.log").write_bytes(output)
-    return output.decode(errors="replace")
+    return await conformance(*arguments, log=folder / "suite.log")
 
 
 def read(folder: Path, output: str) -> Run:
@@ -258,17 +214,18 @@ class Judgement:
                 print(f"     {scenario}: {', '.join(changes)}")
 
 
-async def main(gateway: Path, fixture: Path) -> int:
+async def main(binary: Path, fixture: Path) -> int:
     shutil.rmtree(RESULTS, ignore_errors=True)
     runs: dict[Leg, Run] = {}
     good = True
     for leg in LEGS:
         begun = time.monotonic()
-        runs[leg] = await run(leg, gateway, fixture)
+        runs[leg] = await run(leg, binary, fixture)
         judgement = Judgement(leg, runs[leg], runs[Leg(leg.requirements, None)])
         judgement.show()
         print(f"     {time.monotonic() - begun:.1f} s", flush=True)
         good = good and not judgement.wrong
+    good = await clients.main(binary) and good
     print("conformance: as expected" if good else "conformance: NOT as expected")
     return 0 if good else 1
 

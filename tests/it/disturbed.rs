@@ -216,6 +216,11 @@ fn a_call_that_runs_when_its_server_is_killed_is_lost_and_not_repeated() {
 fn lists_come_from_memory_whatever_the_servers_do() {
     let mut servers = servers("listed");
     let harness = gateway(&servers);
+    // Those that can tell of changes are asked once more when they are listened to.
+    wait_until("two of them are", || {
+        let counts: Vec<_> = servers.iter().map(|(_, fixture)| fixture.counts()).collect();
+        counts.iter().filter(|c| c.streams == 1 && c.requests_of("resources/templates/list") == 2).count() == 2
+    });
     for revision in REVISIONS {
         let mut alice = harness.client(ALICE).speaking(revision);
         let list = Message::of(revision, "tools/list");

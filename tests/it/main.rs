@@ -26,6 +26,8 @@ mod https;
 #[cfg(test)]
 mod kept;
 #[cfg(test)]
+mod listen;
+#[cfg(test)]
 mod logs;
 #[cfg(test)]
 mod lossless;
@@ -35,6 +37,12 @@ mod matrix;
 mod metrics;
 #[cfg(test)]
 mod modern;
+#[cfg(test)]
+mod offer_lists;
+#[cfg(test)]
+mod offer_routes;
+#[cfg(test)]
+mod offers;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
@@ -48,14 +56,22 @@ mod reload;
 #[cfg(test)]
 mod rest;
 #[cfg(test)]
+mod restart;
+#[cfg(test)]
+mod resume;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod slow;
 #[cfg(test)]
 mod storm;
 #[cfg(test)]
+mod subscribe;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod transcripts;
+#[cfg(test)]
+mod unasked;
 #[cfg(test)]
 mod views;

@@ -4,27 +4,40 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use mcp_x_fixture::{Fixture, Mode, Options};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use mcp_x_fixture::{Fixture, ListKind, Mode, Options};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use toml::de::DeTable;
 
 use super::support::client::Client;
-use super::support::http::Answer;
+use super::support::http::{Answer, Connection};
 use super::support::message::{KEY, MODERN, Message, framed, revisions};
 use super::support::{ALICE, Harness, owned_by_alice, wait_until};
 
 const EXPECTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/matrix.toml");
 const TOOLS: &str = include_str!("../../fixtures/upstream/data/tools.json");
+const PROMPTS: &str = include_str!("../../fixtures/upstream/data/prompts.json");
+const RESOURCES: &str = include_str!("../../fixtures/upstream/data/resources.json");
+const TEMPLATES: &str = include_str!("../../fixtures/upstream/data/resource_templates.json");
+/// A resource that the server has and lists only after the gateway has seen its lists.
+const UNLISTED: &str = "test://watched-resource";
 const KINDS: [(&str, Mode); 3] =
     [("legacy-stateless", Mode::LegacyStateless), ("legacy-sessions", Mode::LegacySessions), ("modern", Mode::Modern)];
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 12] = [
     ("list", list),
     ("call", call),
+    ("resume", resume),
     ("tool_error", tool_error),
     ("progress", progress),
     ("log", log),
     ("cancel", cancel),
+    ("list_changed", list_changed),
+    ("subscribe", subscribe),
+    ("prompts", prompts),
+    ("resources", resources),
+    ("completion", completion),
 ];
 
 /// What is tried, under its name in the file.
@@ -102,8 +115,9 @@ struct Pair {
 impl Pair {
     fn start(revision: &'static str, server: Mode) -> Self {
         let fixture = Fixture::start(Options::of(server));
+        assert!(fixture.remove(ListKind::Resources, UNLISTED));
         let config = owned_by_alice(&[("fixture", &fixture)]);
-        let harness = Harness::start(&format!("{config}\n[gateway]\nmax_calls_per_client = 1\n"));
+        let harness = Harness::start(&format!("{config}\n[gateway]\nmax_calls_per_client = 1\nrefresh_seconds = 1\n"));
         Self { revision, server, fixture, harness }
     }
 
@@ -123,6 +137,32 @@ impl Pair {
     #[track_caller]
     fn ran(&self, tool: &str, times: u64) {
         assert_eq!(self.fixture.counts().executions_of(tool), times, "executions of {tool}");
+    }
+
+    /// A result that may be kept for so long, as the client gets it.
+    fn kept(&self, mut members: Value, ttl: &Value) -> Value {
+        if self.is_modern() {
+            let result = members.as_object_mut().unwrap();
+            result.extend(json!({ "ttlMs": ttl, "cacheScope": "private" }).as_object().unwrap().clone());
+        }
+        self.complete(members)
+    }
+
+    /// A result as the client gets it.
+    fn complete(&self, mut members: Value) -> Value {
+        if self.is_modern() {
+            let identity = json!({ "name": "mcp-x", "version": env!("CARGO_PKG_VERSION") });
+            let added = json!({ "resultType": "complete", "_meta": { format!("{KEY}serverInfo"): identity } });
+            members.as_object_mut().unwrap().extend(added.as_object().unwrap().clone());
+        }
+        members
+    }
+
+    /// A request about something, with the headers that belong to it.
+    fn named(&self, method: &str, key: &str, name: &str) -> Message {
+        let message = Message::of(self.revision, method).param(&format!(r#""{key}":"{name}""#));
+        let header = if name.is_ascii() { name.to_owned() } else { format!("=?base64?{}?=", STANDARD.encode(name)) };
+        if self.is_modern() { message.header("Mcp-Name", &header) } else { message }
     }
 
     /// Calls a tool; the answer is exactly this result.
@@ -146,24 +186,24 @@ fn answered(answer: &Answer) -> Result<Value, String> {
 }
 
 fn list(pair: &Pair) -> Outcome {
-    let answer = pair.client().ask(&Message::of(pair.revision, "tools/list"));
-    let mut result = answered(&answer)?;
-    let tools = result["tools"].take();
     let described: Vec<Value> = serde_json::from_str(TOOLS).unwrap();
-    let expected: Vec<Value> = described.into_iter().map(|tool| shown(tool, pair)).collect();
-    assert_eq!(tools, Value::from(expected));
+    let body = listed(pair, "tools/list", "tools", described.into_iter().map(|tool| shown(tool, pair)).collect())?;
     let schemas: Vec<BTreeMap<String, Box<RawValue>>> = serde_json::from_str(TOOLS).unwrap();
     for schema in schemas.iter().map(|tool| tool["inputSchema"].get()).filter(|text| !text.contains("x-mcp-header")) {
-        assert!(answer.body.contains(schema), "bytes of a schema changed: {schema}");
+        assert!(body.contains(schema), "bytes of a schema changed: {schema}");
     }
-    let rest = match pair.is_modern() {
-        true => json!({ "resultType": "complete", "ttlMs": result["ttlMs"], "cacheScope": "private", "tools": null,
-            "_meta": { format!("{KEY}serverInfo"): { "name": "mcp-x", "version": env!("CARGO_PKG_VERSION") } } }),
-        false => json!({ "tools": null }),
-    };
-    assert!(!pair.is_modern() || result["ttlMs"].is_u64(), "{result}");
-    assert_eq!(result, rest);
     Ok(())
+}
+
+/// Asks for a list, whose result has these entries and what the client's era adds; the body of the answer.
+fn listed(pair: &Pair, method: &str, member: &str, expected: Vec<Value>) -> Result<String, String> {
+    let answer = pair.client().ask(&Message::of(pair.revision, method));
+    let mut result = answered(&answer)?;
+    assert_eq!(result[member].take(), Value::from(expected));
+    assert!(!pair.is_modern() || result["ttlMs"].is_u64(), "{result}");
+    let ttl = result["ttlMs"].clone();
+    assert_eq!(result, pair.kept(json!({ member: null }), &ttl));
+    Ok(answer.body)
 }
 
 /// A tool as the client is shown it.
@@ -189,6 +229,13 @@ fn call(pair: &Pair) -> Outcome {
     }
     pair.expect(&pair.call("echo", arguments), &members)?;
     pair.ran("echo", 1);
+    Ok(())
+}
+
+fn resume(pair: &Pair) -> Outcome {
+    let members = r#""content":[{"text":"Reconnection test completed successfully.","type":"text"}]"#;
+    pair.expect(&pair.call("test_reconnection", "{}"), members)?;
+    pair.ran("test_reconnection", 1);
     Ok(())
 }
 
@@ -279,5 +326,153 @@ fn cancel(pair: &Pair) -> Outcome {
     assert_eq!((counts.cancellations, counts.executions_of("slow"), counts.most_repeated()), (1, 1, 1));
     let told = if pair.server == Mode::Modern { 0 } else { 1 };
     assert_eq!(counts.requests_of("notifications/cancelled"), told);
+    Ok(())
+}
+
+/// Opens the stream on which the client hears of changes of prompts and of this resource.
+fn listen(pair: &Pair, client: &mut Client, uri: Option<&str>) -> Result<Connection, String> {
+    if pair.is_modern() {
+        let (stream, granted) =
+            client.listen(&json!({ "promptsListChanged": true, "resourceSubscriptions": uri.as_slice() }).to_string());
+        let is_granted = uri.is_none() || granted["resourceSubscriptions"] == json!([uri]);
+        return if is_granted { Ok(stream) } else { Err("not granted".to_owned()) };
+    }
+    let stream = client.get_stream();
+    if let Some(uri) = uri {
+        let message = Message::of(pair.revision, "resources/subscribe").param(&format!(r#""uri":"{uri}""#));
+        assert_eq!(answered(&client.ask(&message))?, json!({}));
+    }
+    Ok(stream)
+}
+
+/// A notification as the client gets it on that stream.
+fn told(pair: &Pair, method: &str, mut params: Value) -> Value {
+    if pair.is_modern() {
+        params["_meta"] = json!({ format!("{KEY}subscriptionId"): 1 });
+    }
+    match params.as_object().is_some_and(serde_json::Map::is_empty) {
+        true => json!({ "jsonrpc": "2.0", "method": method }),
+        false => json!({ "jsonrpc": "2.0", "method": method, "params": params }),
+    }
+}
+
+fn list_changed(pair: &Pair) -> Outcome {
+    let mut stream = listen(pair, &mut pair.client(), None)?;
+    for _ in 0..2 {
+        match pair.fixture.remove(ListKind::Prompts, "new_prompt") {
+            true => {}
+            false => assert!(pair.fixture.put(ListKind::Prompts, r#"{"name":"new_prompt"}"#)),
+        }
+        assert_eq!(stream.message(), told(pair, "notifications/prompts/list_changed", json!({})));
+    }
+    Ok(())
+}
+
+fn subscribe(pair: &Pair) -> Outcome {
+    let uri = "test://static-text";
+    let mut client = pair.client();
+    let mut stream = listen(pair, &mut client, Some(uri))?;
+    for _ in 0..2 {
+        pair.fixture.resource_updated(uri);
+        assert_eq!(stream.message(), told(pair, "notifications/resources/updated", json!({ "uri": uri })));
+    }
+    Ok(())
+}
+
+/// A list of prompts, resources or templates as the client is shown it.
+fn entries(pair: &Pair, file: &str) -> Vec<Value> {
+    let mut entries: Vec<Value> = serde_json::from_str(file).unwrap();
+    for entry in &mut entries {
+        let members = entry.as_object_mut().unwrap();
+        for (member, since) in [("title", "2025-06-18"), ("icons", "2025-11-25")] {
+            if pair.revision < since {
+                members.remove(member);
+            }
+        }
+    }
+    entries
+}
+
+fn prompts(pair: &Pair) -> Outcome {
+    listed(pair, "prompts/list", "prompts", entries(pair, PROMPTS))?;
+    let text = |text: &str| json!({ "role": "user", "content": { "type": "text", "text": text } });
+    let resource =
+        json!({ "uri": "test://x", "mimeType": "text/plain", "text": "Embedded resource content for testing." });
+    let embedded = json!({ "role": "user", "content": { "type": "resource", "resource": resource } });
+    let mut client = pair.client();
+    for (name, arguments, expected) in [
+        ("test_simple_prompt", "{}", json!([text("This is a simple prompt for testing.")])),
+        (
+            "test_prompt_with_arguments",
+            r#"{"arg1":"\u00e9","arg2":"b"}"#,
+            json!([text("Prompt with arguments: arg1='é', arg2='b'")]),
+        ),
+        (
+            "test_prompt_with_embedded_resource",
+            r#"{"resourceUri":"test://x"}"#,
+            json!([embedded, text("Please process the embedded resource above.")]),
+        ),
+    ] {
+        let message = pair.named("prompts/get", "name", name).param(&format!(r#""arguments":{arguments}"#));
+        assert_eq!(answered(&client.ask(&message))?, pair.complete(json!({ "messages": expected })), "{name}");
+    }
+    let image = answered(&client.ask(&pair.named("prompts/get", "name", "test_prompt_with_image")))?;
+    let block = &image["messages"][0]["content"];
+    assert_eq!((&block["type"], &block["mimeType"]), (&json!("image"), &json!("image/png")), "{image}");
+    assert!(block["data"].as_str().is_some_and(|data| data.starts_with("iVBOR")), "{image}");
+    let missing = client.ask(&pair.named("prompts/get", "name", "test_prompt_with_arguments")).response();
+    assert_eq!(missing["error"], json!({ "code": -32602, "message": "missing argument: `arg1`" }));
+    let unknown = client.ask(&pair.named("prompts/get", "name", "none")).response();
+    assert_eq!(unknown["error"], json!({ "code": -32602, "message": "unknown prompt: `none`" }));
+    Ok(())
+}
+
+fn resources(pair: &Pair) -> Outcome {
+    let listed_resources = || entries(pair, RESOURCES).into_iter().filter(|entry| entry["uri"] != UNLISTED).collect();
+    listed(pair, "resources/list", "resources", listed_resources())?;
+    listed(pair, "resources/templates/list", "resourceTemplates", entries(pair, TEMPLATES))?;
+    assert!(pair.fixture.put(ListKind::Resources, &json!({ "uri": UNLISTED, "name": "watched" }).to_string()));
+    let mut client = pair.client();
+    let mut read = |uri: &str| client.ask(&pair.named("resources/read", "uri", uri));
+    // What a modern server says is 60 s, `refresh_seconds` is 1.
+    let ttl = json!(if pair.server == Mode::Modern { 1_000 } else { 0 });
+    let data = r#"{"data":"Data for ID: 7é","id":"7é","templateTest":true}"#;
+    for (uri, kind, text) in [
+        ("test://static-text", "text/plain", "This is the content of the static text resource."),
+        ("test://template/7é/data", "application/json", data),
+        (UNLISTED, "text/plain", "This is the content of the watched resource."),
+    ] {
+        let contents = json!([{ "uri": uri, "mimeType": kind, "text": text }]);
+        assert_eq!(answered(&read(uri))?, pair.kept(json!({ "contents": contents }), &ttl), "{uri}");
+    }
+    let binary = answered(&read("test://static-binary"))?;
+    let blob = binary["contents"][0]["blob"].as_str();
+    assert!(
+        blob.is_some_and(|blob| blob.starts_with("iVBOR")) && binary["contents"][0].get("text").is_none(),
+        "{binary}"
+    );
+    let code = if pair.is_modern() { -32602 } else { -32002 };
+    let absent = "test://template/a/b";
+    let error =
+        json!({ "code": code, "message": format!("resource not found: `{absent}`"), "data": { "uri": absent } });
+    assert_eq!(read(absent).response()["error"], error);
+    Ok(())
+}
+
+fn completion(pair: &Pair) -> Outcome {
+    let mut client = pair.client();
+    let mut ask = |reference: &str, argument: &str| {
+        let message = Message::of(pair.revision, "completion/complete").param(&format!(r#""ref":{reference}"#));
+        client.ask(&message.param(&format!(r#""argument":{{"name":"{argument}","value":"a"}}"#)))
+    };
+    let expected = json!({ "completion": { "values": ["a-1", "a-2", "a-3"], "total": 3, "hasMore": false } });
+    for (reference, argument) in [
+        (r#"{"type":"ref/prompt","name":"test_prompt_with_arguments"}"#, "arg1"),
+        (r#"{"type":"ref/resource","uri":"test://template/{id}/data"}"#, "id"),
+    ] {
+        assert_eq!(answered(&ask(reference, argument))?, pair.complete(expected.clone()), "{reference}");
+    }
+    let unknown = ask(r#"{"type":"ref/prompt","name":"none"}"#, "x").response();
+    assert_eq!(unknown["error"], json!({ "code": -32602, "message": "unknown prompt: `none`" }));
     Ok(())
 }

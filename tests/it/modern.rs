@@ -287,7 +287,10 @@ fn discover_tells_what_the_gateway_is_whatever_its_servers_do() {
     let result = |instructions: &str| {
         let identity = identity();
         let hints = format!(r#""resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{{{identity}}}"#);
-        let can = r#""supportedVersions":["2026-07-28"],"capabilities":{"tools":{},"prompts":{},"resources":{},"completions":{},"logging":{}}"#;
+        let lists = r#""tools":{"listChanged":true},"prompts":{"listChanged":true}"#;
+        let resources = r#""resources":{"subscribe":true,"listChanged":true}"#;
+        let can = format!(r#"{{{lists},{resources},"logging":{{}},"completions":{{}}}}"#);
+        let can = format!(r#""supportedVersions":["2026-07-28"],"capabilities":{can}"#);
         format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{{hints},{can}{instructions}}}}}"#)
     };
     let asked = Message::modern("server/discover").told("clientInfo", r#"{"name":"c","version":"1"}"#);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use mcp_x::gateway::Memory;
+use mcp_x::gateway::{Memory, Session};
 use mcp_x::policy::Registry;
 use mcp_x::wire::config::Secrets;
 use mcp_x::wire::mcp::{ListKind, ProtocolVersion};
@@ -101,7 +101,9 @@ fn the_same_view_gives_the_same_bytes_which_are_made_once() {
     let snapshot = gateway.snapshot();
     let alice = gateway.sign_in(&Memory::default(), &snapshot, ALICE, Duration::ZERO).unwrap();
     let list = |cursor: &Value| {
-        let list = gateway.list(&snapshot, &alice, ListKind::Tools, Some(ProtocolVersion::LATEST), cursor.as_str());
+        let session = Session::default();
+        let list =
+            gateway.list(&snapshot, &alice, &session, ListKind::Tools, Some(ProtocolVersion::LATEST), cursor.as_str());
         harness.block_on(list).unwrap().bytes
     };
     for cursor in [Value::Null, second, third] {

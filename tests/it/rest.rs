@@ -31,7 +31,7 @@ fn seconds() -> Duration {
 }
 
 /// A token of this gateway, issued so many seconds ago and good for so long.
-fn token(harness: &Harness, client: &str, ago: u64, lifetime: u64) -> String {
+pub(super) fn token(harness: &Harness, client: &str, ago: u64, lifetime: u64) -> String {
     let keys = Keys::new([harness.secret().as_bytes()]);
     keys.sign(client, seconds() - Duration::from_secs(ago), Duration::from_secs(lifetime))
 }

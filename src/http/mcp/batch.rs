@@ -9,7 +9,7 @@ use hyper::body::Bytes;
 use hyper::{Response, StatusCode};
 
 use super::legacy::{self, Served};
-use super::{Exchange, NamedVersion, begin, is_modern, refused};
+use super::{Exchange, NamedVersion, begin, is_modern, refused, subscribe};
 use crate::gateway::Session;
 use crate::http::response::{Body, empty, event_streams, json, rpc};
 use crate::wire::json::{Span, elements_of};
@@ -47,6 +47,12 @@ pub(super) async fn post(exchange: &mut Exchange<'_>, body: &Bytes) -> Response<
                     Ok(page) => result_message(&list.id, &page.bytes),
                     Err(error) => error.to_rpc(Era::Legacy).to_message(Some(&list.id)),
                 }),
+                Served::Subscribe(id, session, uri) => {
+                    responses.push(match subscribe(exchange, &session, &uri).await {
+                        Ok(()) => result_message(&id, b"{}"),
+                        Err(error) => error.to_rpc(Era::Legacy).to_message(Some(&id)),
+                    });
+                }
                 Served::Call(request) => {
                     let id = Arc::clone(&request.id);
                     match begin(exchange, request).await {
@@ -56,7 +62,7 @@ pub(super) async fn post(exchange: &mut Exchange<'_>, body: &Bytes) -> Response<
                 }
             },
             Kind::Notification => legacy::notified(exchange, &session, &message),
-            Kind::Result | Kind::Error => {}
+            Kind::Result | Kind::Error => session.answer(message),
         }
     }
     if !relays.is_empty() {

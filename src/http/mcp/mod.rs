@@ -18,23 +18,30 @@ use hyper::{Response, StatusCode};
 
 use super::access::Access;
 use super::request::{Single, single};
-use super::response::{Body, STOPPING, Upkeep, event_stream, json_of, not_a_message, result, rpc};
+use super::response::{Body, STOPPING, Upkeep, change_stream, event_stream, json, json_of, not_a_message, result, rpc};
 use crate::gateway::{
-    Gateway, GatewayError, Memory, Outgoing, Page, Principal, Relay, Request, Session, Snapshot, Speech, Subject,
-    Wanted,
+    Gateway, GatewayError, Memory, Opening, Outgoing, Page, Principal, Relay, Request, Session, Snapshot, Speech,
+    Subject, Wanted,
 };
 use crate::outbound::Client;
 use crate::policy::ServerId;
 use crate::shutdown::Shutdown;
+use crate::wire::changes::Filter;
 use crate::wire::json::{JsonType, text_of, type_of, write_text};
-use crate::wire::jsonrpc::{Envelope, ErrorObject, MessageError, Meta, Param, Sender, is_id};
+use crate::wire::jsonrpc::{Envelope, ErrorObject, MessageError, Meta, Param, Sender, is_id, result_message};
 use crate::wire::mcp::{Era, ListKind, Operation, ProtocolVersion, code, header, method};
 use crate::wire::rewrite::{Reference, reference};
 
-pub(super) use legacy::delete;
+pub(super) use legacy::{delete, get};
 
 /// How long an answer may keep its client waiting, at most, before it becomes an event stream, which can be kept alive.
 const COMMIT: Duration = Duration::from_secs(10);
+
+/// What every client is told that the gateway can do, whatever it sees of that now (protocol.md 4.7): members of an object.
+const OFFERED: &str = concat!(
+    r#""tools":{"listChanged":true},"prompts":{"listChanged":true},"#,
+    r#""resources":{"subscribe":true,"listChanged":true},"logging":{}"#
+);
 
 /// What every MCP request is served with.
 pub(super) struct Exchange<'a> {
@@ -56,6 +63,8 @@ pub(super) struct Exchange<'a> {
     pub(super) now: Duration,
     /// Ordered shortly before open answers are cut off.
     pub(super) cut: &'a Shutdown,
+    /// Ordered when the gateway ends.
+    pub(super) stop: &'a Shutdown,
     /// The request's record.
     pub(super) access: &'a mut Access,
 }
@@ -64,6 +73,16 @@ impl Exchange<'_> {
     fn upkeep(&self) -> Upkeep {
         let every = self.snapshot.registry().settings().limits.keep_alive;
         Upkeep { alive: self.http.alarms().after(every), every, cut: self.cut.clone() }
+    }
+
+    /// What a stream of changes lives by. Nobody waits for the end of it, so that it is the first to go.
+    fn upkeep_of_changes(&self) -> Upkeep {
+        Upkeep { cut: self.stop.clone(), ..self.upkeep() }
+    }
+
+    fn opening(&self) -> Opening<'_> {
+        let (snapshot, principal, alarms) = (&self.snapshot, &self.principal, self.http.alarms());
+        Opening { snapshot, principal, alarms, now: self.now }
     }
 }
 
@@ -96,6 +115,14 @@ pub(super) async fn post(exchange: &mut Exchange<'_>, body: Bytes) -> Response<B
             Ok(page) => result(&list.id, page.bytes),
             Err(error) => failed(exchange, era, &list.id, &error),
         },
+        Step::Listen(id, filter) => {
+            let stream = Box::pin(exchange.gateway.listen(exchange.opening(), id, filter)).await;
+            change_stream(stream, exchange.upkeep_of_changes())
+        }
+        Step::Subscribe(id, session, uri) => match subscribe(exchange, &session, &uri).await {
+            Ok(()) => json(StatusCode::OK, result_message(&id, b"{}")),
+            Err(error) => failed(exchange, era, &id, &error),
+        },
         Step::Call(request) => {
             let id = Arc::clone(&request.id);
             match begin(exchange, request).await {
@@ -112,6 +139,10 @@ enum Step {
     Answer(Response<Body>),
     /// It asks for a list.
     List(List),
+    /// It opens a stream of changes.
+    Listen(Arc<[u8]>, Filter),
+    /// It subscribes to a resource in a session.
+    Subscribe(Arc<[u8]>, Session, String),
     /// It is passed on to a server.
     Call(Box<Request>),
 }
@@ -130,21 +161,36 @@ struct List {
     kind: ListKind,
     /// For which legacy revision, if for one.
     version: Option<ProtocolVersion>,
+    /// In which session, if in one.
+    session: Session,
     /// Where it is to go on, if it is not to begin. What is no text is no cursor that was ever given out, and neither is an
     /// empty text.
     cursor: Option<String>,
 }
 
 impl List {
-    fn new(id: Arc<[u8]>, kind: ListKind, version: Option<ProtocolVersion>, envelope: &Envelope) -> Self {
+    fn new(
+        id: Arc<[u8]>,
+        kind: ListKind,
+        version: Option<ProtocolVersion>,
+        session: Session,
+        envelope: &Envelope,
+    ) -> Self {
         let cursor = envelope.param(Param::Cursor).filter(|cursor| type_of(cursor) != JsonType::Null);
-        Self { id, kind, version, cursor: cursor.map(|cursor| text_of(cursor).unwrap_or_default().into_owned()) }
+        let cursor = cursor.map(|cursor| text_of(cursor).unwrap_or_default().into_owned());
+        Self { id, kind, version, session, cursor }
     }
 
     async fn page(&self, exchange: &Exchange<'_>) -> Result<Page, GatewayError> {
         let (snapshot, principal, cursor) = (&exchange.snapshot, &exchange.principal, self.cursor.as_deref());
-        exchange.gateway.list(snapshot, principal, self.kind, self.version, cursor).await
+        exchange.gateway.list(snapshot, principal, &self.session, self.kind, self.version, cursor).await
     }
+}
+
+/// Subscribes to a resource in a session.
+async fn subscribe(exchange: &Exchange<'_>, session: &Session, uri: &str) -> Result<(), GatewayError> {
+    let (snapshot, principal) = (&exchange.snapshot, &exchange.principal);
+    Box::pin(exchange.gateway.subscribe(snapshot, principal, session, uri)).await
 }
 
 /// The id of a request, as its client wrote it.
@@ -271,13 +317,14 @@ fn with_instructions(exchange: &Exchange<'_>, open: String) -> Bytes {
 /// A client's request that is passed on, as it is served here.
 fn request(
     exchange: &Exchange<'_>,
+    id: Arc<[u8]>,
     (session, speech): (Session, Speech),
     operation: Operation,
     subject: Subject,
     envelope: Envelope,
 ) -> Box<Request> {
     let (snapshot, principal) = (exchange.snapshot.clone(), exchange.principal.clone());
-    let (request_id, id, now) = (exchange.access.id, id_of(&envelope), exchange.now);
+    let (request_id, now) = (exchange.access.id, exchange.now);
     Box::new(Request { request_id, id, snapshot, principal, now, session, speech, operation, subject, envelope })
 }
 
@@ -315,7 +362,7 @@ async fn answer_of(exchange: &mut Exchange<'_>, mut relay: Relay, era: Era) -> R
             exchange.access.code = code;
             json_of(code.map_or(StatusCode::OK, |code| status_of(era, code)), message)
         }
-        Some(Outgoing::Notification(message)) => event_stream(Some(message), relay, exchange.upkeep()),
+        Some(Outgoing::Message(message)) => event_stream(Some(message), relay, exchange.upkeep()),
         None => event_stream(None, relay, exchange.upkeep()),
     }
 }

@@ -3,15 +3,19 @@
 //! What a request says twice, in its body and in its headers, is compared before it is acted on; errors of the protocol
 //! have HTTP statuses. Source: protocol.md 2.3; MCP 2026-07-28, streamable HTTP and versioning.
 
+use std::sync::Arc;
+
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 
 use super::{
-    Exchange, List, Step, check_progress_token, failed, id_of, no_such_method, status_of, subject_of, with_instructions,
+    Exchange, List, OFFERED, Step, check_progress_token, failed, id_of, no_such_method, status_of, subject_of,
+    with_instructions,
 };
-use crate::gateway::{GatewayError, Page, Session, Speech};
+use crate::gateway::{GatewayError, MOST_SUBSCRIPTIONS, Page, Session, Speech};
 use crate::http::request::only;
 use crate::http::response::{Body, empty, result, result_of, rpc};
+use crate::wire::changes::Filter;
 use crate::wire::headers::decode;
 use crate::wire::json::{JsonType, text_of, type_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta};
@@ -48,13 +52,17 @@ fn request(exchange: &mut Exchange<'_>, envelope: Envelope) -> Step {
         return refused(exchange, Some(&id), &error).into();
     }
     if let Some(operation) = envelope.method().as_deref().and_then(Operation::of_method) {
-        return call(exchange, &id, operation, envelope);
+        return call(exchange, id, operation, envelope);
     }
     match envelope.method().as_deref() {
         Some(method::DISCOVER) => discover(exchange, &id, &envelope).into(),
+        Some(method::LISTEN) => match listen(&envelope) {
+            Ok(filter) => Step::Listen(id, filter),
+            Err(error) => failed(exchange, Era::Modern, &id, &error).into(),
+        },
         Some(name) => match ListKind::of_method(name) {
             Some(kind) => match check_options(&envelope) {
-                Ok(_) => Step::List(List::new(id, kind, None, &envelope)),
+                Ok(_) => Step::List(List::new(id, kind, None, Session::default(), &envelope)),
                 Err(error) => failed(exchange, Era::Modern, &id, &error).into(),
             },
             None => refused(exchange, Some(&id), &no_such_method(Some(name))).into(),
@@ -148,9 +156,20 @@ fn discover(exchange: &mut Exchange<'_>, id: &[u8], envelope: &Envelope) -> Resp
     if let Err(error) = check_options(envelope) {
         return failed(exchange, Era::Modern, id, &error);
     }
-    let offered = r#"{"tools":{},"prompts":{},"resources":{},"completions":{},"logging":{}}"#;
+    let offered = format!(r#"{{{OFFERED},"completions":{{}}}}"#);
     let text = format!(r#"{{{},"supportedVersions":["{MODERN}"],"capabilities":{offered}"#, hints(0));
     result(id, with_instructions(exchange, text))
+}
+
+/// What a client wants to hear of.
+fn listen(envelope: &Envelope) -> Result<Filter, GatewayError> {
+    check_options(envelope)?;
+    let params = envelope.params_span().map(|params| params.of(envelope.bytes()));
+    let filter = Filter::read(params.unwrap_or_default()).map_err(GatewayError::InvalidParams)?;
+    if filter.uris.len() > MOST_SUBSCRIPTIONS {
+        return Err(GatewayError::InvalidParams("expected at most 1000 `resourceSubscriptions`"));
+    }
+    Ok(filter)
 }
 
 /// The answer with a page of a list.
@@ -158,24 +177,23 @@ pub(super) fn listed(id: &[u8], page: Page) -> Response<Body> {
     result_of(id, vec![format!("{{{},", hints(page.ttl_ms)).into(), page.bytes])
 }
 
-fn call(exchange: &mut Exchange<'_>, id: &[u8], operation: Operation, envelope: Envelope) -> Step {
+fn call(exchange: &mut Exchange<'_>, id: Arc<[u8]>, operation: Operation, envelope: Envelope) -> Step {
     let subject = match subject_of(exchange, operation, &envelope) {
         Ok(subject) => subject,
-        Err(error) => return failed(exchange, Era::Modern, id, &error).into(),
+        Err(error) => return failed(exchange, Era::Modern, &id, &error).into(),
     };
     let named = || decoded(exchange.headers, &header::NAME);
     if operation != Operation::Complete && named().as_deref() != Some(subject.name.as_str()) {
         let member = if operation == Operation::Read { "params.uri" } else { "params.name" };
-        return refused(exchange, Some(id), &mismatch("Mcp-Name", member)).into();
+        return refused(exchange, Some(&id), &mismatch("Mcp-Name", member)).into();
     }
     let level = match check_options(&envelope) {
         Ok(level) => level,
-        Err(error) => return failed(exchange, Era::Modern, id, &error).into(),
+        Err(error) => return failed(exchange, Era::Modern, &id, &error).into(),
     };
     let capabilities = ClientCapabilities::parse(envelope.meta(Meta::ClientCapabilities).unwrap_or_default());
     let speech = Speech::Modern { level, capabilities, mirrored: mirrored(exchange.headers) };
-    let request = super::request(exchange, (Session::default(), speech), operation, subject, envelope);
-    Step::Call(request)
+    Step::Call(super::request(exchange, id, (Session::default(), speech), operation, subject, envelope))
 }
 
 /// The text of a header that may be written in Base64, if there is exactly one.

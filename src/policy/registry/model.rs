@@ -10,6 +10,7 @@ use crate::policy::fnmatch::Pattern;
 pub use crate::wire::config::ProtocolPin;
 use crate::wire::config::{GrantTable, Located};
 use crate::wire::endpoint::Endpoint;
+use crate::wire::mcp::ListKind;
 
 /// The name of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,6 +103,17 @@ pub struct Server {
     pub registered_by: Option<ClientId>,
     /// Which addresses it may live at.
     pub reach: Reach,
+}
+
+impl Server {
+    /// What is put before the names of such entries; a resource has the same URI everywhere.
+    #[must_use]
+    pub fn prefix(&self, kind: ListKind) -> &str {
+        match kind {
+            ListKind::Tools | ListKind::Prompts => &self.tool_prefix,
+            ListKind::Resources | ListKind::Templates => "",
+        }
+    }
 }
 
 /// Headers with values that are secret: `Debug` shows the names only.

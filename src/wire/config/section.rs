@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::problem::{Located, Problem, Report, join};
 
 /// Keys, of whatever table, that are read and checked but do nothing in this version; whoever writes one is told so.
-pub(super) const NOT_IN_FORCE: &[&str] = &["audit_file", "max_parked_calls_per_client", "max_streams_per_client"];
+pub(super) const NOT_IN_FORCE: &[&str] = &["audit_file"];
 
 /// A key with its value.
 #[derive(Clone, Copy)]

@@ -114,6 +114,8 @@ pub struct Limits {
     pub streams_per_client: usize,
     /// Calls of one client that wait for an answer from it.
     pub parked_calls_per_client: usize,
+    /// How long such a call waits.
+    pub parked_call: Duration,
     /// Longest time the soft state of an unused session is kept.
     pub idle_session: Duration,
     /// Registrations from one address in a minute.
@@ -183,6 +185,7 @@ impl Default for Limits {
             sessions_per_client: 1_000,
             streams_per_client: 100,
             parked_calls_per_client: 32,
+            parked_call: Duration::from_secs(5 * 60),
             idle_session: Duration::from_secs(24 * 60 * 60),
             registrations_per_minute: 10,
             registered_clients: 10_000,
@@ -305,6 +308,7 @@ impl Limits {
         show("max_sessions_per_client", 1..=MOST, Count(&mut self.sessions_per_client));
         show("max_streams_per_client", 1..=MOST, Count(&mut self.streams_per_client));
         show("max_parked_calls_per_client", 1..=MOST, Count(&mut self.parked_calls_per_client));
+        show("parked_call_seconds", 1..=LONGEST, Seconds(&mut self.parked_call));
         show("idle_session_seconds", 1..=LONGEST, Seconds(&mut self.idle_session));
         show("max_registrations_per_minute", 1..=MOST, Count(&mut self.registrations_per_minute));
         show("max_registered_clients", 0..=MOST, Count(&mut self.registered_clients));
@@ -393,7 +397,7 @@ mod tests {
             assert!(!seen.contains(&limits), "{key} changes nothing, or what another key changes");
             seen.push(limits);
         }
-        assert_eq!(seen.len(), 29);
+        assert_eq!(seen.len(), 30);
     }
 
     #[test]

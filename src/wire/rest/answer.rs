@@ -2,6 +2,8 @@
 
 use serde::ser::{Serialize, Serializer};
 
+use crate::wire::mcp::ListKind;
+
 /// An object whose members keep their order.
 #[derive(Debug, Default)]
 pub struct Ordered<V>(pub Vec<(String, V)>);
@@ -105,9 +107,10 @@ pub struct Place {
 pub struct Explanation {
     /// Who was asked about.
     pub client: String,
-    /// Which tool, as the client names it.
-    pub tool: String,
-    /// Where a call goes.
+    /// About what, as the client names it.
+    #[serde(flatten)]
+    pub about: About,
+    /// Where a request goes.
     pub server: Option<String>,
     /// `yes` or `no`.
     pub verdict: &'static str,
@@ -115,17 +118,44 @@ pub struct Explanation {
     pub rule: String,
     /// Where that stands.
     pub place: Option<Place>,
-    /// Every server that has the tool, or may have it.
+    /// Every server that has it, or may have it.
     pub candidates: Vec<Candidate>,
 }
 
-/// One server that has the tool, or may have it.
+/// What an explanation is about: one of these.
+#[derive(Debug, Default, serde::Serialize)]
+pub struct About {
+    /// A tool by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    /// A prompt by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// A resource by its URI.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+}
+
+impl About {
+    /// The same of a kind and a name.
+    #[must_use]
+    pub fn new(kind: ListKind, name: String) -> Self {
+        match kind {
+            ListKind::Tools => Self { tool: Some(name), ..Self::default() },
+            ListKind::Prompts => Self { prompt: Some(name), ..Self::default() },
+            ListKind::Resources | ListKind::Templates => Self { resource: Some(name), ..Self::default() },
+        }
+    }
+}
+
+/// One server that has what is asked about, or may have it.
 #[derive(Debug, serde::Serialize)]
 pub struct Candidate {
     /// The server.
     pub server: String,
-    /// Its own name for the tool.
-    pub tool: String,
+    /// Its own name for it.
+    #[serde(flatten)]
+    pub about: About,
     /// `yes` or `no`.
     pub verdict: &'static str,
     /// What decided, in words.

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::LazyLock;
 
 use mcp_x_fixture::Port;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::call_message;
 use super::http::{Answer, Connection, Head};
-use super::message::{MODERN, Message};
+use super::message::{KEY, MODERN, Message};
 use super::schema::check_answer;
 
 /// A client; what it sends is well formed unless the test writes it itself.
@@ -92,6 +92,31 @@ impl Client {
         head
     }
 
+    /// Opens the stream of the session on a connection of its own.
+    #[track_caller]
+    pub(crate) fn get_stream(&self) -> Connection {
+        let mut stream = self.another();
+        let request = stream.request_head("GET", 0);
+        stream.connection.send(request);
+        let head = stream.connection.head();
+        assert!(head.status == 200 && head.is_stream(), "{head:?}");
+        stream.connection
+    }
+
+    /// Opens a stream of what this filter names, on a connection of its own; returns what of it is granted, too.
+    #[track_caller]
+    pub(crate) fn listen(&self, filter: &str) -> (Connection, Value) {
+        let mut stream = self.another();
+        let message = Message::modern("subscriptions/listen").param(&format!(r#""notifications":{filter}"#));
+        stream.send_message(&message);
+        let head = stream.connection.head();
+        assert!(head.status == 200 && head.is_stream(), "{head:?}");
+        let first = stream.connection.message();
+        assert_eq!(first["method"], "notifications/subscriptions/acknowledged");
+        assert_eq!(first["params"]["_meta"], json!({ format!("{KEY}subscriptionId"): 1 }));
+        (stream.connection, first["params"]["notifications"].clone())
+    }
+
     #[track_caller]
     pub(crate) fn delete(&mut self) -> Answer {
         let request = self.request_head("DELETE", 0);
@@ -172,6 +197,24 @@ impl Client {
         tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Asks for something, without a session if there is none, and returns the response.
+    #[track_caller]
+    pub(crate) fn response(&mut self, method: &str, params: &Value) -> Value {
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let answer = self.post(message.to_string());
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        answer.response()
+    }
+
+    /// What the client sees of one of the lists, in order: names of prompts and tools, URIs, or templates.
+    #[track_caller]
+    pub(crate) fn listed(&mut self, method: &str) -> Vec<String> {
+        let response = self.response(method, &json!({}));
+        let (member, key) = list_of(method);
+        let entries = response["result"][member].as_array().unwrap_or_else(|| panic!("no list: {response}"));
+        entries.iter().map(|entry| entry[key].as_str().unwrap().to_owned()).collect()
+    }
+
     /// The status of a request for the tools.
     #[track_caller]
     pub(crate) fn tools_status(&mut self) -> u16 {
@@ -201,6 +244,16 @@ impl Client {
         let error = &response["error"];
         let parts = error["code"].as_i64().zip(error["message"].as_str().map(str::to_owned));
         parts.unwrap_or_else(|| panic!("no error: {response}"))
+    }
+}
+
+/// The member of a list's result that holds its entries, and the one of an entry that names it.
+pub(crate) fn list_of(method: &str) -> (&'static str, &'static str) {
+    match method {
+        "tools/list" => ("tools", "name"),
+        "prompts/list" => ("prompts", "name"),
+        "resources/list" => ("resources", "uri"),
+        _ => ("resourceTemplates", "uriTemplate"),
     }
 }
 

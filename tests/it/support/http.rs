@@ -300,6 +300,28 @@ impl Connection {
         }
     }
 
+    /// What comes next of a stream, as it was sent; `None` at the end.
+    #[track_caller]
+    pub(crate) fn raw_chunk(&mut self) -> Option<Vec<u8>> {
+        self.chunk()
+    }
+
+    /// Whether something has come that was not read yet.
+    pub(crate) fn has_event(&self) -> bool {
+        let stream = self.reader.get_ref();
+        stream.set_nonblocking(true).unwrap();
+        let is_there = stream.peek(&mut [0; 1]).is_ok_and(|count| count > 0);
+        stream.set_nonblocking(false).unwrap();
+        is_there || !self.reader.buffer().is_empty() || !self.partial.is_empty()
+    }
+
+    /// The next event of a stream as JSON.
+    #[track_caller]
+    pub(crate) fn message(&mut self) -> Value {
+        let event = self.event().expect("the stream has ended");
+        serde_json::from_str(&event).unwrap()
+    }
+
     /// Whether the gateway closes the connection without sending anything more.
     pub(crate) fn is_closed(&mut self) -> bool {
         match self.reader.read(&mut [0; 1]) {

@@ -2,8 +2,9 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use super::client::Client;
 use super::http::Connection;
@@ -23,7 +24,8 @@ pub(crate) fn program(arguments: &[&str]) -> Command {
 pub(crate) struct Served {
     child: Child,
     pub(crate) address: SocketAddr,
-    stderr: BufReader<ChildStderr>,
+    /// Reads what it writes, so that it never has to wait for that.
+    log: Option<JoinHandle<String>>,
 }
 
 impl Served {
@@ -43,7 +45,12 @@ impl Served {
             assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it does not listen");
         }
         let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap();
-        Self { child, address, stderr }
+        let log = std::thread::spawn(move || {
+            let mut log = String::new();
+            stderr.read_to_string(&mut log).unwrap();
+            log
+        });
+        Self { child, address, log: Some(log) }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -62,8 +69,7 @@ impl Served {
 
     /// Waits for its end; what it wrote meanwhile.
     pub(crate) fn end(&mut self) -> (ExitStatus, String) {
-        let mut log = String::new();
-        self.stderr.read_to_string(&mut log).unwrap();
+        let log = self.log.take().unwrap().join().unwrap();
         (self.child.wait().unwrap(), log)
     }
 }

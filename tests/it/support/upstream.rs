@@ -5,7 +5,7 @@
 
 mod exchange;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -61,7 +61,8 @@ type Script = Arc<dyn Fn(&mut Exchange<'_>) + Send + Sync>;
 #[derive(Clone)]
 pub(crate) struct Plan {
     name: String,
-    tools: Vec<String>,
+    /// Its lists, by the method that asks for them; it has no others.
+    lists: BTreeMap<&'static str, Vec<String>>,
     sessionful: bool,
     events: bool,
     page: usize,
@@ -70,19 +71,45 @@ pub(crate) struct Plan {
 impl Plan {
     /// A session-less server of this name that answers in JSON and has one tool, `echo`.
     pub(crate) fn new(name: &str) -> Self {
-        let tools = vec![tool("echo")];
-        Self { name: name.to_owned(), tools, sessionful: false, events: false, page: usize::MAX }
+        let lists = BTreeMap::from([("tools/list", vec![tool("echo")])]);
+        Self { name: name.to_owned(), lists, sessionful: false, events: false, page: usize::MAX }
     }
 
     /// The names of its tools.
-    pub(crate) fn tools(mut self, names: &[impl AsRef<str>]) -> Self {
-        self.tools = names.iter().map(|name| tool(name.as_ref())).collect();
-        self
+    pub(crate) fn tools(self, names: &[impl AsRef<str>]) -> Self {
+        self.list("tools/list", names.iter().map(|name| tool(name.as_ref())))
     }
 
     /// The descriptions of its tools, as they are written.
-    pub(crate) fn described(mut self, tools: &[&str]) -> Self {
-        self.tools = tools.iter().map(ToString::to_string).collect();
+    pub(crate) fn described(self, tools: &[&str]) -> Self {
+        self.list("tools/list", tools.iter().map(ToString::to_string))
+    }
+
+    /// It has no tools at all.
+    pub(crate) fn without_tools(mut self) -> Self {
+        self.lists.remove("tools/list");
+        self
+    }
+
+    /// The names of its prompts.
+    pub(crate) fn prompts(self, names: &[&str]) -> Self {
+        self.list("prompts/list", names.iter().map(|name| json!({ "name": name }).to_string()))
+    }
+
+    /// The URIs of its resources.
+    pub(crate) fn resources(self, uris: &[&str]) -> Self {
+        self.list("resources/list", uris.iter().map(|uri| json!({ "uri": uri, "name": "r" }).to_string()))
+    }
+
+    /// The templates of its resources.
+    pub(crate) fn templates(self, texts: &[&str]) -> Self {
+        let entry = |text: &&str| json!({ "uriTemplate": text, "name": "t" }).to_string();
+        self.list("resources/templates/list", texts.iter().map(entry))
+    }
+
+    /// The entries of one of its lists, as they are written.
+    pub(crate) fn list(mut self, method: &'static str, entries: impl IntoIterator<Item = String>) -> Self {
+        self.lists.insert(method, entries.into_iter().collect());
         self
     }
 
@@ -98,9 +125,9 @@ impl Plan {
         self
     }
 
-    /// So many tools on a page.
-    pub(crate) fn page(mut self, tools: usize) -> Self {
-        self.page = tools;
+    /// So many entries on a page.
+    pub(crate) fn page(mut self, entries: usize) -> Self {
+        self.page = entries;
         self
     }
 

@@ -1,12 +1,14 @@
 //! One request to the scripted server, and the means to answer it: as a server that works, or in any other way.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Received, Script, Shared};
+use crate::support::client::list_of;
 
 /// One request, and the means to answer it.
 pub(crate) struct Exchange<'a> {
@@ -69,11 +71,12 @@ impl<'a> Exchange<'a> {
         }
         match self.request.rpc().as_str() {
             "initialize" => self.initialize(),
-            "tools/list" => self.list(),
+            rpc if self.shared.plan.lists.contains_key(rpc) => self.list(rpc),
             "tools/call" => {
                 self.shared.state().executed += 1;
                 call(self);
             }
+            "prompts/get" | "resources/read" | "completion/complete" => self.tell(),
             rpc if self.request.id() == "null" || rpc == "null" => {
                 self.respond(202, "application/json", "");
             }
@@ -82,6 +85,13 @@ impl<'a> Exchange<'a> {
     }
 
     fn initialize(&mut self) {
+        let lists = self.shared.plan.lists.keys().map(|method| method.split('/').next().unwrap_or_default());
+        let capabilities: BTreeMap<&str, Value> = lists.map(|list| (list, json!({}))).collect();
+        self.initialize_with(&json!(capabilities).to_string());
+    }
+
+    /// Answers `initialize` with these capabilities.
+    pub(crate) fn initialize_with(&mut self, capabilities: &str) {
         if self.shared.plan.sessionful {
             let mut state = self.shared.state();
             state.next_session += 1;
@@ -91,17 +101,31 @@ impl<'a> Exchange<'a> {
         }
         let version = self.request.json()["params"]["protocolVersion"].clone();
         let info = json!({ "name": self.shared.plan.name, "version": "1" });
-        self.result(
-            &json!({ "protocolVersion": version, "capabilities": { "tools": {} }, "serverInfo": info }).to_string(),
-        );
+        self.result(&format!(r#"{{"protocolVersion":{version},"capabilities":{capabilities},"serverInfo":{info}}}"#));
     }
 
-    fn list(&mut self) {
-        let plan = &self.shared.plan;
+    fn list(&mut self, method: &str) {
+        let (plan, (member, _)) = (&self.shared.plan, list_of(method));
+        let entries = &plan.lists[method];
         let from: usize = self.request.json()["params"]["cursor"].as_str().and_then(|c| c.parse().ok()).unwrap_or(0);
-        let until = from.saturating_add(plan.page).min(plan.tools.len());
-        let next = if until < plan.tools.len() { format!(r#","nextCursor":"{until}""#) } else { String::new() };
-        self.result(&format!(r#"{{"tools":[{}]{next}}}"#, plan.tools[from..until].join(",")));
+        let until = from.saturating_add(plan.page).min(entries.len());
+        let next = if until < entries.len() { format!(r#","nextCursor":"{until}""#) } else { String::new() };
+        self.result(&format!(r#"{{"{member}":[{}]{next}}}"#, entries[from..until].join(",")));
+    }
+
+    /// Answers with the server's name and the prompt's, or with the server's name and the resource's URI.
+    fn tell(&mut self) {
+        let params = self.request.json()["params"].clone();
+        let told = |what: &Value| format!("{}:{}", self.shared.plan.name, what.as_str().unwrap_or_default());
+        let result = match self.request.rpc().as_str() {
+            "prompts/get" => {
+                let content = json!({ "type": "text", "text": told(&params["name"]) });
+                json!({ "messages": [{ "role": "user", "content": content }] })
+            }
+            "resources/read" => json!({ "contents": [{ "uri": params["uri"], "text": told(&params["uri"]) }] }),
+            _ => json!({ "completion": { "values": [told(&params["ref"]["name"]), told(&params["ref"]["uri"])] } }),
+        };
+        self.result(&result.to_string());
     }
 
     /// Answers with the server's name and the tool's.

@@ -1,0 +1,70 @@
+//! The places for journals in a folder: a file each, and a lock beside it that says whether a process writes there.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Processes that can keep something in one folder at the same time.
+pub(super) const SLOTS: usize = 64;
+
+/// One of the places.
+pub(super) struct Slot {
+    /// The journal.
+    pub(super) path: PathBuf,
+}
+
+/// A place that is this process's own, until it is dropped or the process ends.
+pub(super) struct Own {
+    /// The journal.
+    pub(super) path: PathBuf,
+    _lock: File,
+}
+
+impl Slot {
+    pub(super) fn new(folder: &Path, number: usize) -> Self {
+        Self { path: folder.join(format!("journal-{number}")) }
+    }
+
+    /// Takes the place; `None` if another process has it.
+    ///
+    /// The lock is a file of its own, which stays: the journal itself is replaced and removed.
+    ///
+    /// # Errors
+    /// What the system says if there can be no lock.
+    pub(super) fn take(&self) -> io::Result<Option<Own>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let lock = options.open(self.path.with_extension("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Own { path: self.path.clone(), _lock: lock })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// The journal as it is now; nothing if there is none.
+    ///
+    /// # Errors
+    /// What the system says if it cannot be read.
+    pub(super) fn read(&self) -> io::Result<Option<Vec<u8>>> {
+        match fs::read(&self.path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Own {
+    /// Where a new journal is written before it takes the place of the old one.
+    pub(super) fn beside(&self) -> PathBuf {
+        self.path.with_extension("new")
+    }
+
+    /// Removes the journal, whose records are in another one.
+    pub(super) fn clear(&self) {
+        // What is left behind is read once more at the next start.
+        let _ = fs::remove_file(&self.path);
+    }
+}

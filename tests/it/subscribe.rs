@@ -1,0 +1,218 @@
+//! Subscriptions to resources, in both eras and with every kind of server. protocol.md 2.3, 2.4, 4.2; design 13, 14.
+
+use mcp_x_fixture::{Fixture, ListKind, Mode, Options};
+use serde_json::{Value, json};
+
+use super::support::client::Client;
+use super::support::ear::{ERAS, Ear, LEGACY, TELLING, WATCHED, about, start};
+use super::support::message::Message;
+use super::support::{ALICE, BOB, Harness, clients, owned_by_alice, server, wait_until};
+
+const MODES: [Mode; 3] = [Mode::LegacyStateless, Mode::LegacySessions, Mode::Modern];
+
+#[test]
+fn updates_of_resources_are_told_to_those_who_subscribed() {
+    for mode in TELLING {
+        let (fixture, harness) = start(mode, "");
+        let mut ears = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
+        let mut deaf = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[]));
+        for _ in 0..2 {
+            fixture.resource_updated(WATCHED);
+            ears.iter_mut().for_each(|ear| ear.hears_of_update(WATCHED));
+        }
+        fixture.add_tool("new");
+        ears.iter_mut().chain(&mut deaf).for_each(|ear| ear.hears_of("tools"));
+    }
+}
+
+#[test]
+fn subscriptions_outlive_streams_and_sessions_with_the_server() {
+    for mode in TELLING {
+        let (fixture, harness) = start(mode, "");
+        let mut ears = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
+        let streams = fixture.counts().streams;
+        fixture.end_streams();
+        fixture.forget_sessions();
+        let told = || {
+            fixture.counts().requests_of("resources/subscribe") + fixture.counts().requests_of("subscriptions/listen")
+        };
+        let before = told();
+        wait_until("it is heard again", || fixture.counts().streams == streams && told() > before);
+        wait_until("the update is heard", || {
+            fixture.resource_updated(WATCHED);
+            ears.iter().all(|ear| ear.stream.has_event())
+        });
+        ears.iter_mut().for_each(|ear| ear.hears_of_update(WATCHED));
+    }
+}
+
+#[test]
+fn an_update_that_nobody_heard_is_told_when_the_client_listens_again() {
+    for mode in TELLING {
+        let (fixture, harness) = start(mode, "");
+        let mut ear = Ear::open(&harness, ALICE, LEGACY, &[WATCHED]);
+        let mut other = Ear::open(&harness, ALICE, LEGACY, &[WATCHED]);
+        drop(std::mem::replace(&mut ear.stream, harness.connect()));
+        for _ in 0..3 {
+            fixture.resource_updated(WATCHED);
+            other.hears_of_update(WATCHED);
+        }
+        ear.stream = ear.client.get_stream();
+        ear.hears_of_update(WATCHED);
+        fixture.add_tool("new");
+        ear.hears_of("tools");
+    }
+}
+
+#[test]
+fn subscriptions_are_limited() {
+    let (_fixture, harness) = start(Mode::Modern, "");
+    let mut alice = harness.client(ALICE).speaking(LEGACY);
+    let code = |client: &mut Client, uri: &str| {
+        client.ask(&about(LEGACY, "resources/subscribe", uri)).json()["error"]["code"].clone()
+    };
+    assert_eq!(code(&mut alice, &format!("test://{}", "x".repeat(3_000))), -32002);
+    for number in 0..1_000 {
+        assert_eq!(code(&mut alice, &format!("test://{number}")), Value::Null, "{number}");
+    }
+    assert_eq!(code(&mut alice, "test://one-too-many"), -32602);
+    // One that is there may be named again, and another session has its own.
+    assert_eq!(code(&mut alice, "test://7"), Value::Null);
+    assert_eq!(code(&mut harness.client(ALICE).speaking(LEGACY), "test://one-too-many"), Value::Null);
+}
+
+#[test]
+fn whoever_unsubscribes_hears_no_more_and_the_server_is_told() {
+    for mode in TELLING {
+        let (fixture, harness) = start(mode, "");
+        let mut ear = Ear::open(&harness, ALICE, LEGACY, &[WATCHED]);
+        let open = fixture.counts().streams;
+        let answer = ear.client.ask(&about(LEGACY, "resources/unsubscribe", WATCHED));
+        assert_eq!(answer.json()["result"], json!({}));
+        wait_until("the server is told", || fixture.counts().streams < open);
+        fixture.resource_updated(WATCHED);
+        fixture.add_tool("new");
+        ear.hears_of("tools");
+        // It may subscribe again.
+        let answer = ear.client.ask(&about(LEGACY, "resources/subscribe", WATCHED));
+        assert_eq!(answer.json()["result"], json!({}));
+        fixture.resource_updated(WATCHED);
+        ear.hears_of_update(WATCHED);
+    }
+}
+
+#[test]
+fn nobody_subscribes_to_what_is_not_there_or_not_theirs() {
+    for mode in MODES {
+        let (_fixture, harness) = start(mode, "");
+        let mut bob = harness.client(BOB).speaking(LEGACY);
+        let answer = bob.ask(&about(LEGACY, "resources/subscribe", WATCHED));
+        assert_eq!((answer.status(), answer.code()), (200, -32002), "{answer:?}");
+        assert_eq!(answer.json()["error"]["data"], json!({ "uri": WATCHED }));
+        let answer = bob.ask(&Message::of(LEGACY, "resources/subscribe"));
+        assert_eq!((answer.status(), answer.code()), (200, -32602), "{answer:?}");
+        let outside = harness.client(ALICE).ask(&about(LEGACY, "resources/subscribe", WATCHED));
+        assert_eq!((outside.status(), outside.code()), (400, -32600), "{outside:?}");
+    }
+}
+
+#[test]
+fn a_grant_that_is_taken_away_takes_the_subscription_with_it() {
+    for mode in TELLING {
+        let fixture = Fixture::start(Options::of(mode));
+        let config = |grant: &str| clients() + &server("fixture", "alice", &fixture, "") + "[allow.fixture]\n" + grant;
+        let harness = Harness::start(&config("bob = { tools = [\"*\"], resources = [\"*\"] }\n"));
+        let _ = harness.client(ALICE).tools();
+        let [mut legacy, mut modern] = ERAS.map(|revision| Ear::open(&harness, BOB, revision, &[WATCHED]));
+        harness.replace_config(&config("bob = { tools = [\"*\"] }\n"));
+        // What was granted to a modern stream does not hold any more.
+        modern.hears_the_end();
+        legacy.hears_of("resources");
+        wait_until("the server is told", || fixture.counts().streams == 1);
+        fixture.resource_updated(WATCHED);
+        fixture.add_tool("new");
+        legacy.hears_of("tools");
+    }
+}
+
+#[test]
+fn subscriptions_follow_a_server_that_is_defined_anew() {
+    for mode in TELLING {
+        let fixture = Fixture::start(Options::of(mode));
+        let config = |lines: &str| clients() + &server("fixture", "alice", &fixture, lines);
+        let harness = Harness::start(&config(""));
+        let _ = harness.client(ALICE).tools();
+        let mut ears = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
+        harness.replace_config(&config("tool_prefix = \"x_\""));
+        for ear in &mut ears {
+            ear.hears_of("tools");
+            ear.hears_of("prompts");
+        }
+        wait_until("the update is heard", || {
+            fixture.resource_updated(WATCHED);
+            ears.iter().all(|ear| ear.stream.has_event())
+        });
+        ears.iter_mut().for_each(|ear| ear.hears_of_update(WATCHED));
+    }
+}
+
+#[test]
+fn streams_and_subscriptions_are_counted() {
+    let (_fixture, harness) =
+        start(Mode::Modern, "[clients.metrics]\nauth_token = \"metrics-secret-11\"\nadmin = true\n");
+    let counted = || {
+        let page = harness.client("metrics-secret-11").rest("GET", "/metrics", "").body;
+        let value = |name: &str| -> f64 {
+            let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("no {name}: {page}")).parse().unwrap()
+        };
+        [value("mcp_x_listeners"), value("mcp_x_subscriptions")]
+    };
+    assert_eq!(counted(), [0.0, 0.0]);
+    let [legacy, modern] = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
+    assert_eq!(counted(), [2.0, 2.0]);
+    drop(modern);
+    wait_until("the modern one is gone", || counted() == [1.0, 1.0]);
+    // A session's subscriptions outlive its stream.
+    let Ear { mut client, stream, .. } = legacy;
+    drop(stream);
+    wait_until("the legacy one is gone", || counted() == [0.0, 1.0]);
+    assert_eq!(client.delete().status(), 204);
+    wait_until("its session is gone", || counted() == [0.0, 0.0]);
+}
+
+#[test]
+fn what_a_server_tells_of_resources_of_others_is_told_to_nobody() {
+    let fixtures = TELLING.map(|mode| Fixture::start(Options::of(mode)));
+    let config = owned_by_alice(&[("first", &fixtures[0]), ("second", &fixtures[1])]);
+    let harness = Harness::start(&config);
+    assert!(!harness.client(ALICE).tools().is_empty());
+    // Both have it, and it is the first one's.
+    let mut ears = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
+    assert_eq!(fixtures[1].counts().requests_of("resources/subscribe"), 0);
+    let update = json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": { "uri": WATCHED } });
+    fixtures[1].broadcast(&update.to_string());
+    fixtures[1].put(ListKind::Tools, r#"{"name":"new","inputSchema":{"type":"object"}}"#);
+    ears.iter_mut().for_each(|ear| ear.hears_of("tools"));
+    // What lies below it, but nothing beside it.
+    for uri in ["test://watched-resources", "test://watched-resource/part"] {
+        let params = json!({ "uri": uri });
+        let update = json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": params });
+        assert_eq!(fixtures[0].broadcast(&update.to_string()), 3);
+    }
+    ears.iter_mut().for_each(|ear| ear.hears_of_update("test://watched-resource/part"));
+}
+
+#[test]
+fn the_server_forgets_clients_that_leave() {
+    for mode in TELLING {
+        let (fixture, harness) = start(mode, "");
+        let ears = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
+        wait_until("each has a stream of its own", || fixture.counts().streams == 3);
+        let [mut legacy, modern] = ears;
+        drop(modern);
+        wait_until("the modern one is gone", || fixture.counts().streams == 2);
+        assert_eq!(legacy.client.delete().status(), 204);
+        wait_until("the legacy one is gone", || fixture.counts().streams == 1);
+    }
+}

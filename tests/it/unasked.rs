@@ -1,0 +1,125 @@
+//! What servers say unasked: streams that they refuse, end and go on with, and what they say there. protocol.md 3.2, 3.5, 4.2.
+
+use std::time::{Duration, Instant};
+
+use mcp_x_fixture::Mode;
+use serde_json::{Value, json};
+
+use super::support::ear::{ERAS, Ear, LEGACY, WATCHED, about, start};
+use super::support::message::Message;
+use super::support::upstream::{Plan, State};
+use super::support::{ALICE, Harness, owned_by_alice};
+
+#[test]
+fn log_messages_that_belong_to_no_call_are_told_in_their_session_from_its_level_on() {
+    let (fixture, harness) = start(Mode::LegacySessions, "");
+    let [mut legacy, mut modern] = ERAS.map(|revision| Ear::open(&harness, ALICE, revision, &[WATCHED]));
+    let log = |level: &str| json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": level, "data": "x" } });
+    // On the streams of both, and on the one for lists.
+    assert_eq!(fixture.broadcast(&log("debug").to_string()), 3);
+    assert_eq!(legacy.stream.message(), log("debug"));
+    let answer = legacy.client.ask(&Message::of(LEGACY, "logging/setLevel").param(r#""level":"error""#));
+    assert_eq!(answer.json()["result"], json!({}));
+    for level in ["info", "error"] {
+        fixture.broadcast(&log(level).to_string());
+    }
+    assert_eq!(legacy.stream.message(), log("error"));
+    fixture.resource_updated(WATCHED);
+    legacy.hears_of_update(WATCHED);
+    // A modern stream has no place for them.
+    modern.hears_of_update(WATCHED);
+}
+
+#[test]
+fn a_server_without_a_stream_is_not_asked_for_one_all_the_time() {
+    let upstream = Plan::new("quiet").sessionful().start();
+    upstream.on_request(|exchange| match exchange.request.rpc().as_str() {
+        "initialize" => exchange.initialize_with(r#"{"tools":{"listChanged":true}}"#),
+        _ => exchange.normally(),
+    });
+    let harness = Harness::start(&(owned_by_alice(&[("quiet", &upstream)]) + "[gateway]\nrefresh_seconds = 1\n"));
+    assert_eq!(harness.client(ALICE).tools(), ["echo"]);
+    upstream.wait_for("it is asked", |state| state.received.iter().any(|r| r.method == "GET"));
+    assert_eq!(harness.client(ALICE).text("echo"), "quiet:echo");
+    upstream.wait_for("it is asked for its tools again", |state| state.of("tools/list").len() >= 3);
+    assert_eq!(upstream.state().received.iter().filter(|r| r.method == "GET").count(), 1);
+}
+
+#[test]
+fn a_stream_goes_on_where_its_server_said() {
+    let upstream = Plan::new("polled").sessionful().start();
+    upstream.on_request(|exchange| match (exchange.request.method.as_str(), exchange.request.rpc().as_str()) {
+        ("GET", _) => {
+            exchange.begin_events();
+            exchange.chunk("retry: 120\nid: after-this\ndata:\n\n");
+            exchange.end_events();
+        }
+        (_, "initialize") => exchange.initialize_with(r#"{"tools":{"listChanged":true}}"#),
+        _ => exchange.normally(),
+    });
+    let _harness = Harness::start(&owned_by_alice(&[("polled", &upstream)]));
+    let gets = |state: &State| -> Vec<Option<String>> {
+        let gets = state.received.iter().filter(|r| r.method == "GET");
+        gets.map(|get| get.header("last-event-id").map(str::to_owned)).collect()
+    };
+    let begun = Instant::now();
+    upstream.wait_for("it polls", |state| gets(state).len() >= 4);
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    let asked = gets(&upstream.state());
+    assert!(asked[0].is_none() && asked[1..].iter().all(|id| id.as_deref() == Some("after-this")), "{asked:?}");
+}
+
+#[test]
+fn what_a_server_asks_on_its_stream_is_answered() {
+    let upstream = Plan::new("asking").sessionful().start();
+    upstream.on_request(|exchange| match (exchange.request.method.as_str(), exchange.request.rpc().as_str()) {
+        ("GET", _) => {
+            exchange.begin_events();
+            exchange.event(r#"{"jsonrpc":"2.0","id":"p","method":"ping"}"#);
+            exchange.event(r#"{"jsonrpc":"2.0","id":7,"method":"roots/list"}"#);
+            exchange.hang();
+        }
+        (_, "initialize") => exchange.initialize_with(r#"{"tools":{"listChanged":true}}"#),
+        _ => exchange.normally(),
+    });
+    let _harness = Harness::start(&owned_by_alice(&[("asking", &upstream)]));
+    let answered = |state: &State| -> Vec<Value> {
+        let answers = state.received.iter().map(|r| r.json());
+        answers.filter(|m| m.get("result").is_some() || m.get("error").is_some()).collect()
+    };
+    upstream.wait_for("both are answered", |state| answered(state).len() == 2);
+    let answers = answered(&upstream.state());
+    assert_eq!(answers[0], json!({ "jsonrpc": "2.0", "id": "p", "result": {} }));
+    assert_eq!((&answers[1]["id"], &answers[1]["error"]["code"]), (&json!(7), &json!(-32601)));
+}
+
+#[test]
+fn what_a_server_says_on_the_stream_of_a_call_reaches_those_who_listen() {
+    let upstream = Plan::new("talking").sessionful().events().start();
+    upstream.on_request(|exchange| match exchange.request.rpc().as_str() {
+        "initialize" => exchange.initialize_with(r#"{"tools":{},"resources":{"subscribe":true}}"#),
+        "resources/list" => exchange.result(r#"{"resources":[{"uri":"test://a","name":"a"}]}"#),
+        "resources/subscribe" => exchange.result("{}"),
+        "tools/call" => {
+            exchange.begin_events();
+            let updated = json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": { "uri": "test://a" } });
+            exchange.event(&updated.to_string());
+            exchange.event(r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#);
+            exchange.result_event(r#"{"content":[{"type":"text","text":"done"}]}"#);
+        }
+        _ => exchange.normally(),
+    });
+    let harness = Harness::start(&owned_by_alice(&[("talking", &upstream)]));
+    assert_eq!(harness.client(ALICE).tools(), ["echo"]);
+    let mut ear = Ear::open(&harness, ALICE, LEGACY, &["test://a"]);
+    let fetches = upstream.state().of("tools/list").len();
+    assert_eq!(
+        ear.client.post(super::support::call_message("1", "echo", "{}")).response()["result"]["content"][0]["text"],
+        "done"
+    );
+    ear.hears_of_update("test://a");
+    upstream.wait_for("its tools are fetched again", |state| state.of("tools/list").len() > fetches);
+    let answer = ear.client.ask(&about(LEGACY, "resources/unsubscribe", "test://a"));
+    assert_eq!(answer.json()["result"], json!({}));
+    upstream.wait_for("it is told", |state| state.of("resources/unsubscribe").len() == 1);
+}
