@@ -108,13 +108,15 @@ impl Gateway {
         };
         let (state, answered) = state;
         let client = self.current_state(principal, &request.snapshot);
+        let listens = client.listeners.count() > 0;
         let client_slot = self.client_slot(&request.snapshot, client).ok_or(GatewayError::Overloaded("client"))?;
         let call_slot = upstream.call_slot(principal.client()).ok_or(GatewayError::Overloaded("server"))?;
         let askable = askable(answered.capabilities()).filter(|_| request.operation.may_ask());
         let lane = askable.filter(|_| answered.era() == Era::Modern && upstream.era() != Some(Era::Modern));
         let lane = lane.map(|askable| upstream.lane(principal.client(), askable));
         let tenant = lane.as_ref().map_or_else(|| request.session.tenant(principal.client()), Lane::tenant);
-        if askable.is_some() && upstream.era() != Some(Era::Modern) {
+        // Some servers tell only the session that has changed something what it has changed.
+        if (askable.is_some() || listens) && upstream.era() != Some(Era::Modern) {
             upstream.listen(&tenant);
         }
         let (id, operation) = (upstream.next_id(), request.operation);

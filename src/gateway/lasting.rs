@@ -138,14 +138,14 @@ impl Gateway {
     }
 
     /// Keeps that the client wants to hear of a resource in this session, so that it still does after a restart.
-    pub fn record_subscription(&self, session: &Session, uri: &str) {
+    pub(super) fn record_subscription(&self, session: &Session, uri: &str) {
         if let Some(id) = session.id() {
             self.lasting.keep_subscription(id, uri);
         }
     }
 
     /// Forgets a subscription that is over.
-    pub fn forget_subscription(&self, session: &Session, uri: &str) {
+    pub(super) fn forget_subscription(&self, session: &Session, uri: &str) {
         if let Some(id) = session.id() {
             self.lasting.forget_subscription(id, uri);
         }
@@ -153,8 +153,7 @@ impl Gateway {
 
     /// The resources of which the client wants to hear in this session, as far as that was recorded, by this process or one
     /// before it.
-    #[must_use]
-    pub fn subscriptions_of(&self, session: &Session) -> Vec<String> {
+    pub(super) fn subscriptions_of(&self, session: &Session) -> Vec<String> {
         session.id().map(|id| self.lasting.subscriptions(id)).unwrap_or_default()
     }
 }

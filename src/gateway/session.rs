@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ impl Session {
     }
 
     /// Ends the client's subscription to a resource, if there is one.
-    pub fn unsubscribe(&self, uri: &str) {
+    pub(super) fn unsubscribe(&self, uri: &str) {
         if let Some(outbox) = self.outbox() {
             outbox.unsubscribe(uri);
         }
@@ -173,6 +173,8 @@ struct State {
     level: AtomicU8,
     /// What the client is asked.
     questions: Mutex<Questions>,
+    /// Whether the session was used in this process, so that what was subscribed to in it is known.
+    known: AtomicBool,
     /// What waits to be sent to whoever listens.
     outbox: Arc<Outbox>,
     /// The lists as the client was shown them last, or told that they are others.
@@ -192,7 +194,8 @@ impl State {
 impl Default for State {
     fn default() -> Self {
         let questions = Mutex::new(Questions { mark: rand::random(), ..Questions::default() });
-        Self { level: AtomicU8::new(u8::MAX), questions, outbox: Arc::default(), shown: Mutex::default() }
+        let (level, known) = (AtomicU8::new(u8::MAX), AtomicBool::default());
+        Self { level, questions, known, outbox: Arc::default(), shown: Mutex::default() }
     }
 }
 
@@ -361,7 +364,12 @@ impl Gateway {
         if let Some(nonce) = dropped {
             self.drop_session(principal.client(), &id.principal, nonce);
         }
-        Ok(Session(Some((id, kept))))
+        let first = !kept.known.load(Ordering::Relaxed) && !kept.known.swap(true, Ordering::Relaxed);
+        let session = Session(Some((id, kept)));
+        if first {
+            self.resubscribe(&session, principal.client());
+        }
+        Ok(session)
     }
 
     /// Notes from which level on the client wants log messages; false if there is no session to note it in.

@@ -27,7 +27,7 @@ const MOST_OF_CLIENT: usize = 10_000;
 /// Longest URI that can be subscribed to, in bytes.
 const LONGEST_URI: usize = 2_048;
 
-/// A subscription of a session whose server is another by now.
+/// A subscription of a session whose server is another by now, or was subscribed at by another process.
 pub(super) struct Moved {
     outbox: Weak<Outbox>,
     tenant: Tenant,
@@ -131,7 +131,10 @@ impl Gateway {
         let subscription = subscribe_in(&view, snapshot, &session.tenant(principal.client()), uri)?;
         let deadline = Instant::now() + snapshot.registry().settings().list_timeout;
         match timeout_at(deadline, subscription.settled()).await {
-            Ok(Ok(())) => outbox.subscribe(subscription),
+            Ok(Ok(())) => {
+                outbox.subscribe(subscription);
+                self.record_subscription(session, uri);
+            }
             Ok(Err(error)) => return Err(refusal(uri, error)),
             Err(_) => {
                 let error = UpstreamError::Silent(snapshot.registry().settings().list_timeout);
@@ -143,6 +146,21 @@ impl Gateway {
             self.review_outbox(outbox, self.snapshot().registry());
         }
         Ok(())
+    }
+
+    /// Ends a subscription of a legacy session, if there is one.
+    pub fn unsubscribe(&self, session: &Session, uri: &str) {
+        session.unsubscribe(uri);
+        self.forget_subscription(session, uri);
+    }
+
+    /// Subscribes again to what was subscribed to in a session before this process began.
+    pub(super) fn resubscribe(&self, session: &Session, client: &ClientId) {
+        let uris = self.subscriptions_of(session);
+        let Some(outbox) = session.outbox().filter(|_| !uris.is_empty()) else { return };
+        let moved = |uri| Moved { outbox: Arc::downgrade(outbox), tenant: session.tenant(client), uri };
+        self.moved().extend(uris.into_iter().map(moved));
+        self.pool.changed().notify_one();
     }
 
     /// Subscribes for a modern stream to those of the resources that the client may read and whose servers tell of changes,

@@ -14,6 +14,8 @@ use super::support::client::Client;
 use super::support::process::{Served, program};
 use super::support::{ALICE, BOB, Folder, Harness, call_message, clients, side_by_side, wait_until};
 
+const WATCHED: &str = "test://watched-resource";
+
 fn stateful() -> Fixture {
     Fixture::start(Options::of(Mode::LegacySessions))
 }
@@ -137,6 +139,32 @@ fn what_was_asked_for_and_what_has_ended_outlives_kill_9() {
     let told = levels(&fixture);
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[1].0 == behind && told[1].1.contains(r#""level":"error""#), "{told:?}");
+}
+
+#[test]
+fn subscriptions_outlive_kill_9() {
+    let (fixture, folder) = (stateful(), Folder::new());
+    // Nothing but an update is to come in the time that it is waited for.
+    fs::write(folder.config(), shared(&fixture) + "[gateway]\nkeep_alive_seconds = 60\n").unwrap();
+    let mut served = Served::start(&folder);
+    let (mut alice, own) = opened(served.client());
+    for (method, uri) in
+        [("subscribe", "test://static-text"), ("subscribe", WATCHED), ("unsubscribe", "test://static-text")]
+    {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"resources/{method}","params":{{"uri":"{uri}"}}}}"#);
+        assert!(alice.post(body).response().get("result").is_some(), "{method} {uri}");
+    }
+    served.signal("KILL");
+    served.end();
+    let served = Served::start(&folder);
+    let mut stream = back(served.client(), &own).get_stream();
+    wait_until("an update is told", || {
+        fixture.resource_updated("test://static-text");
+        fixture.resource_updated(WATCHED);
+        stream.has_event()
+    });
+    let told = stream.message();
+    assert_eq!((&told["method"], &told["params"]["uri"]), (&"notifications/resources/updated".into(), &WATCHED.into()));
 }
 
 #[test]

@@ -221,7 +221,7 @@ pub(super) fn serve(exchange: &mut Exchange<'_>, session: &Session, envelope: En
         },
         Some(method::UNSUBSCRIBE) => match resource(&envelope) {
             Ok(uri) => {
-                session.unsubscribe(&uri);
+                exchange.gateway.unsubscribe(session, &uri);
                 Served::Response(result_message(&id, b"{}"), None)
             }
             Err(error) => Served::failed(&id, &error),

@@ -100,7 +100,8 @@ impl Hearing<'_> {
 
     /// Subscribes to what the tenant wants, in its session, and unsubscribes.
     async fn keep_told(&self, session: &Arc<Session>, opened: &Notify) -> Result<End, UpstreamError> {
-        let offered = session.id.is_some() && session.capabilities.subscribes();
+        // Some servers take subscriptions though they declare none. One without sessions has no stream to tell on.
+        let offered = session.id.is_some();
         let (mut told, mut refused) = (BTreeSet::new(), BTreeSet::new());
         let mut wanted = self.ear.wanted.subscribe();
         // Whether there is one or not.
