@@ -2,8 +2,8 @@
 //! Design 8; protocol.md 2.4 L3 to L5, 3.2, 3.3, 4.1.
 
 use std::collections::BTreeSet;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use mcp_x::http::server::wall_clock;
 use mcp_x_fixture::{Fixture, Mode, Options};
 
 use super::support::client::Client;
@@ -434,7 +434,7 @@ fn what_is_held_for_a_client_that_can_be_asked_ends_when_nobody_uses_it() {
     });
     both.iter_mut().for_each(|client| assert_eq!(client.connection.answer().status(), 200));
     wait_until("they are gone", || {
-        harness.gateway().drop_idle_sessions(SystemTime::now().duration_since(UNIX_EPOCH).unwrap());
+        harness.gateway().drop_idle_sessions(wall_clock());
         let counts = fixture.counts();
         (counts.sessions, counts.get_streams) == (1, 1)
     });
