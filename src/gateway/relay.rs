@@ -175,7 +175,7 @@ impl Call {
             Progress::Answering(answer) => answer.cancel(),
             Progress::Sending(_) => {
                 let Sent { upstream, http, tenant, id, .. } = self.lease.sent();
-                upstream.cancel(http, tenant, *id);
+                upstream.cancel(http, tenant, *id, self.slot.age());
             }
             // To a modern server nothing is under way.
             Progress::Asking => {}

@@ -52,7 +52,7 @@ use std::time::{Duration, Instant};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub use self::answer::{Answer, Message, Waits};
 pub use self::catalogue::{Catalogue, Listed, Member};
@@ -382,10 +382,26 @@ impl Upstream {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(settings);
     }
 
-    /// Tells the server, in the background, that nobody waits for the response to a call any more.
-    pub fn cancel(self: &Arc<Self>, http: &Client, tenant: &Tenant, id: u64) {
-        if let Some(session) = self.sessions.live(tenant) {
-            Channel::new(self, http).cancel(&Dialect::Legacy(session), id);
+    /// Tells the server, in the background, that nobody waits for the response to a call any more, which was begun so long
+    /// ago and of whose answer nothing has come.
+    ///
+    /// This goes another way than the call and may overtake it. A server that has not seen the call yet has nothing to end,
+    /// and would run it, and ask its client, for nobody; so it is told once more when the call must have arrived.
+    pub fn cancel(self: &Arc<Self>, http: &Client, tenant: &Tenant, id: u64, age: Duration) {
+        /// By when a request has arrived at its server.
+        const ARRIVED: Duration = Duration::from_secs(1);
+        let Some(session) = self.sessions.live(tenant) else { return };
+        let channel = Channel::new(self, http);
+        channel.cancel(&Dialect::Legacy(Arc::clone(&session)), id);
+        if age < ARRIVED {
+            let tenant = tenant.clone();
+            tokio::spawn(async move {
+                sleep(ARRIVED).await;
+                let live = channel.upstream.sessions.live(&tenant);
+                if live.is_some_and(|live| Arc::ptr_eq(&live, &session)) {
+                    channel.cancel(&Dialect::Legacy(session), id);
+                }
+            });
         }
     }
 
@@ -488,6 +504,12 @@ pub struct CallSlot {
 }
 
 impl CallSlot {
+    /// How long ago the call was begun.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
     /// Notes how the call ends; without that it counts as cancelled.
     pub fn ended(&mut self, outcome: Outcome) {
         self.outcome = outcome;

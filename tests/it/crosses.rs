@@ -28,7 +28,7 @@ const LONG: usize = 250;
 /// What every mark begins with; two digits of the client follow.
 const MARK: &str = "mark";
 /// How often a modern client comes back with answers.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 6;
 
 /// Whose marks are in a text.
 fn owners(text: &str) -> BTreeSet<usize> {
@@ -125,10 +125,37 @@ impl<'a> Actor<'a> {
         self.open(named(self.revision, method, uri).param(&format!(r#""uri":"{uri}""#)))
     }
 
+    /// The response to a request. What its server asks before may be for an earlier call that this client has left: a legacy
+    /// server that asks on the stream of its session does not say for which.
     fn ask(&mut self, message: &Message) -> Value {
+        let mut response = self.ask_once(message);
+        while let Some((answers, _)) = self.answers(message, &response) {
+            response = self.ask_once(&answers);
+        }
+        response
+    }
+
+    fn ask_once(&mut self, message: &Message) -> Value {
         let answer = self.client.ask(message);
         self.sees_all(&answer);
         answer.response()
+    }
+
+    /// The request with which a modern client comes back that is asked for something, and the state in it.
+    fn answers(&self, message: &Message, response: &Value) -> Option<(Message, Option<String>)> {
+        let result = &response["result"];
+        if result["resultType"] != "input_required" {
+            return None;
+        }
+        let asked = result["inputRequests"].as_object().into_iter().flatten();
+        let answers: BTreeMap<&str, Value> =
+            asked.map(|(key, asked)| (key.as_str(), self.fitting(asked["method"].as_str().unwrap()))).collect();
+        let next = message.clone().param(&format!(r#""inputResponses":{}"#, json!(answers)));
+        let state = result["requestState"].as_str().map(str::to_owned);
+        Some(match &state {
+            Some(text) => (next.param(&format!(r#""requestState":{}"#, json!(text))), state),
+            None => (next, state),
+        })
     }
 
     /// What was said on the stream meanwhile.
@@ -232,7 +259,7 @@ impl<'a> Actor<'a> {
         };
         let message = if self.draw.below(2) == 0 { theirs } else { self.question() };
         let message = message.param(&format!(r#""requestState":{}"#, json!(state)));
-        let response = self.ask(&message.id("1"));
+        let response = self.ask_once(&message.id("1"));
         assert_eq!(response["error"]["code"], -32602, "{response}");
         self.common.refused.fetch_add(1, Ordering::Relaxed);
     }
@@ -273,23 +300,14 @@ impl<'a> Actor<'a> {
     fn come_back(&mut self, message: Message) {
         let mut next = message.clone();
         for _ in 0..ROUNDS {
-            let response = self.ask(&next);
-            let result = &response["result"];
-            if result["resultType"] != "input_required" {
+            let response = self.ask_once(&next);
+            let Some((answers, state)) = self.answers(&message, &response) else {
                 self.common.finished.fetch_add(usize::from(response.to_string().contains(MARK)), Ordering::Relaxed);
                 return;
-            }
-            let answers: BTreeMap<&str, Value> =
-                result["inputRequests"].as_object().map_or_else(BTreeMap::new, |asked| {
-                    asked
-                        .iter()
-                        .map(|(key, asked)| (key.as_str(), self.fitting(asked["method"].as_str().unwrap())))
-                        .collect()
-                });
-            next = message.clone().param(&format!(r#""inputResponses":{}"#, json!(answers)));
-            if let Some(state) = result["requestState"].as_str() {
-                self.common.states.lock().unwrap().push((self.number, message.clone(), state.to_owned()));
-                next = next.param(&format!(r#""requestState":{}"#, json!(state)));
+            };
+            next = answers;
+            if let Some(state) = state {
+                self.common.states.lock().unwrap().push((self.number, message.clone(), state));
             }
             match self.draw.below(8) {
                 0 => return,
