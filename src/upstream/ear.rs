@@ -4,7 +4,7 @@
 //! and for clients that have subscribed to resources or can be asked things. Each is a task on the pool's runtime, whose
 //! work is in `hear`; what it hears goes to the pool's [`Hearer`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tokio::runtime::Handle;
@@ -15,6 +15,7 @@ use super::answer::refusal_to;
 use super::channel::Channel;
 use super::error::UpstreamError;
 use super::legacy::{Session, Tenant};
+use super::parting::Partings;
 use super::{Upstream, hear};
 use crate::outbound::Client;
 use crate::policy::Permit;
@@ -43,9 +44,17 @@ impl Replier {
 
     /// Sends the answer, in the background.
     pub fn reply(&self, answer: Vec<u8>) {
-        let (channel, session) = (self.channel.clone(), Arc::clone(&self.session));
-        let sending = async move { channel.notify_or_log(&session, answer).await };
-        self.channel.upstream.ears.runtime.spawn(sending);
+        let replier = self.clone();
+        self.upstream().ears.runtime.spawn(async move { replier.deliver(answer).await });
+    }
+
+    /// Sends a message in the session.
+    pub(super) async fn deliver(&self, message: Vec<u8>) {
+        self.channel.notify_or_log(&self.session, message).await;
+    }
+
+    pub(super) fn upstream(&self) -> &Arc<Upstream> {
+        &self.channel.upstream
     }
 
     /// Tells the server that nobody will answer its request; a ping gets its pong.
@@ -61,10 +70,11 @@ pub(super) type Listening = Arc<OnceLock<Weak<dyn Hearer>>>;
 
 /// The ears at one server.
 pub(super) struct Ears {
-    runtime: Handle,
+    pub(super) runtime: Handle,
     /// The connections of that runtime.
     pub(super) http: Client,
     hearer: Listening,
+    pub(super) partings: Partings,
     open: Mutex<Open>,
 }
 
@@ -110,8 +120,8 @@ enum State {
 }
 
 impl Ears {
-    pub(super) fn new(runtime: Handle, http: Client, hearer: Listening) -> Self {
-        Self { runtime, http, hearer, open: Mutex::default() }
+    pub(super) fn new(runtime: Handle, http: Client, hearer: Listening, partings: Partings) -> Self {
+        Self { runtime, http, hearer, partings, open: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -140,9 +150,13 @@ impl Ears {
         self.end(|_| true);
     }
 
-    /// Whether there is one for this tenant.
-    pub(super) fn has(&self, tenant: &Tenant) -> bool {
-        self.lock().ears.contains_key(tenant)
+    /// The tenants that would miss something without theirs: in a session of a client's as long as that lasts, outside of
+    /// them while they are subscribed to something, as calls open it anew.
+    pub(super) fn needed(&self) -> HashSet<Tenant> {
+        let in_session = |tenant: &Tenant| !matches!(tenant, Tenant::Client { session: None, .. });
+        let open = self.lock();
+        let needed = open.ears.iter().filter(|(tenant, ear)| in_session(tenant) || !ear.wants().resources.is_empty());
+        needed.map(|(tenant, _)| tenant.clone()).collect()
     }
 
     /// Takes out an ear whose tenant wants nothing any more; false if it does by now.

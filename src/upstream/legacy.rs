@@ -147,6 +147,11 @@ impl Sessions {
         self.sessionless().or_else(|| self.held().get(tenant)?.opening.session.get().cloned())
     }
 
+    /// The session that is held for the tenant, if there is one.
+    pub(super) fn of(&self, tenant: &Tenant) -> Option<Arc<Session>> {
+        self.held().get(tenant)?.opening.session.get().filter(|session| session.id.is_some()).cloned()
+    }
+
     fn sessionless(&self) -> Option<Arc<Session>> {
         self.sessionless.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

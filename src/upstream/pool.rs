@@ -1,6 +1,7 @@
 //! The upstreams of a registry, each kept fresh in the background.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -12,16 +13,18 @@ use tokio::time::{Instant, timeout};
 
 use super::catalogue::Fetched;
 use super::channel::Channel;
+use super::ear::Replier;
 use super::kept::{Keeper, Kept};
 use super::lasting::SessionKeeper;
 use super::legacy::Session;
+use super::parting::Partings;
 use super::{Catalogue, Common, Hearer, Offer, Tenant, Upstream, UpstreamError};
 use crate::budget::Budget;
 use crate::log::Log;
 use crate::outbound::Client;
 use crate::policy::{ClientId, Registry, Server, ServerId};
 use crate::wire::config::Settings;
-use crate::wire::mcp::ListKind;
+use crate::wire::mcp::{ListKind, method};
 
 /// Catalogues fetched at the same time.
 const FETCHES: usize = 128;
@@ -56,6 +59,7 @@ impl Pool {
                 runtime,
                 http,
                 hearer: Arc::default(),
+                partings: Partings::default(),
                 budget: Budget::default(),
                 sessions: None,
                 log,
@@ -79,6 +83,21 @@ impl Pool {
     #[must_use]
     pub fn changed(&self) -> Arc<Notify> {
         Arc::clone(&self.common.changed)
+    }
+
+    /// Waits until servers have heard the last of the calls that have ended, no longer than that may take.
+    pub async fn parted(&self, longest: Duration) {
+        let _ = timeout(longest, self.common.partings.over()).await;
+    }
+
+    /// Tells those servers that have a session for this tenant that the roots of its client are others.
+    pub fn roots_changed(&self, tenant: &Tenant) {
+        let message = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, method::ROOTS_CHANGED);
+        for upstream in self.upstreams.read().unwrap_or_else(PoisonError::into_inner).values() {
+            if let Some(session) = upstream.sessions.of(tenant) {
+                Replier::new(&Channel::new(upstream, &self.common.http), &session).reply(message.clone().into_bytes());
+            }
+        }
     }
 
     /// Where the pool's tasks run.
@@ -210,10 +229,17 @@ impl Pool {
     pub fn end_idle(&self, idle: Duration) {
         let now = Instant::now();
         for upstream in self.upstreams.read().unwrap_or_else(PoisonError::into_inner).values() {
+            let (needed, ended) = (upstream.ears.needed(), RefCell::<HashSet<Tenant>>::default());
             self.end_at(upstream, |tenant, used| {
                 let unused = *tenant != Tenant::Catalogue && now.duration_since(used) > idle;
-                unused && !upstream.ears.has(tenant)
+                let ends = unused && !needed.contains(tenant) && !upstream.is_taken(tenant);
+                if ends {
+                    ended.borrow_mut().insert(tenant.clone());
+                }
+                ends
             });
+            let ended = ended.into_inner();
+            upstream.ears.end(|tenant| ended.contains(tenant));
         }
     }
 
