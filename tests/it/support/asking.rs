@@ -1,9 +1,12 @@
 //! Clients that are asked things while they are served, in either era.
 
+use mcp_x_fixture::{Fixture, Options};
 use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::message::{MODERN, Message};
+use super::upstream::{Plan, Received, Upstream};
+use super::{ALICE, Harness, owned_by_alice, wait_until};
 
 /// What a client declares that can be asked for everything.
 pub(crate) const EVERYTHING: &str =
@@ -78,4 +81,56 @@ pub(crate) fn play(
             assert_eq!(client.another().post(reply).status(), 202);
         }
     }
+}
+
+/// What lets bob use it all.
+pub(crate) const GRANT: &str = r#"bob = { tools = ["*"], prompts = ["*"], resources = ["*"] }"#;
+
+/// A server of this kind that alice owns and shares with bob, and a gateway with further lines that has seen its tools.
+pub(crate) fn shared(options: Options, lines: &str) -> (Fixture, Harness) {
+    let fixture = Fixture::start(options);
+    let config = owned_by_alice(&[("server_a", &fixture)]) + "[allow.server_a]\n" + GRANT + "\n" + lines;
+    let harness = Harness::start(&config);
+    assert!(!harness.client(ALICE).tools().is_empty());
+    (fixture, harness)
+}
+
+/// A scripted legacy server with sessions that answers in event streams, and a gateway with further lines.
+pub(crate) fn scripted(lines: &str) -> (Upstream, Harness) {
+    let upstream = Plan::new("a").sessionful().events().prompts(&["echo"]).start();
+    let harness = Harness::start(&(owned_by_alice(&[("server_a", &upstream)]) + lines));
+    assert_eq!(harness.client(ALICE).tools(), ["echo"]);
+    (upstream, harness)
+}
+
+/// An elicitation of a legacy server.
+pub(crate) fn elicitation(id: &str) -> String {
+    let params = r#"{"message":"?","requestedSchema":{"type":"object","properties":{}}}"#;
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"elicitation/create","params":{params}}}"#)
+}
+
+/// What has come back to a scripted server of what it asked, in order.
+pub(crate) fn answers(upstream: &Upstream) -> Vec<Value> {
+    let state = upstream.state();
+    let answers = state.received.iter().filter(|received| received.method == "POST" && received.rpc() == "null");
+    answers.map(Received::json).collect()
+}
+
+/// Waits until so many answers have come back to a scripted server; all of them.
+#[track_caller]
+pub(crate) fn answered(upstream: &Upstream, count: usize) -> Vec<Value> {
+    wait_until("the answers", || answers(upstream).len() >= count);
+    let answers = answers(upstream);
+    assert_eq!(answers.len(), count, "{answers:?}");
+    answers
+}
+
+/// Nothing is left of calls that were asked something.
+#[track_caller]
+pub(crate) fn nothing_is_left(harness: &Harness) {
+    let open = || {
+        let vitals = harness.gateway().vitals();
+        (vitals.calls, vitals.parked, vitals.questions)
+    };
+    wait_until("no call is left", || open() == (0, 0, 0));
 }
