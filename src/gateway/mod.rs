@@ -47,6 +47,7 @@ mod relay;
 mod repeat;
 mod session;
 mod subscribe;
+mod task;
 mod view;
 mod vitals;
 pub mod writer;
@@ -68,6 +69,7 @@ pub use self::register::{Granted, TOKEN_LIFETIME};
 pub use self::relay::{Outgoing, Relay};
 pub use self::session::{NoSession, Session};
 pub use self::subscribe::MOST_SUBSCRIPTIONS;
+pub use self::task::Task;
 pub use self::view::{Page, View, Wanted};
 pub use self::vitals::{ServerVitals, Vitals};
 
@@ -118,6 +120,7 @@ pub struct Keyring {
     sessions: Sealer,
     states: Arc<Sealer>,
     cursors: Sealer,
+    tasks: Arc<Sealer>,
 }
 
 impl Keyring {
@@ -127,7 +130,8 @@ impl Keyring {
         let lines = || lines.iter().map(Vec::as_slice);
         let sealer = |kind| Sealer::new(lines(), kind);
         let (sessions, states, cursors) = (sealer("session"), Arc::new(sealer("state")), sealer("cursor"));
-        Self { tokens: Keys::new(lines()), sessions, states, cursors }
+        let tasks = Arc::new(sealer("task"));
+        Self { tokens: Keys::new(lines()), sessions, states, cursors, tasks }
     }
 
     /// Signs tokens.

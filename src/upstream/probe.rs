@@ -59,6 +59,11 @@ impl Known {
             Self::Modern(_) => Era::Modern,
         }
     }
+
+    /// Whether the server may run a tool as a task of the modern era.
+    pub(super) fn runs_tasks(&self) -> bool {
+        matches!(self, Self::Modern(server) if server.capabilities.runs_tasks())
+    }
 }
 
 impl Upstream {
