@@ -17,6 +17,7 @@
 //! | `flight` | calls in flight, and what ends them before their answer |
 //! | `listen` | streams of changes, and who is told of one |
 //! | `subscribe` | subscriptions to resources, and what servers tell of these |
+//! | `task` | [`Task`]: calls whose result is fetched later, and news of them |
 //! | `outbox` | what waits to be sent on such a stream |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
 //! | `explain` | why a client may or may not call a tool, and what it sees |

@@ -33,7 +33,7 @@ impl Call {
                 }
                 ResultType::Complete => {}
                 ResultType::InputRequired => return self.input_required(response),
-                ResultType::Task => return Some(self.begun_task(response)),
+                ResultType::Task => return Some(self.begun_task(answer, response)),
                 ResultType::Unknown => {
                     let what = "expected a complete result".to_owned();
                     return Some(self.failure(UpstreamError::NotMcp(what)));

@@ -2,20 +2,25 @@
 //!
 //! A server that runs a tool as a task gives out an id for it. The client gets one that says by its seal which server has
 //! the task, for which tool it was begun, and whose it is: nothing is kept here, and whatever gateway has the same secret
-//! can go on with it. A request about a task is decided like a call of its tool, each time anew. Source: MCP extension
+//! can go on with it. A request about a task, or a wish to hear of it, is decided like a call of its tool, each time anew.
+//! Source: MCP extension
 //! `io.modelcontextprotocol/tasks`; protocol.md 4.9.
 
 use std::sync::Arc;
 
 use hyper::body::Bytes;
+use tokio::time::{Instant, timeout_at};
 
 use super::call::Route;
+use super::outbox::{Followed, Outbox, Worth};
 use super::relay::{Call, Client, Outgoing};
-use super::{Gateway, GatewayError, Principal, Snapshot, Subject};
-use crate::policy::{Permit, ServerKey, Target};
-use crate::upstream::{Outcome, Upstream, UpstreamError};
+use super::subscribe::MOST_OF_CLIENT;
+use super::{Gateway, GatewayError, Principal, Session, Snapshot, Subject};
+use crate::policy::{Permit, Registry, ServerKey, Target};
+use crate::upstream::{Answer, Outcome, Subscription, Upstream, UpstreamError};
+use crate::wire::changes;
 use crate::wire::json::write_text;
-use crate::wire::jsonrpc::Envelope;
+use crate::wire::jsonrpc::{Envelope, Param};
 use crate::wire::mcp::{Era, ListKind, Operation};
 use crate::wire::rewrite::{self, Instead};
 use crate::wire::seal::{Sealer, TaskId};
@@ -102,15 +107,75 @@ impl Gateway {
     }
 }
 
+impl Gateway {
+    /// Subscribes for a modern stream to those of the tasks that are the client's and of which their servers tell, and waits
+    /// for the servers, as long as for a list. Returns the ids that the client sent, too.
+    pub(super) async fn follow_tasks(
+        &self,
+        snapshot: &Snapshot,
+        principal: &Principal,
+        ids: Vec<String>,
+    ) -> Vec<(String, Subscription)> {
+        let deadline = Instant::now() + snapshot.registry().settings().list_timeout;
+        let tenant = Session::default().tenant(principal.client());
+        let left = MOST_OF_CLIENT.saturating_sub(principal.state().subscriptions());
+        let followed = ids.into_iter().take(left).filter_map(|id| {
+            let task = self.find_task(snapshot, principal, &id)?;
+            let subscription = task.upstream.follow_task(&task.permit, &tenant, &task.own).ok()?;
+            Some((id, subscription))
+        });
+        let mut live = Vec::new();
+        for (id, subscription) in followed.collect::<Vec<_>>() {
+            if let Ok(Ok(())) = timeout_at(deadline, subscription.settled()).await {
+                live.push((id, subscription));
+            }
+        }
+        live
+    }
+}
+
+impl Outbox {
+    /// Holds a subscription to a task, of which news are put here for the stream that this request opened.
+    pub(super) fn follow_task(&self, id: String, subscription: Subscription, stream: &Arc<[u8]>) {
+        let stream = Arc::clone(stream);
+        self.tasks().insert(id, Followed { subscription, stream });
+    }
+
+    /// Has it told what a server says of one of its tasks, if that is followed.
+    pub(super) fn hear_of_task(&self, upstream: &Upstream, news: &Envelope) {
+        let Some(own) = news.param_text(Param::TaskId) else { return };
+        let tasks = self.tasks();
+        let is_meant = |followed: &Followed| {
+            followed.subscription.upstream().id() == upstream.id() && followed.subscription.name() == own
+        };
+        for (id, followed) in tasks.iter().filter(|(_, followed)| is_meant(followed)) {
+            self.push(changes::task_changed(news, id, &followed.stream), Worth::Much);
+        }
+    }
+
+    /// Ends the subscriptions to tasks that could not be made under this registry, or whose servers are others by now. Tells
+    /// whether there were any.
+    pub(super) fn review_tasks(&self, registry: &Registry) -> bool {
+        let stays = |followed: &Followed| {
+            let permit = followed.subscription.permit();
+            let server = &permit.server().id;
+            registry.server(server) == Some(permit.server())
+                && registry.decide(permit.client(), server, permit.target()).verdict.is_ok()
+        };
+        let mut tasks = self.tasks();
+        let before = tasks.len();
+        tasks.retain(|_, followed| stays(followed));
+        tasks.len() < before
+    }
+}
+
 impl Call {
     /// The response to a call that its server goes on with as a task: with an id of the gateway's.
-    pub(super) fn begun_task(&mut self, response: &Envelope) -> Outgoing {
-        let sealer = match &self.client {
-            Client::Modern(client) => match &client.tasks {
-                Tasks::Possible(sealer) => sealer,
-                Tasks::None | Tasks::About(_) => return self.not_a_task("expected a complete result"),
-            },
-            Client::Legacy(..) => return self.not_a_task("expected a complete result"),
+    pub(super) fn begun_task(&mut self, answer: &Answer, response: &Envelope) -> Outgoing {
+        // A server without the extension was not told that its client has it.
+        let sealer = match self.tasks() {
+            Tasks::Possible(sealer) if answer.upstream().runs_tasks() => sealer,
+            _ => return self.not_a_task("expected a complete result"),
         };
         let Some(own) = rewrite::task_of(response) else {
             return self.not_a_task("expected a task with one `taskId` and without `requestState`");
@@ -131,17 +196,22 @@ impl Call {
 
     /// Whether a result is about another task than the one that was asked for.
     pub(super) fn is_astray(&self, response: &Envelope) -> bool {
-        match &self.client {
-            Client::Modern(client) => match &client.tasks {
-                Tasks::About(task) if self.operation == Operation::GetTask => {
-                    rewrite::task_of(response).is_none_or(|own| *own != *task.own)
-                }
-                _ => false,
-            },
-            Client::Legacy(..) => false,
+        match self.tasks() {
+            Tasks::About(task) if self.operation == Operation::GetTask => {
+                rewrite::task_of(response).is_none_or(|own| *own != *task.own)
+            }
+            _ => false,
         }
     }
 
+    fn tasks(&self) -> &Tasks {
+        match &self.client {
+            Client::Modern(client) => &client.tasks,
+            Client::Legacy(..) => &Tasks::None,
+        }
+    }
+
+    /// The response to a call whose server says something else of tasks than it may.
     pub(super) fn not_a_task(&mut self, expected: &str) -> Outgoing {
         self.failure(UpstreamError::NotMcp(expected.to_owned()))
     }

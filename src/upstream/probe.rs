@@ -73,6 +73,12 @@ impl Upstream {
         self.known.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(Known::era)
     }
 
+    /// Whether the server is known to run tools as tasks of the modern era.
+    #[must_use]
+    pub fn runs_tasks(&self) -> bool {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(Known::runs_tasks)
+    }
+
     fn remembered(&self) -> Option<Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

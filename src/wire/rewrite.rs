@@ -222,7 +222,7 @@ pub fn own_meta() -> String {
 }
 
 /// A `_meta` object with some keys left out, and new members, which are written already, in front.
-fn meta_of(bytes: &[u8], old: Option<Span>, without: &[&str], front: &[u8]) -> Vec<u8> {
+pub(super) fn meta_of(bytes: &[u8], old: Option<Span>, without: &[&str], front: &[u8]) -> Vec<u8> {
     let old = old.map(|old| whole_members_of(bytes, old)).unwrap_or_default();
     let kept = old.iter().filter(|member| !without.contains(&member.key.as_ref())).map(|member| member.whole.of(bytes));
     object_of(Some(front).filter(|front| !front.is_empty()).into_iter().chain(kept))

@@ -172,6 +172,12 @@ fn listen(envelope: &Envelope) -> Result<Filter, GatewayError> {
     if filter.uris.len() > MOST_SUBSCRIPTIONS {
         return Err(GatewayError::InvalidParams("expected at most 1000 `resourceSubscriptions`"));
     }
+    if filter.tasks.len() > MOST_SUBSCRIPTIONS {
+        return Err(GatewayError::InvalidParams("expected at most 1000 `taskIds`"));
+    }
+    if !filter.tasks.is_empty() && !capabilities(envelope).knows_tasks() {
+        return Err(GatewayError::MissingCapability(ClientCapabilities::TASKS));
+    }
     Ok(filter)
 }
 
