@@ -45,6 +45,20 @@
 //! 7. [`gateway::Relay`] hands the answer back message by message as it arrives, with the client's id and token, and as
 //!    the client's era has it.
 //!
+//! `prompts/get`, `resources/read` and `completion/complete` go the same way: [`wire::mcp::Operation`] says what a request asks
+//! for, [`gateway::Subject`] what it is about. So do `tasks/get`, `tasks/update` and `tasks/cancel`, but that no view is asked:
+//! the task's id says which server's tool it was begun for, and [`gateway::Gateway::task`] has that decided anew.
+//!
+//! # One question of a server
+//!
+//! 1. While it serves a call a server asks for something of the client's: a request on the call's stream or on the session's
+//!    ([`upstream`] hears both), or a result that says what is needed first. What the client has not declared is refused.
+//! 2. A legacy client gets a request with an id of its session's own; its answer comes by another POST, and is delivered to the
+//!    call, which alone talks to the server.
+//! 3. A modern client gets a result that asks for input, and comes back with its answer and a sealed state. If the server was
+//!    a legacy one it still waits: the call is parked meanwhile, looked after by a task of its own, and handed to the request
+//!    that comes back for it, once.
+//!
 //! # One change of a list
 //!
 //! 1. A server says unasked that it offers something else, on a stream that [`upstream`] keeps open to each; or it is found
@@ -54,9 +68,6 @@
 //! 3. Whoever sees another list than it was told of last gets a flag in the outbox of its stream, and is told; nobody else.
 //!
 //! What a server says of a resource goes the same way to those who have subscribed to it.
-//! `prompts/get`, `resources/read` and `completion/complete` go the same way: [`wire::mcp::Operation`] says what a request asks
-//! for, [`gateway::Subject`] what it is about. So do `tasks/get`, `tasks/update` and `tasks/cancel`, but that no view is asked:
-//! the task's id says which server's tool it was begun for, and [`gateway::Gateway::task`] has that decided anew.
 //!
 //! # What makes it cheap
 //!

@@ -68,8 +68,10 @@ fn url_of(settings: &Settings) -> String {
 fn filled(snippet: &str, url: &str, client: &str) -> String {
     let mut asked = Vec::new();
     write_text(&mut asked, &format!("MCP-X token of {client}"));
+    // What mcp-remote allows without being told to.
+    let is_local = |rest: &str| matches!(rest.split([':', '/']).next(), Some("localhost" | "127.0.0.1"));
     let insecure = match url.strip_prefix("http://") {
-        Some(rest) if !["localhost", "127.0.0.1"].iter().any(|host| rest.starts_with(host)) => ", \"--allow-http\"",
+        Some(rest) if !is_local(rest) => ", \"--allow-http\"",
         _ => "",
     };
     let snippet = snippet.replace("{url}", url).replace("{insecure}", insecure);
@@ -210,6 +212,14 @@ mod tests {
                 assert_eq!(text.contains("--allow-http"), app == App::ClaudeDesktop && url.starts_with("http:"));
             }
         }
-        assert!(!filled(CLAUDE_DESKTOP, "http://localhost:9000/mcp", "a").contains("--allow-http"));
+        for (url, allowed) in [
+            ("http://localhost:9000/mcp", false),
+            ("http://127.0.0.1/mcp", false),
+            ("http://localhost.example.com/mcp", true),
+            ("http://127.0.0.10:9000/mcp", true),
+            ("https://mcp.example.com/mcp", false),
+        ] {
+            assert_eq!(filled(CLAUDE_DESKTOP, url, "a").contains("--allow-http"), allowed, "{url}");
+        }
     }
 }

@@ -78,6 +78,8 @@ pub struct Request {
     pub task: Option<Box<Task>>,
     /// The message, whose progress token, if it has one, is a string or an integer.
     pub envelope: Envelope,
+    /// The headers of its trace context, if it has one. Boxed because hardly any has.
+    pub trace: Option<Box<HeaderMap>>,
 }
 
 impl Gateway {
@@ -154,7 +156,8 @@ impl Gateway {
         let limits = &request.snapshot.registry().settings().limits;
         let waits = askable.map(|_| Waits::default());
         let token = envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice);
-        let asked = Asked { envelope: request.envelope, operation, asker, passed_on, waits, tool, task };
+        let (envelope, trace) = (request.envelope, request.trace);
+        let asked = Asked { envelope, operation, asker, passed_on, trace, waits, tool, task };
         let lease = Lease::new(client_slot, request.principal, request.session, sent, request.id, request.now);
         if self.generation() != request.snapshot.generation() {
             // What was taken away while the call was being prepared was not taken from this call yet.

@@ -141,9 +141,9 @@ impl Ears {
         self.end(|_| true);
     }
 
-    /// Whether there is one for this tenant.
-    pub(super) fn has(&self, tenant: &Tenant) -> bool {
-        self.lock().ears.contains_key(tenant)
+    /// Whether this tenant has subscribed to anything.
+    pub(super) fn holds(&self, tenant: &Tenant) -> bool {
+        self.lock().ears.get(tenant).is_some_and(|ear| !ear.wants().topics.is_empty())
     }
 
     /// Takes out an ear whose tenant wants nothing any more; false if it does by now.

@@ -23,7 +23,8 @@ pub(super) struct Outbound {
     method: Option<&'static str>,
     /// The tool, prompt, resource or task that a modern request is about.
     name: Option<HeaderValue>,
-    /// Those that mirror arguments, or belong to a GET. Boxed because they are rare, and what is sent is handed on many times.
+    /// Those that mirror arguments, belong to a trace context, or to a GET. Boxed because they are rare, and what is sent is
+    /// handed on many times.
     mirrored: Option<Box<HeaderMap>>,
 }
 
@@ -50,6 +51,14 @@ impl Outbound {
     pub(super) fn resuming(last_event_id: HeaderValue) -> Self {
         let headers = [(ACCEPT, EVENTS), (header::LAST_EVENT_ID, last_event_id)];
         Self { mirrored: Some(Box::new(headers.into_iter().collect())), ..Self::default() }
+    }
+
+    /// The same with the headers of a trace context.
+    fn traced(mut self, trace: Option<&HeaderMap>) -> Self {
+        if let Some(trace) = trace {
+            self.mirrored.get_or_insert_default().extend(trace.clone());
+        }
+        self
     }
 
     /// Adds the headers to those that the request has anyway.
@@ -96,6 +105,8 @@ pub(super) struct Call<'a> {
     pub(super) annotations: &'a [Annotation],
     /// Headers of the client that mirror something nobody here knows of.
     pub(super) passed_on: &'a HeaderMap,
+    /// The headers of the request's trace context.
+    pub(super) trace: Option<&'a HeaderMap>,
     /// Says when the server waits for the client.
     pub(super) waits: Option<&'a Waits>,
 }
@@ -133,12 +144,12 @@ impl Request<'_> {
             (Self::Client(call), _) if call.operation.is_about_task() && !known.runs_tasks() => {
                 Err(UpstreamError::Removed)
             }
-            (Self::Client(call), Era::Legacy) => Ok(Outbound::of(call.body(known, id))),
+            (Self::Client(call), Era::Legacy) => Ok(Outbound::of(call.body(known, id)).traced(call.trace)),
             (Self::Client(call), Era::Modern) => {
                 let named = (call.operation != Operation::Complete).then_some(call.name);
                 let mut message = Outbound::modern(call.body(known, id), call.operation.method(), named);
                 message.mirrored = call.mirrored()?;
-                Ok(message)
+                Ok(message.traced(call.trace))
             }
         }
     }

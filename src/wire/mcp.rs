@@ -403,6 +403,13 @@ pub mod header {
     pub const PARAM_PREFIX: &str = "mcp-param-";
     /// The event after which a legacy event stream is to go on.
     pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+    /// Where a request belongs in what is going on all around (W3C Trace Context and Baggage). Whoever sends any of them
+    /// sends the first.
+    pub const TRACE: [HeaderName; 3] = [
+        HeaderName::from_static("traceparent"),
+        HeaderName::from_static("tracestate"),
+        HeaderName::from_static("baggage"),
+    ];
     /// Tells nginx not to buffer an event stream.
     pub const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 }

@@ -1,11 +1,13 @@
 //! One call from client to server and back: nothing but ids, tokens and names is touched, nothing is sent twice, and
 //! what comes while the call runs arrives while it runs. Design 1.3, 8, 11; protocol.md 2.4, 3.4, 4.2.
 
+use mcp_x_fixture::{Fixture, Mode, Options};
 use serde_json::Value;
 
 use super::support::http::Answer;
+use super::support::message::{Message, revisions};
 use super::support::upstream::{Plan, Upstream};
-use super::support::{ALICE, Gate, Harness, call_message, owned_by_alice};
+use super::support::{ALICE, Gate, Harness, call_message, clients, owned_by_alice};
 
 /// A gateway with one server.
 fn gateway(upstream: &Upstream) -> Harness {
@@ -455,6 +457,35 @@ fn the_server_gets_our_headers_and_none_of_the_clients() {
         assert_eq!(received.header("mcp-protocol-version"), (!opening).then_some("2025-11-25"));
         assert_eq!(received.header("mcp-session-id").is_some(), !opening);
         assert_ne!(received.header("mcp-session-id"), Some(session.as_str()));
+    }
+}
+
+/// W3C Trace Context and Baggage; protocol.md 2.7.
+#[test]
+fn a_trace_context_is_passed_on_between_all_eras() {
+    let context = [
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ("tracestate", "a=1,b=2"),
+        ("baggage", "user=a"),
+    ];
+    for mode in [Mode::LegacyStateless, Mode::LegacySessions, Mode::Modern] {
+        let fixture = Fixture::start(Options::of(mode));
+        // Without a credential, as the tool shows all that it got.
+        let table = format!("[mcp_servers.fixture]\nurl = \"{}\"\nfrom_client = \"alice\"\n", fixture.url());
+        let harness = Harness::start(&(clients() + &table));
+        for revision in revisions() {
+            let mut alice = harness.client(ALICE).speaking(revision);
+            let mut seen = |message: &Message| {
+                let answer = alice.ask(message).response();
+                let known = answer["result"]["content"][0]["text"].as_str().unwrap().to_owned();
+                let known: Value = serde_json::from_str(&known).unwrap();
+                context.map(|(name, _)| known["headers"].get(name).and_then(Value::as_str).map(str::to_owned))
+            };
+            let plain = || Message::call(revision, "whoami", "{}");
+            assert_eq!(seen(&plain()), [None, None, None], "{mode:?} {revision}");
+            let traced = context.into_iter().fold(plain(), |message, (name, value)| message.header(name, value));
+            assert_eq!(seen(&traced), context.map(|(_, value)| Some(value.to_owned())), "{mode:?} {revision}");
+        }
     }
 }
 

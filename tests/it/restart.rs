@@ -144,7 +144,8 @@ fn what_was_asked_for_and_what_has_ended_outlives_kill_9() {
 #[test]
 fn subscriptions_outlive_kill_9() {
     let (fixture, folder) = (stateful(), Folder::new());
-    fs::write(folder.config(), shared(&fixture)).unwrap();
+    // Nothing but an update is to come in the time that it is waited for.
+    fs::write(folder.config(), shared(&fixture) + "[gateway]\nkeep_alive_seconds = 60\n").unwrap();
     let mut served = Served::start(&folder);
     let (mut alice, own) = opened(served.client());
     for (method, uri) in

@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use hyper::header::HeaderMap;
+use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 
 use super::access::Access;
@@ -326,9 +326,32 @@ fn request(
     envelope: Envelope,
 ) -> Box<Request> {
     let (snapshot, principal) = (exchange.snapshot.clone(), exchange.principal.clone());
-    let (request_id, now) = (exchange.access.id, exchange.now);
+    let (request_id, now, trace) = (exchange.access.id, exchange.now, trace_of(exchange.headers));
     let task = None;
-    Box::new(Request { request_id, id, snapshot, principal, now, session, speech, operation, subject, task, envelope })
+    Box::new(Request {
+        request_id,
+        id,
+        snapshot,
+        principal,
+        now,
+        session,
+        speech,
+        operation,
+        subject,
+        task,
+        envelope,
+        trace,
+    })
+}
+
+/// The trace context of a request, which is passed on as it is; hardly any has one.
+fn trace_of(headers: &HeaderMap) -> Option<Box<HeaderMap>> {
+    let [first, ..] = &header::TRACE;
+    headers.contains_key(first).then(|| {
+        let is_trace = |name: &HeaderName| header::TRACE.contains(name);
+        let trace = headers.iter().filter(|(name, _)| is_trace(name));
+        Box::new(trace.map(|(name, value)| (name.clone(), value.clone())).collect())
+    })
 }
 
 /// Starts to pass a request on, and notes in the record where it goes.
