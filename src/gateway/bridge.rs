@@ -27,7 +27,7 @@ use crate::wire::json::{text_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Param, result_message};
 use crate::wire::mcp::{ClientCapabilities, Era, Operation, code, method};
 use crate::wire::question::{self, Question};
-use crate::wire::rewrite::{self, Inputs};
+use crate::wire::rewrite::{self, Inputs, Instead};
 use crate::wire::seal::{RequestState, StateKind};
 use crate::wire::splice::Splice;
 
@@ -368,7 +368,8 @@ impl Call {
             }
             ours => ours.flatten(),
         };
-        let asked = rewrite::result_for_modern(response, self.lease.id(), Era::Modern, ours.as_deref(), None);
+        let instead = Instead { state: ours.as_deref(), ..Instead::default() };
+        let asked = rewrite::result_for_modern(response, self.lease.id(), Era::Modern, instead);
         Outgoing::Response(asked, None)
     }
 
