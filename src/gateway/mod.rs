@@ -18,6 +18,7 @@
 //! | `flight` | calls in flight, and what ends them before their answer |
 //! | `listen` | streams of changes, and who is told of one |
 //! | `subscribe` | subscriptions to resources, and what servers tell of these |
+//! | `task` | [`Task`]: calls whose result is fetched later, and news of them |
 //! | `outbox` | what waits to be sent on such a stream |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
 //! | `explain` | why a client may or may not call a tool, and what it sees |
@@ -49,6 +50,7 @@ mod relay;
 mod repeat;
 mod session;
 mod subscribe;
+mod task;
 mod view;
 mod vitals;
 pub mod writer;
@@ -70,6 +72,7 @@ pub use self::register::{Granted, TOKEN_LIFETIME};
 pub use self::relay::{Outgoing, Relay};
 pub use self::session::{NoSession, Session};
 pub use self::subscribe::MOST_SUBSCRIPTIONS;
+pub use self::task::Task;
 pub use self::view::{Page, View, Wanted};
 pub use self::vitals::{ServerVitals, Vitals};
 
@@ -120,6 +123,7 @@ pub struct Keyring {
     sessions: Sealer,
     states: Arc<Sealer>,
     cursors: Sealer,
+    tasks: Arc<Sealer>,
 }
 
 impl Keyring {
@@ -129,7 +133,8 @@ impl Keyring {
         let lines = || lines.iter().map(Vec::as_slice);
         let sealer = |kind| Sealer::new(lines(), kind);
         let (sessions, states, cursors) = (sealer("session"), Arc::new(sealer("state")), sealer("cursor"));
-        Self { tokens: Keys::new(lines()), sessions, states, cursors }
+        let tasks = Arc::new(sealer("task"));
+        Self { tokens: Keys::new(lines()), sessions, states, cursors, tasks }
     }
 
     /// Signs tokens.

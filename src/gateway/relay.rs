@@ -17,6 +17,7 @@ use super::bridge::Bridge;
 use super::flight::{Lease, Over, Sent};
 use super::park;
 use super::repeat::Repeatable;
+use super::task::Tasks;
 use crate::log::RequestId;
 use crate::metrics::Held;
 use crate::upstream::{Answer, CallSlot, Message, UpstreamError};
@@ -68,6 +69,8 @@ pub(super) struct Modern {
     /// What the server may want to see again.
     pub(super) repeatable: Repeatable,
     pub(super) states: Arc<Sealer>,
+    /// What tasks have to do with its request.
+    pub(super) tasks: Tasks,
 }
 
 /// What is known of a call from its beginning to its end.

@@ -87,7 +87,8 @@ impl Call {
             ours => ours.flatten(),
         };
         self.slot.ended(Outcome::Result);
-        let asked = rewrite::result_for_modern(response, self.lease.id(), Era::Modern, ours.as_deref(), None);
+        let instead = Instead { state: ours.as_deref(), ..Instead::default() };
+        let asked = rewrite::result_for_modern(response, self.lease.id(), Era::Modern, instead);
         Some(Outgoing::Response(asked, None))
     }
 

@@ -23,7 +23,7 @@ use crate::wire::mcp::{ListKind, LogLevel, method};
 pub const MOST_SUBSCRIPTIONS: usize = 1_000;
 
 /// Those that one client may have subscribed to, in all its sessions and on all its streams.
-const MOST_OF_CLIENT: usize = 10_000;
+pub(super) const MOST_OF_CLIENT: usize = 10_000;
 /// Longest URI that can be subscribed to, in bytes.
 const LONGEST_URI: usize = 2_048;
 
@@ -37,7 +37,7 @@ pub(super) struct Moved {
 impl Outbox {
     /// Holds a subscription, of which news are put here.
     pub(super) fn subscribe(&self, subscription: Subscription) {
-        let uri = subscription.uri().to_owned();
+        let uri = subscription.name().to_owned();
         // One in its place ends without the lock: that changes what the server is told.
         let before = self.held().insert(uri, subscription);
         drop(before);
@@ -69,6 +69,7 @@ impl Outbox {
             withdrawn |= !allowed;
             allowed
         });
+        withdrawn |= self.review_tasks(registry);
         (withdrawn, moved)
     }
 
@@ -76,23 +77,23 @@ impl Outbox {
     /// may be read.
     fn hear_of(&self, upstream: &Upstream, uri: &str, registry: &Registry) {
         let held = self.held();
-        let fitting = held.values().filter(|s| s.upstream().id() == upstream.id() && covers(s.uri(), uri));
+        let fitting = held.values().filter(|s| s.upstream().id() == upstream.id() && covers(s.name(), uri));
         let may_read = |s: &&Subscription| {
             let client = s.permit().client();
-            s.uri() == uri || registry.decide(client, upstream.id(), Target::Resource(uri)).verdict.is_ok()
+            s.name() == uri || registry.decide(client, upstream.id(), Target::Resource(uri)).verdict.is_ok()
         };
         if let Some(subscription) = { fitting }.find(may_read) {
-            self.updated(subscription.uri(), uri);
+            self.updated(subscription.name(), uri);
         }
     }
 }
 
 impl ClientState {
-    /// How many resources the client has subscribed to, in its sessions and on its streams.
+    /// How many resources and tasks the client has subscribed to, in its sessions and on its streams.
     pub(super) fn subscriptions(&self) -> usize {
         let in_sessions = self.sessions().outboxes();
         let outside = self.listeners.outboxes_outside_of_sessions();
-        in_sessions.iter().chain(&outside).map(|outbox| outbox.held().len()).sum()
+        in_sessions.iter().chain(&outside).map(|outbox| outbox.held().len() + outbox.tasks().len()).sum()
     }
 }
 
@@ -256,6 +257,11 @@ impl Hearer for Gateway {
                 let snapshot = self.snapshot();
                 for outbox in self.outboxes_of(tenant) {
                     outbox.hear_of(upstream, &uri, snapshot.registry());
+                }
+            }
+            (Some(method::TASK_CHANGED), _) => {
+                for outbox in self.outboxes_of(tenant) {
+                    outbox.hear_of_task(upstream, notification);
                 }
             }
             (Some(method::MESSAGE), Tenant::Client { client, session: Some(nonce), .. }) => {

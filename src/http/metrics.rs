@@ -22,7 +22,7 @@ const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
 /// Paths that are none of ours.
 const ELSEWHERE: &str = "other";
 /// Methods that are counted by name; whatever else clients send is `other`.
-pub(super) const METHODS: [&str; 19] = [
+pub(super) const METHODS: [&str; 22] = [
     method::INITIALIZE,
     method::PING,
     method::TOOLS_LIST,
@@ -33,6 +33,9 @@ pub(super) const METHODS: [&str; 19] = [
     method::TEMPLATES_LIST,
     method::RESOURCES_READ,
     method::COMPLETE,
+    method::TASKS_GET,
+    method::TASKS_UPDATE,
+    method::TASKS_CANCEL,
     method::DISCOVER,
     method::INITIALIZED,
     method::CANCELLED,

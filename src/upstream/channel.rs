@@ -113,7 +113,7 @@ impl Channel {
         id: u64,
         request: &Request<'_>,
     ) -> Result<Box<Answer>, UpstreamError> {
-        let mut message = request.write(known.era(), id)?;
+        let mut message = request.write(known, id)?;
         let dialect = match known {
             Known::Legacy => Dialect::Legacy(self.prepared_session(tenant, request.level()).await?),
             Known::Modern(server) => Dialect::Modern(Arc::clone(&server.target)),
@@ -145,7 +145,7 @@ impl Channel {
         self.upstream.sessions.forget(tenant, lost);
         self.upstream.refresh_soon();
         let dialect = Dialect::Legacy(self.prepared_session(tenant, request.level()).await?);
-        let mut message = request.write(Era::Legacy, id)?;
+        let mut message = request.write(&Known::Legacy, id)?;
         let limits = self.time_limits(tenant, request.waits());
         let (response, timer) = self.post(&dialect, Some(id), &mut message, limits).await?;
         self.answer(tenant, dialect, id, response, timer).await

@@ -195,6 +195,12 @@ impl Sessions {
         taken
     }
 
+    /// Whose sessions `fits` is true of, given whose they are and when they were last used.
+    pub(super) fn tenants(&self, fits: impl Fn(&Tenant, Instant) -> bool) -> Vec<Tenant> {
+        let held = self.held();
+        held.iter().filter(|(tenant, held)| fits(tenant, held.used)).map(|(tenant, _)| tenant.clone()).collect()
+    }
+
     /// Takes out the sessions that `ends` is true of, given whose they are and when they were last used.
     pub(super) fn take(&self, ends: impl Fn(&Tenant, Instant) -> bool) -> Vec<Arc<Session>> {
         let mut taken = Vec::new();

@@ -437,21 +437,24 @@ pub struct Asked {
     pub asker: Asker,
     /// Headers of the client that mirror something nobody here knows of.
     pub passed_on: HeaderMap,
-    /// The headers of its trace context.
-    pub trace: HeaderMap,
+    /// The headers of its trace context, if it has one. Boxed because hardly any has.
+    pub trace: Option<Box<HeaderMap>>,
     /// Says when the server waits for the client; only for clients that can be asked something.
     pub waits: Option<Waits>,
     /// The tool, if it is about one: what the server offers, as the client's view has it, and where the tool stands in that.
     pub tool: Option<(Arc<Catalogue>, usize)>,
+    /// The server's own id of the task, if it is about one.
+    pub task: Option<Box<str>>,
 }
 
 impl Asked {
-    /// The request as it is sent, about what its server knows by this name.
+    /// The request as it is sent, about what its server knows by this name, unless it is about a task.
     fn call<'a>(&'a self, name: &'a str, inputs: Inputs<'a>) -> Call<'a> {
-        let Self { envelope, operation, asker, passed_on, trace, waits, tool } = self;
+        let Self { envelope, operation, asker, passed_on, trace, waits, tool, task } = self;
+        let name = task.as_deref().unwrap_or(name);
         let annotations = tool.as_ref().map(|(catalogue, at)| catalogue.annotations(*at)).unwrap_or_default();
         let (operation, asker, waits) = (*operation, *asker, waits.as_ref());
-        Call { envelope, operation, name, asker, inputs, annotations, passed_on, trace, waits }
+        Call { envelope, operation, name, asker, inputs, annotations, passed_on, trace: trace.as_deref(), waits }
     }
 }
 

@@ -224,22 +224,23 @@ impl Pool {
         self.end_tenants(|tenant| matches!(tenant, Tenant::Client { client: c, .. } if c == client));
     }
 
-    /// Ends the sessions with servers that no client has used for so long, in the background. One in which somebody
-    /// listens is in use.
+    /// Ends the sessions with servers that no client has used for so long, in the background; those that were made because
+    /// another was taken, as soon as no call can be running in them. One that resources are subscribed to in is in use.
     pub fn end_idle(&self, idle: Duration) {
         let now = Instant::now();
         for upstream in self.upstreams.read().unwrap_or_else(PoisonError::into_inner).values() {
-            let (needed, ended) = (upstream.ears.needed(), RefCell::<HashSet<Tenant>>::default());
-            self.end_at(upstream, |tenant, used| {
-                let unused = *tenant != Tenant::Catalogue && now.duration_since(used) > idle;
-                let ends = unused && !needed.contains(tenant) && !upstream.is_taken(tenant);
-                if ends {
-                    ended.borrow_mut().insert(tenant.clone());
-                }
-                ends
-            });
-            let ended = ended.into_inner();
-            upstream.ears.end(|tenant| ended.contains(tenant));
+            let whole_call = upstream.settings().limits.whole_call;
+            let longest = |tenant: &Tenant| match tenant {
+                Tenant::Client { lane: 1.., .. } => idle.min(whole_call),
+                Tenant::Client { .. } => idle,
+                Tenant::Catalogue => Duration::MAX,
+            };
+            let mut unused = upstream.sessions.tenants(|tenant, used| now.duration_since(used) > longest(tenant));
+            unused.retain(|tenant| !upstream.ears.holds(tenant));
+            if !unused.is_empty() {
+                upstream.ears.end(|tenant| unused.contains(tenant));
+                self.end_at(upstream, |tenant, _| unused.contains(tenant));
+            }
         }
     }
 

@@ -4,6 +4,7 @@ Each pair lists, calls, fails, reports progress, is denied what was not granted,
 of it once more through nginx (deploy/nginx.conf) and TLS. The outcome is printed as tables, a letter for each part.
 """
 
+import asyncio
 import re
 import sys
 from collections.abc import Callable
@@ -28,6 +29,8 @@ LEAST_SECONDS = 0.04
 LEGACY, MODERN = "legacy", "modern"
 # The first revision in which results have structure.
 STRUCTURED = "2025-06-18"
+# How many clients run at the same time: most of what they do is to wait.
+AT_ONCE = 3
 # In the cells of the table, instead of a part's letter.
 NOT_SHOWN, NOT_THERE, FAILED = "*", "-", "!"
 
@@ -131,8 +134,8 @@ class Server:
     def table(self) -> str:
         lines = [server_table(self.name, url(self.port), "tester", self.prefix)]
         lines += [f'protocol = "{self.era}"'] if self.pinned else []
-        denied = f'dave = {{ tools = ["*"], deny = ["{self.offer.secret}"] }}'
-        return "\n".join([*lines, f"[allow.{self.name}]", denied, ""])
+        denied = f'{{ tools = ["*"], deny = ["{self.offer.secret}"] }}'
+        return "\n".join([*lines, f"[allow.{self.name}]", *(f"{client} = {denied}" for client in CLIENTS), ""])
 
 
 async def start_servers(world: World, fixture: Path) -> list[Server]:
@@ -243,9 +246,9 @@ def check_pair(seen: Seen, client: Program, server: Server, eras: tuple[str, str
     assert not wrong, "; ".join(wrong)
 
 
-def eras_of(log: str, server: Server) -> tuple[str, str]:
-    """In which eras the log says that this server was called."""
-    found = set(re.findall(rf" rpc=tools/call .* server={server.name} eras=(\w+)/(\w+) ", log))
+def eras_of(log: str, client: str, server: Server) -> tuple[str, str]:
+    """In which eras the log says that this client called this server."""
+    found = set(re.findall(rf" client={client} .* rpc=tools/call .* server={server.name} eras=(\w+)/(\w+) ", log))
     assert len(found) == 1, f"expected one pair of eras, found {found}"
     client, upstream = found.pop()
     return client, upstream
@@ -255,7 +258,8 @@ async def leg(world: World) -> None:
     """Runs all checks of this module."""
     servers = await start_servers(world, world.fixture)
     config = world.processes.folder / "matrix.toml"
-    clients = ["tester", "dave"]
+    # Each has a token of its own, by which the log knows it.
+    clients = ["tester", *CLIENTS]
     config.write_text("\n".join([*map(client_table, clients), *(server.table for server in servers)]))
     port = free_port()
     state = config.with_suffix(".state")
@@ -268,7 +272,7 @@ async def leg(world: World) -> None:
         Way("directly", f"http://127.0.0.1:{port}/mcp", None),
         Way("through nginx", f"https://localhost:{behind}/mcp", folder / "ca.pem"),
     ]
-    tables = {way.name: {client: await row(world, client, way, servers) for client in CLIENTS} for way in ways}
+    tables = {way.name: await every_client(world, way, servers) for way in ways}
     async with world.report.check("matrix: no token is in the log, and no panic"):
         equal(world.shown("matrix", clients), [])
     world.processes.stop("nginx")
@@ -291,30 +295,44 @@ class Way(NamedTuple):
     trusted: Path | None
 
 
-async def row(world: World, client: str, way: Way, servers: list[Server]) -> list[str]:
-    """Runs one client against all servers; what came of each."""
-    program = CLIENTS[client]
+async def every_client(world: World, way: Way, servers: list[Server]) -> dict[str, list[str]]:
+    """Runs all clients on one way; what came of each with each server."""
+    turn = asyncio.Semaphore(AT_ONCE)
     before = len(world.processes.log("matrix"))
-    wanted = [Wanted(token("dave"), server.prefix, server.offer.calls) for server in servers]
+
+    async def in_turn(client: str) -> list[str]:
+        async with turn:
+            return await row(world, client, way, servers, before)
+
+    cells = await asyncio.gather(*map(in_turn, CLIENTS))
+
+    async def written() -> None:
+        refused = world.processes.log("matrix")[before:].count(" status=401 ")
+        assert refused >= len(CLIENTS), f"expected {len(CLIENTS)} at least, found {refused}"
+
+    async with world.report.check(f"matrix: each wrong token is answered 401, {way.name}"):
+        await within(5, written)
+    return dict(zip(CLIENTS, cells, strict=True))
+
+
+async def row(world: World, client: str, way: Way, servers: list[Server], before: int) -> list[str]:
+    """Runs one client against all servers; what came of each. The log of this way begins at `before`."""
+    program = CLIENTS[client]
+    wanted = [Wanted(token(client), server.prefix, server.offer.calls) for server in servers]
     seen = await run_sessions(client, way.url, [*wanted, Wanted("wrong", "", {})], way.trusted)
     pairs = [f"{client} client × {server.name} server, {way.name}" for server in servers]
     cells: list[str] = []
-
-    async def written() -> None:
-        # The wrong token comes last.
-        assert " status=401 " in world.processes.log("matrix")[before:]
-
     async with world.report.check(f"{client} client: a wrong token is refused, {way.name}"):
         assert seen[-1].refused, f"expected a refusal, found {seen[-1]}"
-        await within(5, written)
     log = world.processes.log("matrix")[before:]
     for pair, server, found in zip(pairs, servers, seen, strict=False):
-        failed = world.report.failed
         found.prefix = server.prefix
         cell, wrong = parts_of(found, program, server)
+        passed = False
         async with world.report.check(pair):
-            check_pair(found, program, server, eras_of(log, server), wrong)
-        cells.append(cell if world.report.failed == failed else cell + FAILED)
+            check_pair(found, program, server, eras_of(log, client, server), wrong)
+            passed = True
+        cells.append(cell if passed else cell + FAILED)
     return cells
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import connect as connecting
 import demo
+import features
 import httpx
 import matrix
 import reload
@@ -249,8 +250,9 @@ async def main(binary: Path, fixture: Path) -> int:
         await asyncio.gather(*starts, processes.start_everything(everything_port))
         command = [str(binary), "--config", str(world.config), "--port", str(port)]
         await processes.start("gateway", command, f"http://127.0.0.1:{port}/healthz")
-        legs = (every_kind_of_server, every_kind_of_client, matrix.leg, access, connecting.leg, sessions, rest.leg, outage, reload.leg)
-        for leg in (*legs, end, demo.leg):
+        servers_and_clients = (every_kind_of_server, every_kind_of_client, matrix.leg, features.leg)
+        ways_and_changes = (access, connecting.leg, sessions, rest.leg, outage, reload.leg)
+        for leg in (*servers_and_clients, *ways_and_changes, end, demo.leg):
             try:
                 await leg(world)
             except Exception as error:

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Real SDK clients and servers, Python and TypeScript, through the gateway: run.sh [path of mcp-x]
+# Real SDK clients and servers, Python, TypeScript and Rust, through the gateway: run.sh [path of mcp-x]
+# or without it, to see what the SDKs can do between themselves: run.sh --direct
 #
 # INTEROP_CACHE (default target/interop) keeps what is installed between runs. Needs Python 3.11 or newer, node and npm,
 # and cargo, with which the fixture server and the client of the Rust SDK are built; and root, where nginx is not installed.
@@ -31,8 +32,11 @@ if ! fresh package.json node; then
     cp "$here/package.json" "$cache/node/installed"
 fi
 
-cargo build --quiet --locked --manifest-path "$root/Cargo.toml" --package mcp-x-fixture
 cargo build --quiet --locked --manifest-path "$here/rmcp/Cargo.toml" --target-dir "$cache/rmcp"
+if [ "${1:-}" = --direct ]; then
+    INTEROP_CACHE=$cache exec "$cache/venv/bin/python" -B "$here/features.py" --direct
+fi
+cargo build --quiet --locked --manifest-path "$root/Cargo.toml" --package mcp-x-fixture
 
 # nginx is stood behind, and the Inspector wants a newer Node than others.
 missing=

@@ -76,6 +76,10 @@ mod subscribe;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod task_news;
+#[cfg(test)]
+mod tasks;
+#[cfg(test)]
 mod transcripts;
 #[cfg(test)]
 mod unasked;

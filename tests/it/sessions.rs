@@ -3,9 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use mcp_x::http::server::wall_clock;
+use mcp_x_fixture::{Fixture, Mode, Options};
+
 use super::support::client::Client;
+use super::support::message::{MODERN, Message};
 use super::support::upstream::{Plan, Upstream};
-use super::support::{ALICE, BOB, Gate, Harness, call_message, clients, owned_by_alice, server};
+use super::support::{ALICE, BOB, Gate, Harness, call_message, clients, owned_by_alice, server, wait_until};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
@@ -414,4 +418,24 @@ fn instructions_of_the_servers_are_passed_on() {
     };
     assert_eq!(instructions(ALICE).as_deref(), Some("Use a for é.\n\nUse b."));
     assert_eq!(instructions(BOB), None, "who may not use a server does not hear it");
+}
+
+/// A client that can be asked has a session for each of its calls that run at a time, and a stream in each.
+#[test]
+fn what_is_held_for_a_client_that_can_be_asked_ends_when_nobody_uses_it() {
+    let fixture = Fixture::start(Options::of(Mode::LegacySessions));
+    let harness = Harness::start(&(owned_by_alice(&[("fixture", &fixture)]) + "[gateway]\nidle_session_seconds = 1\n"));
+    let call = Message::call(MODERN, "slow", r#"{"ms":300}"#).told("clientCapabilities", r#"{"elicitation":{}}"#);
+    let mut both = [harness.client(ALICE), harness.client(ALICE)];
+    both.iter_mut().for_each(|client| client.send_message(&call));
+    wait_until("each has a session and a stream, beside the gateway's own", || {
+        let counts = fixture.counts();
+        (counts.sessions, counts.get_streams) == (3, 3)
+    });
+    both.iter_mut().for_each(|client| assert_eq!(client.connection.answer().status(), 200));
+    wait_until("they are gone", || {
+        harness.gateway().drop_idle_sessions(wall_clock());
+        let counts = fixture.counts();
+        (counts.sessions, counts.get_streams) == (1, 1)
+    });
 }

@@ -208,7 +208,9 @@ pub(super) fn serve(exchange: &mut Exchange<'_>, session: &Session, envelope: En
     if !envelope.params_fit() {
         return Served::failed(&id, &GatewayError::InvalidParams("expected `params` to be an object"));
     }
-    if let Some(operation) = envelope.method().as_deref().and_then(Operation::of_method) {
+    let operation = envelope.method().as_deref().and_then(Operation::of_method);
+    // The tasks of 2025-11-25 are others.
+    if let Some(operation) = operation.filter(|operation| !operation.is_about_task()) {
         return pass_on(exchange, session, id, operation, envelope);
     }
     match envelope.method().as_deref() {
