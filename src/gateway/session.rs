@@ -330,14 +330,17 @@ impl Sessions {
         first
     }
 
-    /// Takes out the sessions not used since `limit`.
-    fn idle_since(&mut self, limit: Duration) -> Vec<[u8; 16]> {
-        let idle = self.live.iter().filter(|(_, live)| live.used < limit && live.is_idle());
-        let idle: Vec<_> = idle.map(|(nonce, _)| *nonce).collect();
-        for nonce in &idle {
-            self.live.remove(nonce);
-        }
-        idle
+    /// Takes out the sessions that were not in use for so long. A stream keeps its session in use to its end.
+    fn drop_idle(&mut self, now: Duration, idle: Duration) -> Vec<[u8; 16]> {
+        let limit = now.saturating_sub(idle);
+        let dropped = self.live.extract_if(|_, live| {
+            let is_idle = live.is_idle();
+            if !is_idle {
+                live.used = now;
+            }
+            is_idle && live.used < limit
+        });
+        dropped.map(|(nonce, _)| nonce).collect()
     }
 }
 
@@ -432,12 +435,14 @@ impl Gateway {
     /// Drops the soft state of sessions that nobody has used for long; their ids stay valid.
     pub fn drop_idle_sessions(&self, now: Duration) {
         let idle = self.snapshot().registry().settings().limits.idle_session;
-        let limit = now.saturating_sub(idle);
+        let mut dropped = HashMap::new();
         for (client, state) in self.known_clients() {
-            let dropped = state.sessions().idle_since(limit);
-            for nonce in dropped {
-                self.drop_session(&client, &state.digest, nonce);
-            }
+            let of_client = state.sessions().drop_idle(now, idle);
+            of_client.iter().for_each(|nonce| self.lasting.forget(&state.digest, *nonce));
+            dropped.extend(of_client.into_iter().map(|nonce| (nonce, client.clone())));
+        }
+        if !dropped.is_empty() {
+            self.pool.end_sessions(&dropped);
         }
         self.pool.end_idle(idle);
     }

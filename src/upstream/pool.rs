@@ -175,7 +175,7 @@ impl Pool {
     fn take_up_sessions(&self, upstream: &Arc<Upstream>, registry: &Registry) {
         upstream.take_up_sessions();
         let is_gone = |client: &ClientId| registry.client(client).is_none();
-        self.end_at(upstream, |tenant, _| matches!(tenant, Tenant::Client { client, .. } if is_gone(client)));
+        self.end_at(upstream, |tenant| matches!(tenant, Tenant::Client { client, .. } if is_gone(client)));
     }
 
     /// What answers hold in buffers while they are gathered; the bodies of requests count there too.
@@ -214,9 +214,15 @@ impl Pool {
 
     /// Ends what the servers hold for one session of a client, in the background.
     pub fn end_session(&self, client: &ClientId, nonce: [u8; 16]) {
-        self.end_tenants(
-            |tenant| matches!(tenant, Tenant::Client { client: c, session: Some(s), .. } if c == client && *s == nonce),
-        );
+        self.end_sessions(&HashMap::from([(nonce, client.clone())]));
+    }
+
+    /// The same for many sessions, given whose they are: looks only once at what the servers hold.
+    pub fn end_sessions(&self, sessions: &HashMap<[u8; 16], ClientId>) {
+        self.end_tenants(|tenant| match tenant {
+            Tenant::Client { client, session: Some(nonce), .. } => sessions.get(nonce) == Some(client),
+            _ => false,
+        });
     }
 
     /// Ends what the servers hold for a client that is no more, in the background.
@@ -235,11 +241,12 @@ impl Pool {
                 Tenant::Client { .. } => idle,
                 Tenant::Catalogue => Duration::MAX,
             };
-            let mut unused = upstream.sessions.tenants(|tenant, used| now.duration_since(used) > longest(tenant));
-            unused.retain(|tenant| !upstream.ears.holds(tenant));
-            if !unused.is_empty() {
-                upstream.ears.end(|tenant| unused.contains(tenant));
-                self.end_at(upstream, |tenant, _| unused.contains(tenant));
+            let is_unused = |tenant: &Tenant, used| now.duration_since(used) > longest(tenant);
+            // All of it is asked at once, so that no session is ended which a call has just taken.
+            let taken = upstream.sessions.take(|tenant, used| is_unused(tenant, used) && !upstream.ears.holds(tenant));
+            if !taken.is_empty() {
+                upstream.ears.end(|tenant| taken.contains_key(tenant));
+                self.bid_farewell(upstream, taken.into_values().flatten());
             }
         }
     }
@@ -247,16 +254,17 @@ impl Pool {
     fn end_tenants(&self, ends: impl Fn(&Tenant) -> bool) {
         for upstream in self.upstreams.read().unwrap_or_else(PoisonError::into_inner).values() {
             upstream.ears.end(&ends);
-            self.end_at(upstream, |tenant, _| ends(tenant));
+            self.end_at(upstream, &ends);
         }
     }
 
-    fn end_at(&self, upstream: &Arc<Upstream>, ends: impl Fn(&Tenant, Instant) -> bool) {
-        self.bid_farewell(upstream, upstream.sessions.take(ends));
+    fn end_at(&self, upstream: &Arc<Upstream>, ends: impl Fn(&Tenant) -> bool) {
+        let taken = upstream.sessions.take(|tenant, _| ends(tenant));
+        self.bid_farewell(upstream, taken.into_values().flatten());
     }
 
     /// Tells a server in the background that these sessions are over.
-    fn bid_farewell(&self, upstream: &Arc<Upstream>, sessions: Vec<Arc<Session>>) {
+    fn bid_farewell(&self, upstream: &Arc<Upstream>, sessions: impl IntoIterator<Item = Arc<Session>>) {
         for session in sessions {
             let channel = Channel::new(upstream, &self.common.http);
             self.common.runtime.spawn(async move { channel.end(&session).await });
