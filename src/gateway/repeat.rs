@@ -16,6 +16,7 @@ use crate::wire::canonical;
 use crate::wire::json::{text_of, write_text};
 use crate::wire::jsonrpc::{Envelope, ErrorObject};
 use crate::wire::mcp::{Era, Operation, code};
+use crate::wire::rewrite::Instead;
 use crate::wire::seal::{RequestState, Sealer, StateKind};
 use crate::wire::{question, rewrite};
 

@@ -4,7 +4,7 @@
 //! and for clients that have subscribed to resources or can be asked things. Each is a task on the pool's runtime, whose
 //! work is in `hear`; what it hears goes to the pool's [`Hearer`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tokio::runtime::Handle;

@@ -1,7 +1,6 @@
 //! The upstreams of a registry, each kept fresh in the background.
 
-use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -243,7 +242,8 @@ impl Pool {
             };
             let is_unused = |tenant: &Tenant, used| now.duration_since(used) > longest(tenant);
             // All of it is asked at once, so that no session is ended which a call has just taken.
-            let taken = upstream.sessions.take(|tenant, used| is_unused(tenant, used) && !upstream.ears.holds(tenant));
+            let is_over = |tenant: &Tenant| !upstream.ears.holds(tenant) && !upstream.is_taken(tenant);
+            let taken = upstream.sessions.take(|tenant, used| is_unused(tenant, used) && is_over(tenant));
             if !taken.is_empty() {
                 upstream.ears.end(|tenant| taken.contains_key(tenant));
                 self.bid_farewell(upstream, taken.into_values().flatten());

@@ -250,9 +250,10 @@ fn prompts_and_resources_ask_as_tools_do_and_their_states_are_theirs_alone() {
             }
             let mut tampered = first.clone();
             let state = first["requestState"].as_str().unwrap();
-            let middle = state.len() / 2;
-            let changed = if state.as_bytes()[middle] == b'A' { "B" } else { "A" };
-            tampered["requestState"] = format!("{}{changed}{}", &state[..middle], &state[middle + 1..]).into();
+            let mut changed = state.as_bytes().to_vec();
+            let middle = &mut changed[state.len() / 2];
+            *middle = if *middle == b'A' { b'B' } else { b'A' };
+            tampered["requestState"] = String::from_utf8(changed).unwrap().into();
             refused(&mut alice, &message, &tampered);
             let done = alice.ask(&again(&message, &first, &answers)).response();
             assert_eq!(done["result"]["resultType"], "complete", "{done}");
