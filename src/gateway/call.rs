@@ -9,7 +9,8 @@ use std::time::Duration;
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
 
-use super::bridge::{Again, Bridge, How, askable};
+use super::again::Again;
+use super::bridge::{Bridge, How, askable};
 use super::flight::{Flight, Lease, Sent};
 use super::park::Parking;
 use super::relay::{Call, Client, Modern, Progress, Relay, Sending};
@@ -21,6 +22,7 @@ use crate::log::RequestId;
 use crate::outbound::Client as Http;
 use crate::policy::{Permit, Server, ServerId};
 use crate::upstream::{Asked, Catalogue, Lane, Upstream, Waits};
+use crate::wire::config::Limits;
 use crate::wire::headers::{agrees, decode, find};
 use crate::wire::json::{JsonType, Span, members_of, type_of};
 use crate::wire::jsonrpc::{Envelope, Meta, Param};
@@ -154,29 +156,29 @@ impl Gateway {
         let (id, operation) = (upstream.next_id(), request.operation);
         let sent = Sent { upstream, permit, http: http.clone(), tenant, id };
         let limits = &request.snapshot.registry().settings().limits;
-        let waits = askable.map(|_| Waits::default());
+        let is_bridged = match answered.era() {
+            Era::Modern => lane.is_some(),
+            // A modern server may want to be asked again, without anything of the client.
+            Era::Legacy => askable.is_some() || (operation.may_ask() && sent.upstream.era() == Some(Era::Modern)),
+        };
+        let waits = is_bridged.then(Waits::default);
         let token = envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice);
         let (envelope, trace) = (request.envelope, request.trace);
         let asked = Asked { envelope, operation, asker, passed_on, trace, waits, tool, task };
-        let lease = Lease::new(client_slot, request.principal, request.session, sent, request.id, request.now);
+        let (principal, session) = (request.principal, request.session);
+        let lease = Lease::new(client_slot, principal, session, sent, request.id, request.now, is_bridged);
         if self.generation() != request.snapshot.generation() {
             // What was taken away while the call was being prepared was not taken from this call yet.
             lease.review(self.snapshot().registry());
         }
-        let (bridge, sending) = match (&answered, lane, asked.waits.clone()) {
-            (Client::Modern(_), Some(lane), Some(waits)) => {
-                let parking = Parking::new(self.instance, limits.parked_call, limits.parked_calls_per_client, lane);
-                let bridge = Bridge::new(How::Results(Box::new(parking)), waits);
-                (Some(Box::new(bridge)), send(lease.flight(), asked, state))
-            }
-            (Client::Legacy(..), _, Some(waits)) => {
+        let (bridge, sending) = match asked.waits.clone() {
+            Some(waits) => {
                 let asked = Arc::new(asked);
-                let limit = lease.alarms().after(limits.whole_call);
-                let again = Again::new(Arc::clone(&asked), limit, limits.whole_call);
-                let bridge = Bridge::new(How::Requests(Box::new(again)), waits);
+                let how = self.how(lane, &asked, &lease, limits);
+                let bridge = Bridge::new(how, waits, self.questions.clone());
                 (Some(Box::new(bridge)), send(lease.flight(), asked, state))
             }
-            _ => (None, send(lease.flight(), asked, state)),
+            None => (None, send(lease.flight(), asked, state)),
         };
         let call = Call {
             client: answered,
@@ -191,6 +193,20 @@ impl Gateway {
             _held: self.calls.hold(),
         };
         Ok(Relay::new(call, Progress::Sending(sending)))
+    }
+
+    /// How what a server asks reaches the client.
+    fn how(&self, lane: Option<Lane>, asked: &Arc<Asked>, lease: &Lease, limits: &Limits) -> How {
+        match lane {
+            Some(lane) => {
+                let (patience, most) = (limits.parked_call, limits.parked_calls_per_client);
+                How::Results(Box::new(Parking::new(self.instance, patience, most, lane, self.parked.clone())))
+            }
+            None => {
+                let longest = limits.whole_call;
+                How::Requests(Box::new(Again::new(Arc::clone(asked), lease.alarms().after(longest), longest)))
+            }
+        }
     }
 }
 

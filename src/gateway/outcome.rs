@@ -43,6 +43,30 @@ impl Call {
         Some(self.final_response(answer, response))
     }
 
+    /// A modern server needs something before it goes on. A modern client is told; a legacy one is asked, and there is no
+    /// response yet.
+    fn input_required(&mut self, response: &Envelope) -> Option<Outgoing> {
+        let questions = rewrite::questions(response);
+        let Some(needed) = questions.needed.filter(|_| self.operation.may_ask()) else {
+            let what = "expected no other requests for input than MCP has".to_owned();
+            return Some(self.failure(UpstreamError::NotMcp(what)));
+        };
+        if let Some(missing) = self.client.capabilities().lacks(needed) {
+            self.slot.ended(Outcome::Result);
+            let message = format!("the server needs a capability that the client did not declare: {missing}");
+            let data = Some(format!(r#"{{"requiredCapabilities":{missing}}}"#).into());
+            let error = ErrorObject { code: code::MISSING_CAPABILITY, message, data };
+            return Some(match self.client {
+                Client::Modern(_) => self.error(&error),
+                Client::Legacy(..) => self.told(&error),
+            });
+        }
+        match &self.client {
+            Client::Modern(_) => self.ask_modern(response, questions.state),
+            Client::Legacy(..) => self.ask_legacy(response, questions.state),
+        }
+    }
+
     fn final_response(&mut self, answer: &Answer, response: &Envelope) -> Outgoing {
         self.slot.ended(if response.result().is_some() { Outcome::Result } else { Outcome::Error });
         match response.error() {

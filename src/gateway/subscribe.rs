@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::flight::{Mail, Sent};
+use super::flight::{Flight, Mail, Sent};
 use super::outbox::{Outbox, Worth};
 use super::view::Wanted;
 use super::{ClientState, Gateway, GatewayError, Principal, Session, Snapshot, Subject, View};
@@ -270,10 +270,20 @@ impl Hearer for Gateway {
             (Some(method::PROGRESS), Tenant::Client { client, .. }) => {
                 let token = notification.param(Param::ProgressToken);
                 let meant = |sent: &Sent| token.is_some_and(|token| is_number(token, sent.id));
-                self.deliver(client, upstream, tenant, meant, || Mail::Notification(notification.clone()));
+                for flight in self.reading(client, upstream, tenant, meant) {
+                    flight.deliver(Mail::Notification(notification.clone()));
+                }
             }
-            (Some(method::MESSAGE | method::CANCELLED), Tenant::Client { client, .. }) => {
-                self.deliver(client, upstream, tenant, |_| true, || Mail::Notification(notification.clone()));
+            (Some(method::MESSAGE | method::ELICITATION_COMPLETE), Tenant::Client { client, .. }) => {
+                if let Some(flight) = self.reading(client, upstream, tenant, |_| true).first() {
+                    flight.deliver(Mail::Notification(notification.clone()));
+                }
+            }
+            // Which of the calls has been asked what is withdrawn, the call itself knows.
+            (Some(method::CANCELLED), Tenant::Client { client, .. }) => {
+                for flight in self.reading(client, upstream, tenant, |_| true) {
+                    flight.deliver(Mail::Notification(notification.clone()));
+                }
             }
             _ => {}
         }
@@ -283,23 +293,21 @@ impl Hearer for Gateway {
         // A server may ask only while it serves the client. In which of several calls it asks makes no difference: they are
         // the same client's, in the same session.
         let Tenant::Client { client, .. } = tenant else { return false };
-        self.deliver(client, upstream, tenant, |_| true, || Mail::Request(request.clone(), replier.clone()))
+        let flights = self.reading(client, upstream, tenant, |_| true);
+        flights.first().is_some_and(|flight| flight.deliver(Mail::Request(request.clone(), replier.clone())))
     }
 }
 
 impl Gateway {
-    /// Brings what a server has said outside of its calls to the last of them that is `meant`; false if there is none.
-    fn deliver(
+    /// The calls of a tenant at a server that are `meant` by what it has said outside of them, the last that was begun first.
+    fn reading(
         &self,
         client: &ClientId,
         upstream: &Arc<Upstream>,
         tenant: &Tenant,
         meant: impl Fn(&Sent) -> bool,
-        mail: impl FnOnce() -> Mail,
-    ) -> bool {
-        let Some(state) = self.shard(client).get(client).cloned() else { return false };
-        let fits = |sent: &Sent| Arc::ptr_eq(&sent.upstream, upstream) && sent.tenant == *tenant && meant(sent);
-        let flight = state.flights.last(fits);
-        flight.map(|flight| flight.deliver(mail())).is_some()
+    ) -> Vec<Arc<Flight>> {
+        let Some(state) = self.shard(client).get(client).cloned() else { return Vec::new() };
+        state.flights.reading(|sent| Arc::ptr_eq(&sent.upstream, upstream) && sent.tenant == *tenant && meant(sent))
     }
 }

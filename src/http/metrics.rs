@@ -181,6 +181,10 @@ pub(super) fn page(gateway: &Gateway, snapshot: &Snapshot, traffic: &Traffic) ->
 fn write_gateway(text: &mut Text, gateway: &Gateway) {
     let vitals = gateway.vitals();
     text.single("mcp_x_calls_in_flight", Kind::Gauge, "Calls of tools in flight.", vitals.calls);
+    let help = "Calls in flight that wait for a modern client to come back with an answer.";
+    text.single("mcp_x_calls_parked", Kind::Gauge, help, vitals.parked);
+    let help = "Questions of servers to clients that wait for an answer.";
+    text.single("mcp_x_questions", Kind::Gauge, help, vitals.questions);
     text.single("mcp_x_sessions", Kind::Gauge, "Legacy sessions with soft state.", vitals.sessions);
     let help = "Open streams of changes, whichever era's.";
     text.single("mcp_x_listeners", Kind::Gauge, help, vitals.listeners);

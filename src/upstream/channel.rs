@@ -292,18 +292,6 @@ impl Channel {
         if status.is_success() { Ok(()) } else { Err(UpstreamError::BadStatus(status.as_u16())) }
     }
 
-    /// Tells the server that nobody waits for the response to a request any more, without making anybody wait for that.
-    /// A modern server hears it from the connection, which closes when its answer is dropped.
-    pub(super) fn cancel(&self, dialect: &Dialect, id: u64) {
-        let Dialect::Legacy(session) = dialect else { return };
-        let method = method::CANCELLED;
-        let message = format!(
-            r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"requestId":{id},"reason":"nobody waits for it any more"}}}}"#
-        );
-        let (channel, session) = (self.clone(), Arc::clone(session));
-        tokio::spawn(async move { channel.notify_or_log(&session, message.into_bytes()).await });
-    }
-
     /// Sends a message whose loss is only worth a record.
     pub(super) async fn notify_or_log(&self, session: &Arc<Session>, message: Vec<u8>) {
         if let Err(error) = self.notify(session, message).await {
@@ -323,6 +311,12 @@ impl Channel {
             let _ = tokio::time::timeout(PATIENCE, goodbye).await;
         }
     }
+}
+
+/// What tells a legacy server that nobody waits for the response to a request any more.
+pub(super) fn cancelled(id: u64) -> Vec<u8> {
+    let (method, reason) = (method::CANCELLED, "nobody waits for it any more");
+    format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"requestId":{id},"reason":"{reason}"}}}}"#).into_bytes()
 }
 
 /// Whether an answer, or the code of its refusal, is one that a server of this era would hardly give, so that it may be of the other one by now.

@@ -15,6 +15,7 @@ use super::answer::refusal_to;
 use super::channel::Channel;
 use super::error::UpstreamError;
 use super::legacy::{Session, Tenant};
+use super::parting::Partings;
 use super::{Upstream, hear};
 use crate::outbound::Client;
 use crate::policy::Permit;
@@ -44,9 +45,17 @@ impl Replier {
 
     /// Sends the answer, in the background.
     pub fn reply(&self, answer: Vec<u8>) {
-        let (channel, session) = (self.channel.clone(), Arc::clone(&self.session));
-        let sending = async move { channel.notify_or_log(&session, answer).await };
-        self.channel.upstream.ears.runtime.spawn(sending);
+        let replier = self.clone();
+        self.upstream().ears.runtime.spawn(async move { replier.deliver(answer).await });
+    }
+
+    /// Sends a message in the session.
+    pub(super) async fn deliver(&self, message: Vec<u8>) {
+        self.channel.notify_or_log(&self.session, message).await;
+    }
+
+    pub(super) fn upstream(&self) -> &Arc<Upstream> {
+        &self.channel.upstream
     }
 
     /// Tells the server that nobody will answer its request; a ping gets its pong.
@@ -62,10 +71,11 @@ pub(super) type Listening = Arc<OnceLock<Weak<dyn Hearer>>>;
 
 /// The ears at one server.
 pub(super) struct Ears {
-    runtime: Handle,
+    pub(super) runtime: Handle,
     /// The connections of that runtime.
     pub(super) http: Client,
     hearer: Listening,
+    pub(super) partings: Partings,
     open: Mutex<Open>,
 }
 
@@ -111,8 +121,8 @@ enum State {
 }
 
 impl Ears {
-    pub(super) fn new(runtime: Handle, http: Client, hearer: Listening) -> Self {
-        Self { runtime, http, hearer, open: Mutex::default() }
+    pub(super) fn new(runtime: Handle, http: Client, hearer: Listening, partings: Partings) -> Self {
+        Self { runtime, http, hearer, partings, open: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

@@ -200,6 +200,8 @@ pub mod method {
     pub const SAMPLE: &str = "sampling/createMessage";
     /// What a server asks its client for: where it works.
     pub const ROOTS: &str = "roots/list";
+    /// A legacy client's roots are others.
+    pub const ROOTS_CHANGED: &str = "notifications/roots/list_changed";
     /// Calls a request off.
     pub const CANCELLED: &str = "notifications/cancelled";
     /// Tells that what a URL was opened for is done; 2025-11-25 only.
@@ -474,6 +476,12 @@ impl ClientCapabilities {
     #[must_use]
     pub fn parse(object: &[u8]) -> Self {
         Self(flags_of(object, &Self::NAMES))
+    }
+
+    /// Whether the client says when its roots are others.
+    #[must_use]
+    pub fn tells_of_roots(self) -> bool {
+        self.0 & 2 != 0
     }
 
     /// Whether the client can be asked to open a URL.

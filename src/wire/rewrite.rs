@@ -67,11 +67,13 @@ pub fn request(envelope: &Envelope, id: u64, sent: Sent<'_>) -> Vec<u8> {
         write_text(&mut name, own_name);
     }
     let new_meta = request_meta(envelope, &id, asker, server);
-    // Nobody is sent the first, and only modern servers know the others; tasks have no state of this kind.
-    let dropped: &[Param] = match server {
-        Era::Legacy => &[Param::Task, Param::InputResponses, Param::RequestState],
-        Era::Modern if operation.is_about_task() => &[Param::Task, Param::RequestState],
-        Era::Modern => &[Param::Task],
+    // Nobody is sent the first, and the others are something between modern clients and servers.
+    // SECURITY: a modern server takes all clients for the same, so that no state may reach it which was not opened here.
+    let dropped: &[Param] = match (asker.era, server) {
+        // Tasks have no state of this kind.
+        (Era::Modern, Era::Modern) if operation.is_about_task() => &[Param::Task, Param::RequestState],
+        (Era::Modern, Era::Modern) => &[Param::Task],
+        _ => &[Param::Task, Param::InputResponses, Param::RequestState],
     };
     let splice = Splice::new(envelope.bytes()).replace_if(envelope.id_span(), id.as_bytes());
     let drops = dropped.iter().any(|param| envelope.param_span(*param).is_some());

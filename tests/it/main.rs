@@ -5,6 +5,8 @@ mod repository;
 #[cfg(test)]
 mod batch;
 #[cfg(test)]
+mod bridge;
+#[cfg(test)]
 mod cancel;
 #[cfg(test)]
 mod cli;
@@ -48,6 +50,8 @@ mod openapi;
 #[cfg(test)]
 mod paging;
 #[cfg(test)]
+mod parked;
+#[cfg(test)]
 mod property;
 #[cfg(test)]
 mod relay;
@@ -59,6 +63,8 @@ mod rest;
 mod restart;
 #[cfg(test)]
 mod resume;
+#[cfg(test)]
+mod rounds;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Every client revision with every kind of server, as `fixtures/matrix.toml` says: it tells what is expected of each
 //! cell, and what "works" means. A cell that does better than the file says fails as well.
 
+mod asked;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -27,7 +29,7 @@ const UNLISTED: &str = "test://watched-resource";
 const TASKS: &str = "io.modelcontextprotocol/tasks";
 const KINDS: [(&str, Mode); 3] =
     [("legacy-stateless", Mode::LegacyStateless), ("legacy-sessions", Mode::LegacySessions), ("modern", Mode::Modern)];
-const CHECKS: [Check; 13] = [
+const CHECKS: [Check; 19] = [
     ("list", list),
     ("call", call),
     ("resume", resume),
@@ -40,6 +42,12 @@ const CHECKS: [Check; 13] = [
     ("prompts", prompts),
     ("resources", resources),
     ("completion", completion),
+    ("elicitation", asked::elicitation),
+    ("sampling", asked::sampling),
+    ("roots", asked::roots),
+    ("undeclared", asked::undeclared),
+    ("url", asked::url),
+    ("url_required", asked::url_required),
     ("tasks", tasks),
 ];
 
@@ -186,6 +194,16 @@ fn answered(answer: &Answer) -> Result<Value, String> {
     }
     assert_eq!((answer.status(), &response["id"]), (200, &json!(1)), "{answer:?}");
     Ok(response["result"].clone())
+}
+
+/// The text of a tool's result; `Err` holds the error instead, or what the tool says that failed.
+fn text_of(response: &Value) -> Result<String, String> {
+    if let Some(error) = response.get("error") {
+        return Err(format!("{} {}", error["code"], error["message"].as_str().unwrap()));
+    }
+    let result = &response["result"];
+    let text = result["content"][0]["text"].as_str().unwrap_or_else(|| panic!("no text: {response}"));
+    if result["isError"] == true { Err(format!("isError {text}")) } else { Ok(text.to_owned()) }
 }
 
 fn list(pair: &Pair) -> Outcome {

@@ -65,8 +65,10 @@ fn is_kept(method: Option<&str>) -> bool {
 
 /// Takes a notification of a client.
 pub(super) fn notified(exchange: &Exchange<'_>, session: &Session, envelope: &Envelope) {
-    if let (Some(method::CANCELLED), Some(id)) = (envelope.method().as_deref(), envelope.param(Param::RequestId)) {
-        session.cancel(&exchange.principal, id);
+    match (envelope.method().as_deref(), envelope.param(Param::RequestId)) {
+        (Some(method::CANCELLED), Some(id)) => session.cancel(&exchange.principal, id),
+        (Some(method::ROOTS_CHANGED), _) => exchange.gateway.roots_changed(&exchange.principal, session),
+        _ => {}
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `mod` | [`Harness`]: a gateway on a configuration of the test's, its log, its end |
 //! | `http` | [`Connection`](http::Connection): raw HTTP/1.1, and what is checked of every answer |
+//! | `asking` | clients that are asked things while they are served |
 //! | `client` | [`Client`]: an MCP client of the gateway |
 //! | `ear` | [`Ear`](ear::Ear): a client that listens to what changes |
 //! | `exposition` | reads metrics, strictly |
@@ -15,6 +16,7 @@
 //!
 //! Nothing here uses the gateway's own reading and writing: messages are text or `serde_json` values.
 
+pub(crate) mod asking;
 pub(crate) mod client;
 pub(crate) mod ear;
 pub(crate) mod exposition;
