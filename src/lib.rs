@@ -46,7 +46,8 @@
 //!    the client's era has it.
 //!
 //! `prompts/get`, `resources/read` and `completion/complete` go the same way: [`wire::mcp::Operation`] says what a request asks
-//! for, [`gateway::Subject`] what it is about.
+//! for, [`gateway::Subject`] what it is about. So do `tasks/get`, `tasks/update` and `tasks/cancel`, but that no view is asked:
+//! the task's id says which server's tool it was begun for, and [`gateway::Gateway::task`] has that decided anew.
 //!
 //! # One question of a server
 //!

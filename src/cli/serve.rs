@@ -28,6 +28,8 @@ use crate::wire::config::Problem;
 
 /// How often sessions are looked through for idle ones.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How long servers may take, at the end, to hear of calls that have ended.
+const PARTING: Duration = Duration::from_secs(1);
 /// How often what was kept of sessions is made durable.
 const TEND: Duration = Duration::from_secs(1);
 
@@ -39,6 +41,8 @@ pub struct Running {
     pub gateway: Arc<Gateway>,
     trigger: Trigger,
     threads: Vec<JoinHandle<()>>,
+    /// Ends after these, as it sends what servers have to hear of the calls that end with them.
+    control: (Trigger, JoinHandle<()>),
     /// Ends after all others, because requests may wait for it.
     writer: (Trigger, JoinHandle<()>),
 }
@@ -47,13 +51,17 @@ impl Running {
     /// Stops accepting, answers what has been accepted, and ends.
     pub fn stop(self) {
         self.trigger.fire();
+        // Nobody can come back for these any more, and their servers need not wait for the others.
+        self.gateway.end_parked();
         for thread in self.threads {
             // A thread that panicked has said so.
             let _ = thread.join();
         }
-        let (trigger, writer) = self.writer;
-        trigger.fire();
-        let _ = writer.join();
+        self.gateway.end_parked();
+        for (trigger, thread) in [self.control, self.writer] {
+            trigger.fire();
+            let _ = thread.join();
+        }
         self.gateway.tend();
     }
 }
@@ -156,22 +164,25 @@ pub fn start(options: &Options, log: &Log) -> Result<Running, Failure> {
     let journal = Some(Journal::open(&state, wall_clock, log.clone()));
     let beginning = Beginning { registry, problems, config_path, keys, ends, catalogues, journal, now: wall_clock() };
     let (gateway, jobs) = Gateway::new(beginning, pool, log.clone());
-    let mut handles = Server::new(listener, Arc::clone(&gateway), trust, log.clone()).run(threads, &stop)?;
-    handles.push(spawn("control", {
+    let handles = Server::new(listener, Arc::clone(&gateway), trust, log.clone()).run(threads, &stop)?;
+    let (end, stop_control) = shutdown::channel();
+    let control = spawn("control", {
         let gateway = Arc::clone(&gateway);
         move || {
             control.spawn(tend(Arc::clone(&gateway)));
-            control.block_on(sweep(gateway, stop));
+            control.block_on(sweep(Arc::clone(&gateway), stop_control));
+            control.block_on(gateway.parted(PARTING));
             control.shutdown_background();
         }
-    })?);
+    })?;
     let writer = Writer { gateway: Arc::clone(&gateway), jobs, file, log: log.clone(), now: wall_clock };
     let (last, stop_writing) = shutdown::channel();
     let writer = spawn("config", move || writer.run(&stop_writing))?;
     log.info("listening", |r| {
         r.field("address", address).field("config", path.display()).field("version", env!("CARGO_PKG_VERSION"));
     });
-    Ok(Running { address, gateway, trigger, threads: handles, writer: (last, writer) })
+    let (control, writer) = ((end, control), (last, writer));
+    Ok(Running { address, gateway, trigger, threads: handles, control, writer })
 }
 
 /// What the gateway signs and seals with; its secret is made if there is none.

@@ -3,51 +3,48 @@
 //! | client, server | |
 //! |---|---|
 //! | legacy, legacy | the request goes to the client with an id of the session's own, the answer back |
-//! | legacy, modern | what the server needs first becomes such requests; with the answers it is asked once more |
+//! | legacy, modern | what the server needs first becomes such requests; with the answers it is asked once more (`again`) |
 //! | modern, legacy | the request becomes a result that asks for input; the call waits for the client to come back (`park`) |
 //! | modern, modern | the result goes through, with the server's state sealed (`repeat`) |
 //!
 //! A server may ask only while it serves the client, and only for what that has declared. Source: protocol.md 4.2 to 4.5.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use hyper::body::Bytes;
 
-use super::GatewayError;
+use super::again::Again;
 use super::flight::Mail;
+use super::outbox::Worth;
 use super::park::Parking;
-use super::relay::{Call, Client, Modern, Outgoing, Progress, Sending};
-use crate::alarm::Alarm;
-use crate::upstream::{Answer, Asked, Replier, UpstreamError};
-use crate::wire::json::{text_of, write_text};
-use crate::wire::jsonrpc::{Envelope, ErrorObject, Param, result_message};
-use crate::wire::mcp::{ClientCapabilities, Era, Operation, code, method};
-use crate::wire::question::{self, Question};
-use crate::wire::rewrite::{self, Inputs};
-use crate::wire::seal::{RequestState, StateKind};
+use super::relay::{Call, Client, Outgoing, Progress};
+use super::session::Ticket;
+use crate::metrics::{Gauge, Held};
+use crate::upstream::{Answer, Parting, Replier, UpstreamError, Waits};
+use crate::wire::json::write_text;
+use crate::wire::jsonrpc::{Envelope, ErrorObject, Param};
+use crate::wire::mcp::{ClientCapabilities, code, method};
+use crate::wire::question::{self, Asked, Question};
 use crate::wire::splice::Splice;
 
 /// Questions of one call that may be open at a time; more are refused.
-const MOST_OPEN: usize = 16;
-/// How often a server may ask before it answers.
-const MOST_ROUNDS: u32 = 16;
-/// How long a server that asks for nothing but another try is left alone first; twice as long each time.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
+pub(super) const MOST_OPEN: usize = 16;
 
 /// What a call has to keep whose server may ask its client for something.
 pub(super) struct Bridge {
     /// What the server has asked for and nobody has answered.
     pub(super) open: Vec<Open>,
     /// What goes to the client before anything else.
-    queue: VecDeque<Vec<u8>>,
-    /// Whether a server waits for the client, and so may be silent itself.
-    waits: Arc<AtomicBool>,
+    queue: VecDeque<Saying>,
+    /// Says when the server waits for the client, and so may be silent itself.
+    waits: Waits,
     /// Whether the client's stream is gone, so that nothing can be asked on it any more.
     deaf: bool,
+    /// Whether a client that has called its request off was told what becomes of its questions.
+    taken_back: bool,
+    /// Counts all open questions.
+    count: Gauge,
     pub(super) how: How,
 }
 
@@ -61,51 +58,62 @@ pub(super) enum How {
 
 /// A question without an answer.
 pub(super) struct Open {
-    /// Its number in the session, or in the call.
-    number: u64,
-    asked: question::Asked,
-    to: To,
+    pub(super) place: Place,
+    pub(super) asked: Asked,
+    pub(super) to: To,
+    _counted: Held,
+}
+
+/// What an answer is known by.
+pub(super) enum Place {
+    /// The question's id in a session.
+    Session(Ticket),
+    /// Its number in the call.
+    Call(u64),
+}
+
+impl Place {
+    fn number(&self) -> u64 {
+        match self {
+            Self::Session(ticket) => ticket.number,
+            Self::Call(number) => *number,
+        }
+    }
 }
 
 /// Where an answer goes.
-enum To {
+pub(super) enum To {
     /// To a legacy server, which has given its request this id.
     Server {
         id: Bytes,
         replies: Replier,
-        /// The question as a modern client gets it; nothing for a legacy one.
+        /// The question as a modern client gets it.
         value: Vec<u8>,
     },
     /// Into the next request to a modern server, under this key.
     Key(String),
 }
 
-/// What it takes to ask a modern server once more for a legacy client.
-pub(super) struct Again {
-    asked: Arc<Asked>,
-    rounds: u32,
-    /// What the server wants to see again, a JSON string.
-    state: Option<Vec<u8>>,
-    answers: Vec<(String, Bytes)>,
-    /// Rings when the server is to be asked again that has not asked for anything.
-    wait: Option<Alarm>,
-    /// Rings when the call has taken as long as it may.
-    limit: Alarm,
-    longest: Duration,
-    /// Why the call ends because of an answer.
-    refused: Option<ErrorObject>,
+/// Something for the client.
+struct Saying {
+    message: Vec<u8>,
+    about: About,
 }
 
-impl Again {
-    pub(super) fn new(asked: Arc<Asked>, limit: Alarm, longest: Duration) -> Self {
-        let (state, answers, wait, refused) = (None, Vec::new(), None, None);
-        Self { asked, rounds: 0, state, answers, wait, limit, longest, refused }
-    }
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum About {
+    /// It asks the question of this number.
+    Question(u64),
+    /// It takes a question back.
+    Withdrawal,
+    /// What the server says of its work.
+    Work,
 }
 
 impl Bridge {
-    pub(super) fn new(how: How, waits: Arc<AtomicBool>) -> Self {
-        Self { open: Vec::new(), queue: VecDeque::new(), waits, deaf: false, how }
+    pub(super) fn new(how: How, waits: Waits, count: Gauge) -> Self {
+        let (open, queue) = (Vec::new(), VecDeque::new());
+        Self { open, queue, waits, deaf: false, taken_back: false, count, how }
     }
 
     /// The parking of a modern client's call.
@@ -116,58 +124,54 @@ impl Bridge {
         }
     }
 
-    /// What a modern client is asked: keys and values of `inputRequests`.
-    pub(super) fn questions(&self) -> Vec<(String, Vec<u8>)> {
-        let value = |open: &Open| match &open.to {
-            To::Server { value, .. } => Some((key_of(open.number), value.clone())),
-            To::Key(_) => None,
-        };
-        self.open.iter().filter_map(value).collect()
+    /// What it takes to ask a modern server once more.
+    pub(super) fn again(&mut self) -> Option<&mut Again> {
+        match &mut self.how {
+            How::Requests(again) => Some(again),
+            How::Results(_) => None,
+        }
     }
 
-    /// Sends the answers that have come with a request and fit their questions; the others stay open.
-    pub(super) fn answer_all(&mut self, responses: &[(impl AsRef<str>, &[u8])]) {
-        self.open.retain(|open| {
-            let key = key_of(open.number);
-            let given = responses.iter().rev().find(|(name, _)| name.as_ref() == key).map(|(_, answer)| *answer);
-            let fitting = given.filter(|answer| question::fits(open.asked.method, open.asked.form, answer));
-            match (fitting, &open.to) {
-                (Some(answer), To::Server { id, replies, .. }) => {
-                    replies.reply(result_message(id, answer));
-                    false
-                }
-                _ => true,
-            }
-        });
-        self.note_waiting();
+    /// Takes note of a question; a legacy client gets it as this request.
+    pub(super) fn ask(&mut self, place: Place, asked: Asked, to: To, request: Option<Vec<u8>>) {
+        let about = About::Question(place.number());
+        self.queue.extend(request.map(|message| Saying { message, about }));
+        self.open.push(Open { place, asked, to, _counted: self.count.hold() });
+        self.waits.set(true);
     }
 
     /// Says something to the client before anything else.
-    pub(super) fn say(&mut self, messages: Vec<Vec<u8>>) {
-        self.queue.extend(messages);
+    pub(super) fn say(&mut self, messages: impl IntoIterator<Item = Vec<u8>>) {
+        self.queue.extend(messages.into_iter().map(|message| Saying { message, about: About::Work }));
     }
 
-    fn note_waiting(&self) {
-        self.waits.store(!self.open.is_empty(), Ordering::Relaxed);
+    /// Takes out the questions that are over.
+    pub(super) fn take(&mut self, is_over: impl Fn(&Open) -> bool) -> Vec<Open> {
+        let over = self.open.extract_if(.., |open| is_over(open)).collect();
+        self.waits.set(!self.open.is_empty());
+        over
+    }
+
+    /// Takes out the question of this number.
+    fn take_numbered(&mut self, number: u64) -> Option<Open> {
+        self.take(|open| open.place.number() == number).pop()
     }
 
     /// Answers every question of a legacy server in the way of somebody who does not want to.
-    pub(super) fn answer_nothing(&mut self) -> Vec<u64> {
-        let open = std::mem::take(&mut self.open);
-        self.note_waiting();
-        let unanswered = open.into_iter().map(|open| {
-            if let To::Server { id, replies, .. } = &open.to {
-                replies.reply(question::cancel_answer(open.asked.method, id));
-            }
-            open.number
-        });
-        unanswered.collect()
+    pub(super) fn answer_nothing(&mut self) -> Parting {
+        self.answer_nothing_to(|_| true)
     }
-}
 
-/// What a question is called to a modern client: numbered over the whole call, so that no key comes twice.
-fn key_of(number: u64) -> String {
-    format!("q{number}")
+    /// The same for some of the questions.
+    pub(super) fn answer_nothing_to(&mut self, which: impl Fn(&Open) -> bool) -> Parting {
+        let mut parting = Parting::default();
+        for open in self.take(which) {
+            if let To::Server { id, replies, .. } = open.to {
+                parting.say(replies, question::cancel_answer(open.asked.method, &id));
+            }
+        }
+        parting
+    }
 }
 
 impl Call {
@@ -180,7 +184,7 @@ impl Call {
     }
 
     /// Takes a request of a legacy server that is for the client; false for any other.
-    pub(super) fn take_question(&mut self, request: &Envelope, replies: impl FnOnce() -> Option<Replier>) -> bool {
+    fn take_question(&mut self, request: &Envelope, replies: impl FnOnce() -> Option<Replier>) -> bool {
         let capabilities = self.client.capabilities();
         let Some(bridge) = &mut self.bridge else { return false };
         let Some(Question { asked, value }) = question::legacy_to_modern(request) else { return false };
@@ -188,58 +192,51 @@ impl Call {
         if capabilities.lacks(asked.needed).is_some() || bridge.open.len() >= MOST_OPEN {
             return false;
         }
-        let id = Bytes::copy_from_slice(id);
-        if bridge.deaf {
-            replies.reply(question::cancel_answer(asked.method, &id));
-            return true;
-        }
-        let number = match (&mut bridge.how, &self.client) {
+        let (place, question) = match (&mut bridge.how, &self.client) {
             (How::Requests(_), Client::Legacy(version, ..)) => {
-                let Some(question) = self.lease.ask() else { return false };
-                bridge.queue.push_back(question::legacy_to_legacy(request, &question.id, *version));
-                question.number
+                let Some(ticket) = self.lease.ask() else { return false };
+                let question = question::legacy_to_legacy(request, &ticket.id(), *version);
+                (Place::Session(ticket), Some(question))
             }
-            (How::Results(parking), _) => parking.next_number(self.lease.alarms()),
+            (How::Results(parking), _) => (Place::Call(parking.next_number(self.lease.alarms())), None),
             (How::Requests(_), Client::Modern(_)) => return false,
         };
-        bridge.open.push(Open { number, asked, to: To::Server { id, replies, value } });
-        bridge.note_waiting();
+        let to = To::Server { id: Bytes::copy_from_slice(id), replies, value };
+        bridge.ask(place, asked, to, question);
         true
     }
 
     /// A server does not want to know any more what it has asked. A legacy client is told.
-    pub(super) fn question_withdrawn(&mut self, notification: &Envelope) -> Option<Vec<u8>> {
-        let meant = notification.param(Param::RequestId)?;
-        let bridge = self.bridge.as_mut()?;
+    pub(super) fn question_withdrawn(&mut self, notification: &Envelope) {
+        let (Some(bridge), Some(meant)) = (&mut self.bridge, notification.param(Param::RequestId)) else { return };
         let is_meant = |open: &Open| matches!(&open.to, To::Server { id, .. } if *id == *meant);
-        let at = bridge.open.iter().position(is_meant)?;
-        let open = bridge.open.swap_remove(at);
-        bridge.note_waiting();
-        match bridge.how {
-            How::Requests(_) => {
-                let id = self.lease.forget_question(open.number)?;
-                let mut text = Vec::new();
-                write_text(&mut text, &id);
+        for open in bridge.take(is_meant) {
+            if let Place::Session(ticket) = open.place {
+                let mut id = Vec::new();
+                write_text(&mut id, &ticket.id());
                 let span = notification.param_span(Param::RequestId);
-                Some(Splice::new(notification.bytes()).replace_if(span, &text).build())
+                let message = Splice::new(notification.bytes()).replace_if(span, &id).build();
+                bridge.queue.push_back(Saying { message, about: About::Withdrawal });
             }
-            How::Results(_) => None,
         }
     }
 
-    /// What tells a client that has called its request off that one of the questions that it was asked is over too.
-    pub(super) fn take_back(&mut self) -> Option<Vec<u8>> {
-        let bridge = self.bridge.as_mut().filter(|bridge| !bridge.deaf)?;
-        bridge.queue.clear();
-        let open = bridge.open.pop()?;
-        if let To::Server { id, replies, .. } = &open.to {
-            replies.reply(question::cancel_answer(open.asked.method, id));
+    /// Ends the call whose client has called it off, and tells that what becomes of the questions it was asked: the next
+    /// message of that.
+    pub(super) fn take_back(&mut self, progress: &mut Progress) -> Option<Vec<u8>> {
+        let bridge = self.bridge.as_mut()?;
+        if !std::mem::replace(&mut bridge.taken_back, true) {
+            let unsent: Vec<About> = bridge.queue.drain(..).map(|saying| saying.about).collect();
+            let known = |open: &&Open| !unsent.contains(&About::Question(open.place.number()));
+            let notice = |open: &Open| match &open.place {
+                Place::Session(ticket) => Some(Saying { message: withdrawal(&ticket.id()), about: About::Withdrawal }),
+                Place::Call(_) => None,
+            };
+            bridge.queue = bridge.open.iter().filter(known).filter_map(notice).collect();
+            self.abandon(progress);
+            self.say_elsewhere();
         }
-        let id = self.lease.forget_question(open.number)?;
-        let (method, mut text) = (method::CANCELLED, Vec::new());
-        write_text(&mut text, &id);
-        let text = String::from_utf8_lossy(&text);
-        Some(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"requestId":{text}}}}}"#).into_bytes())
+        self.bridge.as_mut()?.queue.pop_front().map(|saying| saying.message)
     }
 
     /// Nobody reads what the client would be sent.
@@ -249,38 +246,51 @@ impl Call {
         }
     }
 
-    /// Answers what is open in the way of somebody who does not want to.
-    pub(super) fn answer_nothing(&mut self) {
+    /// Sends what is about questions on another stream of the client's session, where its own is gone. Where there is none
+    /// nobody will answer.
+    fn say_elsewhere(&mut self) {
+        let Some(bridge) = self.bridge.as_mut().filter(|bridge| bridge.deaf) else { return };
+        for Saying { message, about } in std::mem::take(&mut bridge.queue) {
+            let worth = match about {
+                About::Question(_) => Worth::Much,
+                About::Withdrawal => Worth::Little,
+                About::Work => continue,
+            };
+            let is_said = self.lease.say_elsewhere(message, worth);
+            if let (About::Question(number), false) = (about, is_said) {
+                self.give_up(number);
+            }
+        }
+    }
+
+    /// Answers a question that the client will never see.
+    fn give_up(&mut self, number: u64) {
         let Some(bridge) = &mut self.bridge else { return };
-        for number in bridge.answer_nothing() {
-            self.lease.forget_question(number);
+        let Some(Open { to, asked, .. }) = bridge.take_numbered(number) else { return };
+        match (to, bridge.again()) {
+            (To::Server { id, replies, .. }, _) => replies.reply(question::cancel_answer(asked.method, &id)),
+            (To::Key(key), Some(again)) => {
+                let error = ErrorObject::new(code::INTERNAL_ERROR, "the client cannot be reached");
+                again.take_error(key, asked.method, error);
+            }
+            (To::Key(_), None) => {}
         }
     }
 
     /// What there is to do beside waiting for the server.
     pub(super) fn poll_bridge(&mut self, progress: &mut Progress, cx: &mut Context<'_>) -> Poll<Outgoing> {
-        self.read_mail();
-        let Some(bridge) = &mut self.bridge else { return Poll::Pending };
-        if let Some(message) = bridge.queue.pop_front() {
-            return Poll::Ready(Outgoing::Message(message));
+        if self.bridge.as_ref().is_some_and(|bridge| bridge.queue.is_empty()) {
+            // Not before: a client that reads slowly must not have more kept for it than its mailbox takes.
+            self.read_mail();
         }
-        match &mut bridge.how {
+        self.say_elsewhere();
+        let Some(bridge) = &mut self.bridge else { return Poll::Pending };
+        if let Some(saying) = bridge.queue.pop_front() {
+            return Poll::Ready(Outgoing::Message(saying.message));
+        }
+        match &bridge.how {
             How::Results(_) => self.poll_parking(progress, cx),
-            How::Requests(again) if matches!(progress, Progress::Asking) => {
-                if let Some(error) = again.refused.take() {
-                    return Poll::Ready(self.refused_by_client(&error));
-                }
-                if again.limit.poll(cx).is_ready() {
-                    let longest = again.longest;
-                    return Poll::Ready(self.failure(UpstreamError::TooLong(longest)));
-                }
-                let waits = again.wait.as_mut().is_some_and(|wait| wait.poll(cx).is_pending());
-                if bridge.open.is_empty() && !waits {
-                    *progress = Progress::Sending(self.retry());
-                }
-                Poll::Pending
-            }
-            How::Requests(_) => Poll::Pending,
+            How::Requests(_) => self.poll_again(progress, cx),
         }
     }
 
@@ -294,12 +304,23 @@ impl Call {
                         replies.refuse(&request);
                     }
                 }
-                Mail::Notification(notification) => {
-                    let id = self.lease.sent().id;
-                    let message = self.notification(id, &notification);
-                    if let Some(bridge) = &mut self.bridge {
-                        bridge.queue.extend(message);
-                    }
+                Mail::Notification(notification) => self.take_notification(notification),
+            }
+        }
+    }
+
+    /// Takes what the server has said outside of its answer. What is said while the client is away is kept: when that comes
+    /// back it may have another progress token.
+    fn take_notification(&mut self, notification: Envelope) {
+        let is_parked = self.is_parked();
+        match self.bridge.as_deref_mut().and_then(Bridge::parking) {
+            Some(parking) if is_parked && notification.method().as_deref() != Some(method::CANCELLED) => {
+                parking.keep(notification);
+            }
+            _ => {
+                let message = self.notification(self.lease.sent().id, &notification);
+                if let Some(bridge) = &mut self.bridge {
+                    bridge.say(message);
                 }
             }
         }
@@ -308,161 +329,30 @@ impl Call {
     /// Takes what a legacy client answers.
     fn take_answer(&mut self, number: u64, answer: &Envelope) {
         let Some(bridge) = &mut self.bridge else { return };
-        let Some(at) = bridge.open.iter().position(|open| open.number == number) else { return };
-        let open = bridge.open.swap_remove(at);
-        bridge.note_waiting();
-        match (open.to, &mut bridge.how) {
-            (To::Server { id, replies, .. }, _) => {
-                let reply = Splice::new(answer.bytes()).replace_if(answer.id_span(), &id).build();
-                replies.reply(reply);
+        match bridge.take_numbered(number) {
+            Some(Open { to: To::Server { id, replies, .. }, .. }) => {
+                replies.reply(Splice::new(answer.bytes()).replace_if(answer.id_span(), &id).build());
             }
-            (To::Key(key), How::Requests(again)) => {
-                let result = match answer.error() {
-                    Some(error) => {
-                        let instead = question::refused_answer(open.asked.method, &error);
-                        if instead.is_none() {
-                            again.refused = Some(error);
-                        }
-                        instead.map(Bytes::from)
-                    }
-                    None => answer.result_span().map(|span| answer.bytes().slice(span.range())),
-                };
-                again.answers.extend(result.map(|result| (key, result)));
+            Some(Open { to: To::Key(key), asked, .. }) => {
+                let Some(again) = bridge.again() else { return };
+                match (answer.error(), answer.result_span()) {
+                    (Some(error), _) => again.take_error(key, asked.method, error),
+                    (None, Some(result)) => again.take(key, answer.bytes().slice(result.range())),
+                    (None, None) => {}
+                }
             }
-            (To::Key(_), How::Results(_)) => {}
-        }
-    }
-
-    /// A modern server needs something before it goes on. A modern client is told; a legacy one is asked, and there is no
-    /// response yet.
-    pub(super) fn input_required(&mut self, response: &Envelope) -> Option<Outgoing> {
-        let questions = rewrite::questions(response);
-        let Some(needed) = questions.needed.filter(|_| self.operation.may_ask()) else {
-            let what = "expected no other requests for input than MCP has".to_owned();
-            return Some(self.failure(UpstreamError::NotMcp(what)));
-        };
-        if let Some(missing) = self.client.capabilities().lacks(needed) {
-            let message = format!("the server needs a capability that the client did not declare: {missing}");
-            let data = Some(format!(r#"{{"requiredCapabilities":{missing}}}"#).into());
-            let error = ErrorObject { code: code::MISSING_CAPABILITY, message, data };
-            return Some(match self.client {
-                Client::Modern(_) => self.error(&error),
-                Client::Legacy(..) => self.told(&error),
-            });
-        }
-        match &self.client {
-            Client::Modern(client) => Some(self.input_required_of_modern(client, response, questions.state)),
-            Client::Legacy(..) => self.ask_legacy(response, questions.state),
-        }
-    }
-
-    /// The questions as they are, with a state of the gateway's own (protocol.md 4.5).
-    fn input_required_of_modern(&self, client: &Modern, response: &Envelope, state: Option<&[u8]>) -> Outgoing {
-        let seal = |original: &[u8]| client.repeatable.seal(&client.states, StateKind::Relay, original);
-        let ours = match state.map(seal) {
-            Some(None) => {
-                self.report("state too long", &UpstreamError::TooLarge(RequestState::MAX_LENGTH));
-                let error = UpstreamError::TooLarge(RequestState::MAX_LENGTH);
-                let message = GatewayError::Upstream { subject: self.subject.clone(), error }.to_string();
-                return self.error(&ErrorObject::new(code::INTERNAL_ERROR, message));
-            }
-            ours => ours.flatten(),
-        };
-        let asked = rewrite::result_for_modern(response, self.lease.id(), Era::Modern, ours.as_deref(), None);
-        Outgoing::Response(asked, None)
-    }
-
-    /// The questions as requests on the client's open stream (protocol.md 4.4).
-    fn ask_legacy(&mut self, response: &Envelope, state: Option<&[u8]>) -> Option<Outgoing> {
-        let Client::Legacy(version, ..) = self.client else { return None };
-        let Some(Bridge { open, queue, waits, deaf: false, how: How::Requests(again) }) = self.bridge.as_deref_mut()
-        else {
-            return Some(self.failure(UpstreamError::NeedsInput));
-        };
-        again.rounds += 1;
-        again.state = state.map(<[u8]>::to_vec);
-        again.answers.clear();
-        let questions = question::questions_of(response);
-        if again.rounds > MOST_ROUNDS || questions.len() > MOST_OPEN {
-            return Some(self.failure(UpstreamError::NeedsInput));
-        }
-        let pause = FIRST_WAIT * 2_u32.saturating_pow(again.rounds - 1);
-        again.wait =
-            questions.is_empty().then(|| self.lease.alarms().after(pause.mul_f64(rand::random_range(0.8..1.2))));
-        for (key, value) in questions {
-            let asked = question::Asked::of(value);
-            let (Some(asked), Some(question)) = (asked, self.lease.ask()) else {
-                return Some(self.failure(UpstreamError::NeedsInput));
-            };
-            queue.extend(question::modern_to_legacy(value, &question.id, version, &question.id));
-            open.push(Open { number: question.number, asked, to: To::Key(key.into_owned()) });
-        }
-        waits.store(true, Ordering::Relaxed);
-        None
-    }
-
-    /// Asks a modern server once more, with what the client has answered.
-    fn retry(&mut self) -> Sending {
-        let flight = self.lease.flight();
-        let Some(Bridge { how: How::Requests(again), .. }) = self.bridge.as_deref_mut() else {
-            return Box::pin(std::future::ready(Err(UpstreamError::NeedsInput)));
-        };
-        let (asked, state) = (Arc::clone(&again.asked), again.state.take());
-        let answers = std::mem::take(&mut again.answers);
-        let responses = (!answers.is_empty()).then(|| question::input_responses(&answers));
-        Box::pin(async move {
-            let sent = &flight.sent;
-            // An id of its own, as the first request has had the other one.
-            let id = sent.upstream.next_id();
-            let inputs = Inputs { state: state.as_deref(), responses: Some(responses.as_deref().unwrap_or(b"{}")) };
-            sent.upstream.call(&sent.http, &sent.permit, &sent.tenant, id, &asked, inputs).await
-        })
-    }
-
-    /// The response to a call whose client has not answered what its server needs.
-    fn refused_by_client(&mut self, error: &ErrorObject) -> Outgoing {
-        let message = format!("the client refused what the server needs: {}", error.message);
-        self.told(&ErrorObject::new(code::INTERNAL_ERROR, message))
-    }
-
-    /// A legacy server wants URLs to be opened first (-32042). A modern client is asked to, and makes its request again.
-    pub(super) fn opens_first(&self, client: &Modern, error: ErrorObject) -> Outgoing {
-        if !client.capabilities.opens_urls() {
-            let needed = Bytes::from_static(br#"{"requiredCapabilities":{"elicitation":{"url":{}}}}"#);
-            return self.error(&ErrorObject { code: code::MISSING_CAPABILITY, data: Some(needed), ..error });
-        }
-        let questions = error.data.as_deref().and_then(question::elicitations_of);
-        let state = client.repeatable.seal(&client.states, StateKind::Again, b"");
-        match questions {
-            Some(questions) if self.operation != Operation::Complete => {
-                let response = question::input_required(self.lease.id(), &questions, state.as_deref());
-                Outgoing::Response(vec![response.into()], None)
-            }
-            _ => self.error(&ErrorObject::new(code::INTERNAL_ERROR, error.message)),
+            None => {}
         }
     }
 }
 
-/// The number of a question in a session, and its id as the client knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Numbered {
-    pub(super) number: u64,
-    pub(super) id: String,
-}
-
-impl Numbered {
-    /// A question of a session, which has a mark so that a late answer is not taken for one to a question of another life
-    /// of the session.
-    pub(super) fn new(mark: u32, number: u64) -> Self {
-        Self { number, id: format!("gw-{mark:08x}-{number}") }
-    }
-
-    /// The number behind an id, as it is written in a response.
-    pub(super) fn read(mark: u32, id: &[u8]) -> Option<u64> {
-        let text = text_of(id)?;
-        let number = text.strip_prefix("gw-")?.strip_prefix(&format!("{mark:08x}"))?.strip_prefix('-')?;
-        number.parse().ok()
-    }
+/// What takes a question of this id back.
+fn withdrawal(id: &str) -> Vec<u8> {
+    let mut message =
+        format!(r#"{{"jsonrpc":"2.0","method":"{}","params":{{"requestId":"#, method::CANCELLED).into_bytes();
+    write_text(&mut message, id);
+    message.extend_from_slice(b"}}");
+    message
 }
 
 /// What of a client's capabilities lets servers ask it something.

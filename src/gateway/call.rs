@@ -9,23 +9,26 @@ use std::time::Duration;
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
 
-use super::bridge::{Again, Bridge, How, askable};
+use super::again::Again;
+use super::bridge::{Bridge, How, askable};
 use super::flight::{Flight, Lease, Sent};
 use super::park::Parking;
 use super::relay::{Call, Client, Modern, Progress, Relay, Sending};
 use super::repeat::Repeatable;
-use super::{Gateway, GatewayError, Principal, Session, Snapshot, Subject, View};
+use super::task::{Task, Tasks};
+use super::{Gateway, GatewayError, Keyring, Principal, Session, Snapshot, Subject, View};
 use crate::budget::Full;
 use crate::log::RequestId;
 use crate::outbound::Client as Http;
 use crate::policy::{Permit, Server, ServerId};
 use crate::upstream::{Asked, Catalogue, Lane, Upstream, Waits};
+use crate::wire::config::Limits;
 use crate::wire::headers::{agrees, decode, find};
 use crate::wire::json::{JsonType, Span, members_of, type_of};
 use crate::wire::jsonrpc::{Envelope, Meta, Param};
 use crate::wire::mcp::{ClientCapabilities, Era, ListKind, LogLevel, Operation, ProtocolVersion};
 use crate::wire::rewrite::{Asker, Inputs};
-use crate::wire::seal::{Sealer, StateKind};
+use crate::wire::seal::StateKind;
 
 /// How a client speaks, which decides what it is answered.
 pub enum Speech {
@@ -71,8 +74,10 @@ pub struct Request {
     pub speech: Speech,
     /// What it asks for.
     pub operation: Operation,
-    /// About what, as the client names it.
+    /// About what, as the client names it: for a task, the tool that it was begun for.
     pub subject: Subject,
+    /// The task, if it is about one.
+    pub task: Option<Box<Task>>,
     /// The message, whose progress token, if it has one, is a string or an integer.
     pub envelope: Envelope,
     /// The headers of its trace context, if it has one. Boxed because hardly any has.
@@ -92,15 +97,42 @@ impl Gateway {
         request: Request,
         found: impl FnOnce(&ServerId, Option<Era>),
     ) -> Result<Relay, GatewayError> {
+        let route = route(view, &request).ok_or_else(|| GatewayError::Unknown(request.subject.clone()))?;
+        self.pass_on(http, route, Tasks::None, request, found)
+    }
+
+    /// Passes a request on that is about a task.
+    ///
+    /// # Errors
+    /// [`GatewayError`] if there is no room for another call.
+    pub fn ask_about(
+        &self,
+        http: &Http,
+        task: Box<Task>,
+        request: Request,
+        found: impl FnOnce(&ServerId, Option<Era>),
+    ) -> Result<Relay, GatewayError> {
+        self.pass_on(http, task.route(), Tasks::About(task), request, found)
+    }
+
+    /// Passes a request on to where it goes.
+    fn pass_on(
+        &self,
+        http: &Http,
+        route: Route,
+        about: Tasks,
+        request: Request,
+        found: impl FnOnce(&ServerId, Option<Era>),
+    ) -> Result<Relay, GatewayError> {
+        let Route { permit, upstream, tool } = route;
         let envelope = &request.envelope;
         let principal = &request.principal;
-        let Route { permit, upstream, tool } =
-            route(view, &request).ok_or_else(|| GatewayError::Unknown(request.subject.clone()))?;
         found(upstream.id(), upstream.era());
         let most = request.snapshot.registry().settings().limits.buffered_bytes;
         self.budget().admit(most).map_err(|Full| GatewayError::Full)?;
         let (asker, passed_on) = request.asked(tool.as_ref())?;
-        let answered = request.client(permit.server(), &self.keys.states);
+        let task = about.own();
+        let answered = request.client(permit.server(), &self.keys, about);
         let state = match (opened(&answered, envelope)?, answered) {
             (Some((StateKind::Parked, handle)), Client::Modern(client)) => {
                 return self.resume(&request, *client, &handle);
@@ -124,29 +156,29 @@ impl Gateway {
         let (id, operation) = (upstream.next_id(), request.operation);
         let sent = Sent { upstream, permit, http: http.clone(), tenant, id };
         let limits = &request.snapshot.registry().settings().limits;
-        let waits = askable.map(|_| Waits::default());
+        let is_bridged = match answered.era() {
+            Era::Modern => lane.is_some(),
+            // A modern server may want to be asked again, without anything of the client.
+            Era::Legacy => askable.is_some() || (operation.may_ask() && sent.upstream.era() == Some(Era::Modern)),
+        };
+        let waits = is_bridged.then(Waits::default);
         let token = envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice);
         let (envelope, trace) = (request.envelope, request.trace);
-        let asked = Asked { envelope, operation, asker, passed_on, trace, waits, tool };
-        let lease = Lease::new(client_slot, request.principal, request.session, sent, request.id, request.now);
+        let asked = Asked { envelope, operation, asker, passed_on, trace, waits, tool, task };
+        let (principal, session) = (request.principal, request.session);
+        let lease = Lease::new(client_slot, principal, session, sent, request.id, request.now, is_bridged);
         if self.generation() != request.snapshot.generation() {
             // What was taken away while the call was being prepared was not taken from this call yet.
             lease.review(self.snapshot().registry());
         }
-        let (bridge, sending) = match (&answered, lane, asked.waits.clone()) {
-            (Client::Modern(_), Some(lane), Some(waits)) => {
-                let parking = Parking::new(self.instance, limits.parked_call, limits.parked_calls_per_client, lane);
-                let bridge = Bridge::new(How::Results(Box::new(parking)), waits);
-                (Some(Box::new(bridge)), send(lease.flight(), asked, state))
-            }
-            (Client::Legacy(..), _, Some(waits)) => {
+        let (bridge, sending) = match asked.waits.clone() {
+            Some(waits) => {
                 let asked = Arc::new(asked);
-                let limit = lease.alarms().after(limits.whole_call);
-                let again = Again::new(Arc::clone(&asked), limit, limits.whole_call);
-                let bridge = Bridge::new(How::Requests(Box::new(again)), waits);
+                let how = self.how(lane, &asked, &lease, limits);
+                let bridge = Bridge::new(how, waits, self.questions.clone());
                 (Some(Box::new(bridge)), send(lease.flight(), asked, state))
             }
-            _ => (None, send(lease.flight(), asked, state)),
+            None => (None, send(lease.flight(), asked, state)),
         };
         let call = Call {
             client: answered,
@@ -162,6 +194,20 @@ impl Gateway {
         };
         Ok(Relay::new(call, Progress::Sending(sending)))
     }
+
+    /// How what a server asks reaches the client.
+    fn how(&self, lane: Option<Lane>, asked: &Arc<Asked>, lease: &Lease, limits: &Limits) -> How {
+        match lane {
+            Some(lane) => {
+                let (patience, most) = (limits.parked_call, limits.parked_calls_per_client);
+                How::Results(Box::new(Parking::new(self.instance, patience, most, lane, self.parked.clone())))
+            }
+            None => {
+                let longest = limits.whole_call;
+                How::Requests(Box::new(Again::new(Arc::clone(asked), lease.alarms().after(longest), longest)))
+            }
+        }
+    }
 }
 
 /// Sends a request, with what its server has given out itself for it.
@@ -173,20 +219,21 @@ fn send(flight: Arc<Flight>, asked: impl Borrow<Asked> + Send + 'static, state: 
     })
 }
 
-/// What is behind the state that comes with a request.
+/// What is behind the state that comes with a request; with one about a task none does.
 fn opened(client: &Client, envelope: &Envelope) -> Result<Option<(StateKind, Vec<u8>)>, GatewayError> {
     match (client, envelope.param(Param::RequestState)) {
+        (Client::Modern(client), _) if client.tasks.own().is_some() => Ok(None),
         (Client::Modern(client), Some(sent)) => client.repeatable.open(&client.states, sent).map(Some),
         _ => Ok(None),
     }
 }
 
 /// Where a request goes.
-struct Route {
-    permit: Permit,
-    upstream: Arc<Upstream>,
+pub(super) struct Route {
+    pub(super) permit: Permit,
+    pub(super) upstream: Arc<Upstream>,
     /// What describes the tool, if it is about one.
-    tool: Option<(Arc<Catalogue>, usize)>,
+    pub(super) tool: Option<(Arc<Catalogue>, usize)>,
 }
 
 /// Finds where a request goes; `None` if the client sees nothing of that name.
@@ -204,7 +251,7 @@ fn route(view: &View, request: &Request) -> Option<Route> {
 
 impl Request {
     /// The client, as far as that decides what it is answered.
-    fn client(&self, server: &Server, states: &Arc<Sealer>) -> Client {
+    fn client(&self, server: &Server, keys: &Keyring, about: Tasks) -> Client {
         match &self.speech {
             Speech::Legacy(version) => Client::Legacy(*version, self.session.capabilities(), self.session.level()),
             Speech::Modern { level, capabilities, .. } => {
@@ -214,8 +261,14 @@ impl Request {
                 // A tool and a prompt may have the same name.
                 let request = [self.operation.method(), " ", &self.subject.name].concat();
                 let repeatable = Repeatable::new(&self.principal, server, request, arguments, self.now);
-                let (level, capabilities, states) = (*level, *capabilities, Arc::clone(states));
-                Client::Modern(Box::new(Modern { level, capabilities, repeatable, states }))
+                let (level, capabilities, states) = (*level, *capabilities, Arc::clone(&keys.states));
+                let tasks = match about {
+                    Tasks::None if self.operation == Operation::Call && capabilities.knows_tasks() => {
+                        Tasks::Possible(Arc::clone(&keys.tasks))
+                    }
+                    about => about,
+                };
+                Client::Modern(Box::new(Modern { level, capabilities, repeatable, states, tasks }))
             }
         }
     }
@@ -229,8 +282,7 @@ impl Request {
                 return Ok((Asker { era: Era::Legacy, level, capabilities }, HeaderMap::new()));
             }
             Speech::Modern { level, capabilities, mirrored } => {
-                let capabilities = capabilities.askable();
-                (Asker { era: Era::Modern, level: *level, capabilities }, mirrored)
+                (Asker { era: Era::Modern, level: *level, capabilities: *capabilities }, mirrored)
             }
         };
         let arguments = self.envelope.param(Param::Arguments).unwrap_or(b"{}");

@@ -9,7 +9,7 @@ use crate::outbound::OutboundError;
 use crate::upstream::UpstreamError;
 use crate::wire::json::{Span, members_of, write_text};
 use crate::wire::jsonrpc::ErrorObject;
-use crate::wire::mcp::{Era, ListKind, code};
+use crate::wire::mcp::{ClientCapabilities, Era, ListKind, code};
 
 /// Why the gateway cannot do what a client asked for. The texts are for the client: nothing of how a server is reached is in them.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,10 @@ pub enum GatewayError {
     InvalidParams(&'static str),
     /// What does not exist or what the client may not use, which reads the same.
     Unknown(Subject),
+    /// A task that does not exist, or that the client may not ask for, which reads the same.
+    UnknownTask,
+    /// The client did not declare what its request needs; modern only.
+    MissingCapability(ClientCapabilities),
     /// A header that mirrors an argument does not agree with it.
     HeaderMismatch(String),
     /// As many calls are running as may be.
@@ -38,6 +42,10 @@ impl fmt::Display for GatewayError {
         match self {
             Self::InvalidParams(expected) => write!(f, "invalid params: {expected}"),
             Self::Unknown(subject) => unknown(f, subject),
+            Self::UnknownTask => f.write_str("unknown task"),
+            Self::MissingCapability(needed) => {
+                write!(f, "the request needs a capability that the client did not declare: {}", needed.to_modern())
+            }
             Self::HeaderMismatch(header) => {
                 write!(f, "header mismatch: `{header}` does not agree with the argument that it mirrors")
             }
@@ -105,9 +113,13 @@ impl GatewayError {
                 ListKind::Resources => (not_found_code(era), Some(data_of_uri(&subject.name))),
                 ListKind::Tools | ListKind::Prompts | ListKind::Templates => (code::INVALID_PARAMS, None),
             },
-            Self::InvalidParams(_) | Self::Upstream { error: UpstreamError::Unmirrorable(_), .. } => {
-                (code::INVALID_PARAMS, None)
+            Self::MissingCapability(needed) => {
+                let data = format!(r#"{{"requiredCapabilities":{}}}"#, needed.to_modern());
+                (code::MISSING_CAPABILITY, Some(data.into()))
             }
+            Self::InvalidParams(_)
+            | Self::UnknownTask
+            | Self::Upstream { error: UpstreamError::Unmirrorable(_), .. } => (code::INVALID_PARAMS, None),
             Self::HeaderMismatch(_) => (code::HEADER_MISMATCH, None),
             Self::Overloaded(_) | Self::Full | Self::Upstream { .. } => (code::INTERNAL_ERROR, None),
         };

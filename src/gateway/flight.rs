@@ -9,13 +9,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::bridge::Numbered;
+use super::outbox::Worth;
+use super::session::Ticket;
 use super::{ClientSlot, ClientState, Principal, Session};
 use crate::alarm::{Alarm, Alarms};
 use crate::outbound::Client as Http;
 use crate::policy::{Permit, Registry};
 use crate::upstream::{Replier, Tenant, Upstream};
 use crate::wire::jsonrpc::Envelope;
+
+/// What may wait for a call that comes from its server: so many messages, and so many bytes of them.
+const MOST_MAIL: usize = 64;
+const MOST_MAIL_BYTES: usize = 1024 * 1024;
 
 /// Why a call was ended before its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +53,80 @@ pub(super) enum Mail {
     Notification(Envelope),
 }
 
+impl Mail {
+    /// What it counts against the limits. An answer counts nothing: there are no more of these than questions.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Answer(..) => 0,
+            Self::Request(message, _) | Self::Notification(message) => message.bytes().len(),
+        }
+    }
+}
+
+/// Where mail waits for a call. It stays the same when the call goes on for another request of its client, so that nothing
+/// is lost in between.
+#[derive(Default)]
+pub(super) struct Mailbox {
+    waiting: Mutex<Waiting>,
+    /// Whether anything is there; looked at more often than it is.
+    has_mail: AtomicBool,
+    /// Who reads it.
+    waker: Mutex<Option<Waker>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    mail: Vec<Mail>,
+    bytes: usize,
+    /// Whether the call is over.
+    closed: bool,
+}
+
+impl Mailbox {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes something in; false if the call is over, or does not read as fast as its server writes.
+    fn put(&self, mail: Mail) -> bool {
+        let mut waiting = self.waiting();
+        let bytes = mail.bytes();
+        let full = waiting.mail.len() >= MOST_MAIL || waiting.bytes + bytes > MOST_MAIL_BYTES;
+        if waiting.closed || (full && bytes > 0 && !waiting.mail.is_empty()) {
+            return false;
+        }
+        waiting.bytes += bytes;
+        waiting.mail.push(mail);
+        self.has_mail.store(true, Ordering::Release);
+        drop(waiting);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        waker.inspect(Waker::wake_by_ref);
+        true
+    }
+
+    fn take(&self) -> Vec<Mail> {
+        if !self.has_mail.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        let mut waiting = self.waiting();
+        waiting.bytes = 0;
+        std::mem::take(&mut waiting.mail)
+    }
+
+    /// Takes nothing in any more. What the server has asked, and nobody has read, is refused.
+    fn close(&self) {
+        let mut waiting = self.waiting();
+        waiting.closed = true;
+        let left = std::mem::take(&mut waiting.mail);
+        drop(waiting);
+        for mail in left {
+            if let Mail::Request(request, replies) = mail {
+                replies.refuse(&request);
+            }
+        }
+    }
+}
+
 /// A request as a server knows it, and what it takes to send it.
 #[derive(Clone)]
 pub(super) struct Sent {
@@ -69,11 +148,10 @@ pub(super) struct Flight {
     pub(super) sent: Sent,
     /// One of the values below; whatever was ordered first counts.
     order: AtomicU8,
-    /// What has come for it, and whether anything has.
-    mail: Mutex<Vec<Mail>>,
-    has_mail: AtomicBool,
-    /// Who wants to know of both.
+    /// Who wants to know of that.
     waker: Mutex<Option<Waker>>,
+    /// What comes for it from elsewhere; only for calls whose client can be asked something, as no others read it.
+    mailbox: Option<Arc<Mailbox>>,
 }
 
 const GO_ON: u8 = 0;
@@ -81,10 +159,14 @@ const CALLED_OFF: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
 impl Flight {
-    fn new(id: Arc<[u8]>, session: Option<[u8; 16]>, principal: Principal, sent: Sent) -> Self {
-        let (order, has_mail) = (AtomicU8::new(GO_ON), AtomicBool::new(false));
-        let (mail, waker) = (Mutex::default(), Mutex::default());
-        Self { id, session, principal, sent, order, mail, has_mail, waker }
+    fn new(
+        id: Arc<[u8]>,
+        session: Option<[u8; 16]>,
+        principal: Principal,
+        sent: Sent,
+        mailbox: Option<Arc<Mailbox>>,
+    ) -> Self {
+        Self { id, session, principal, sent, order: AtomicU8::new(GO_ON), waker: Mutex::default(), mailbox }
     }
 
     fn end(&self, order: u8) {
@@ -93,24 +175,16 @@ impl Flight {
         waker.inspect(Waker::wake_by_ref);
     }
 
-    /// Brings something for the call.
-    pub(super) fn deliver(&self, mail: Mail) {
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner).push(mail);
-        self.has_mail.store(true, Ordering::Release);
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        waker.inspect(Waker::wake_by_ref);
+    /// Brings something for the call; false if it does not take it.
+    pub(super) fn deliver(&self, mail: Mail) -> bool {
+        self.mailbox.as_ref().is_some_and(|mailbox| mailbox.put(mail))
     }
 
-    fn take_mail(&self) -> Vec<Mail> {
-        match self.has_mail.swap(false, Ordering::AcqRel) {
-            true => std::mem::take(&mut *self.mail.lock().unwrap_or_else(PoisonError::into_inner)),
-            false => Vec::new(),
-        }
-    }
-
-    /// Whom the next order wakes.
+    /// Whom the next order, and mail, wakes.
     fn listen(&self, waker: &Waker) {
-        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+        for place in [Some(&self.waker), self.mailbox.as_ref().map(|mailbox| &mailbox.waker)].into_iter().flatten() {
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+        }
     }
 
     fn over(&self) -> Poll<Over> {
@@ -155,9 +229,11 @@ impl Flights {
         self.lock().iter().for_each(|flight| flight.review(registry));
     }
 
-    /// The last that was begun of those that fit.
-    pub(super) fn last(&self, fits: impl Fn(&Sent) -> bool) -> Option<Arc<Flight>> {
-        self.lock().iter().rev().find(|flight| fits(&flight.sent)).cloned()
+    /// Those that fit and take mail, the last that was begun first.
+    pub(super) fn reading(&self, fits: impl Fn(&Sent) -> bool) -> Vec<Arc<Flight>> {
+        let flights = self.lock();
+        let reading = flights.iter().rev().filter(|flight| flight.mailbox.is_some() && fits(&flight.sent));
+        reading.cloned().collect()
     }
 
     /// Ends the calls of this id, as the client wrote it, that run in a session. A client may use an id twice; calling it off
@@ -182,7 +258,8 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Begins a call with the client's `id`; `now` is the time since the epoch.
+    /// Begins a call with the client's `id`; `now` is the time since the epoch. One that is `asked` can ask its client
+    /// something.
     pub(super) fn new(
         slot: ClientSlot,
         principal: Principal,
@@ -190,18 +267,20 @@ impl Lease {
         sent: Sent,
         id: Arc<[u8]>,
         now: Duration,
+        asked: bool,
     ) -> Self {
         let expiry = expiry(&principal, &sent, now);
-        let flight = Arc::new(Flight::new(id, session.nonce(), principal, sent));
+        let mailbox = asked.then(Arc::<Mailbox>::default);
+        let flight = Arc::new(Flight::new(id, session.nonce(), principal, sent, mailbox));
         slot.state().flights.lock().push(Arc::clone(&flight));
         Self { slot, session, flight, listening: None, expiry }
     }
 
     /// Goes on with the call in the name of another request, of the same client.
     pub(super) fn renew(&mut self, principal: Principal, id: &Arc<[u8]>, now: Duration) {
-        let sent = self.flight.sent.clone();
+        let (sent, mailbox) = (self.flight.sent.clone(), self.flight.mailbox.clone());
         self.expiry = expiry(&principal, &sent, now);
-        let flight = Arc::new(Flight::new(Arc::clone(id), self.session.nonce(), principal, sent));
+        let flight = Arc::new(Flight::new(Arc::clone(id), self.session.nonce(), principal, sent, mailbox));
         let flights = &self.slot.state().flights;
         flights.lock().push(Arc::clone(&flight));
         flights.leave(&self.flight);
@@ -214,18 +293,18 @@ impl Lease {
     }
 
     /// Takes note that the client of the session is asked something; `None` if it cannot be asked more, or not at all.
-    pub(super) fn ask(&self) -> Option<Numbered> {
+    pub(super) fn ask(&self) -> Option<Ticket> {
         self.session.ask(&self.flight)
     }
 
-    /// Takes note that nobody waits for the answer to a question any more; the id under which the client knows it.
-    pub(super) fn forget_question(&self, number: u64) -> Option<String> {
-        self.session.forget_question(number)
+    /// Has a message sent on the stream that the session's client has opened by GET; false if there is none.
+    pub(super) fn say_elsewhere(&self, message: Vec<u8>, worth: Worth) -> bool {
+        self.session.outbox().is_some_and(|outbox| outbox.push(message, worth))
     }
 
     /// What has come for the call.
     pub(super) fn take_mail(&self) -> Vec<Mail> {
-        self.flight.take_mail()
+        self.flight.mailbox.as_ref().map(|mailbox| mailbox.take()).unwrap_or_default()
     }
 
     /// What rings on the thread that the client is served on.
@@ -251,6 +330,11 @@ impl Lease {
     /// Ends the call if it could not be begun under this registry.
     pub(super) fn review(&self, registry: &Registry) {
         self.flight.review(registry);
+    }
+
+    /// Whether the call has been ordered to end.
+    pub(super) fn is_over(&self) -> bool {
+        self.flight.over().is_ready()
     }
 
     /// Ready when the call has to end.
@@ -279,5 +363,8 @@ fn expiry(principal: &Principal, sent: &Sent, now: Duration) -> Option<Box<Alarm
 impl Drop for Lease {
     fn drop(&mut self) {
         self.slot.state().flights.leave(&self.flight);
+        if let Some(mailbox) = &self.flight.mailbox {
+            mailbox.close();
+        }
     }
 }

@@ -206,15 +206,20 @@ impl Gateway {
         Some(self.begin_stream(opening, state, outbox, Changes::ALL, told, Dialect::Legacy(session)))
     }
 
-    /// Opens a stream for a modern client that wants to hear of all this. It is granted every list, and the resources that
-    /// it may read, as far as their servers tell of them: they do, before the client is told so.
+    /// Opens a stream for a modern client that wants to hear of all this. It is granted every list, the resources that it may
+    /// read, and its tasks, as far as their servers tell of them: they do, before the client is told so.
     pub async fn listen(&self, opening: Opening<'_>, id: Arc<[u8]>, mut filter: Filter) -> Stream {
         let (snapshot, principal) = (opening.snapshot, opening.principal);
         let outbox = Arc::<Outbox>::default();
         let uris = std::mem::take(&mut filter.uris);
         for subscription in self.subscribe_all(snapshot, principal, uris).await {
-            filter.uris.push(subscription.uri().to_owned());
+            filter.uris.push(subscription.name().to_owned());
             outbox.subscribe(subscription);
+        }
+        let tasks = std::mem::take(&mut filter.tasks);
+        for (task, subscription) in self.follow_tasks(snapshot, principal, tasks).await {
+            filter.tasks.push(task.clone());
+            outbox.follow_task(task, subscription, &id);
         }
         let state = self.current_state(principal, snapshot);
         let told = self.view_as_known(snapshot, principal.client(), &state).digests();

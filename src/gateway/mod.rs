@@ -12,11 +12,13 @@
 //! | `relay` | [`Relay`]: the messages of its answer |
 //! | `outcome` | the response, as the client gets it |
 //! | `bridge` | what servers ask clients while they serve them |
+//! | `again` | calls of legacy clients at modern servers, which are asked once more with the answers |
 //! | `park` | calls that wait for a modern client to come back with an answer |
 //! | `repeat` | what a modern server wants to see again with the answers |
 //! | `flight` | calls in flight, and what ends them before their answer |
 //! | `listen` | streams of changes, and who is told of one |
 //! | `subscribe` | subscriptions to resources, and what servers tell of these |
+//! | `task` | [`Task`]: calls whose result is fetched later, and news of them |
 //! | `outbox` | what waits to be sent on such a stream |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
 //! | `explain` | why a client may or may not call a tool, and what it sees |
@@ -28,6 +30,7 @@
 //! | `vitals` | what is to be seen of the gateway at one instant, for metrics |
 //! | `error` | [`GatewayError`] |
 
+mod again;
 mod bridge;
 mod call;
 mod change;
@@ -47,6 +50,7 @@ mod relay;
 mod repeat;
 mod session;
 mod subscribe;
+mod task;
 mod view;
 mod vitals;
 pub mod writer;
@@ -68,6 +72,7 @@ pub use self::register::{Granted, TOKEN_LIFETIME};
 pub use self::relay::{Outgoing, Relay};
 pub use self::session::{NoSession, Session};
 pub use self::subscribe::MOST_SUBSCRIPTIONS;
+pub use self::task::Task;
 pub use self::view::{Page, View, Wanted};
 pub use self::vitals::{ServerVitals, Vitals};
 
@@ -118,6 +123,7 @@ pub struct Keyring {
     sessions: Sealer,
     states: Arc<Sealer>,
     cursors: Sealer,
+    tasks: Arc<Sealer>,
 }
 
 impl Keyring {
@@ -127,7 +133,8 @@ impl Keyring {
         let lines = || lines.iter().map(Vec::as_slice);
         let sealer = |kind| Sealer::new(lines(), kind);
         let (sessions, states, cursors) = (sealer("session"), Arc::new(sealer("state")), sealer("cursor"));
-        Self { tokens: Keys::new(lines()), sessions, states, cursors }
+        let tasks = Arc::new(sealer("task"));
+        Self { tokens: Keys::new(lines()), sessions, states, cursors, tasks }
     }
 
     /// Signs tokens.
@@ -172,6 +179,10 @@ pub struct Gateway {
     lasting: Lasting,
     /// Calls in flight, whatever has become of their servers.
     calls: Gauge,
+    /// Calls that wait for a modern client to come back.
+    parked: Gauge,
+    /// What servers have asked clients, and nobody has answered.
+    questions: Gauge,
     /// Requests refused because their client had as many running as it may.
     overloaded: Counter,
     log: Log,
@@ -285,6 +296,8 @@ impl Gateway {
             moved: Mutex::default(),
             lasting: Lasting::new(journal),
             calls: Gauge::default(),
+            parked: Gauge::default(),
+            questions: Gauge::default(),
             overloaded: Counter::default(),
             log,
         });
@@ -305,6 +318,18 @@ impl Gateway {
     #[must_use]
     pub fn budget(&self) -> &Budget {
         self.pool.budget()
+    }
+
+    /// Waits until servers have heard the last of the calls that have ended, no longer than that may take.
+    pub async fn parted(&self, longest: Duration) {
+        self.pool.parted(longest).await;
+    }
+
+    /// Tells the servers that a client's session has sessions with that its roots are others, if it has said that it would.
+    pub fn roots_changed(&self, principal: &Principal, session: &Session) {
+        if session.capabilities().tells_of_roots() {
+            self.pool.roots_changed(&session.tenant(principal.client()));
+        }
     }
 
     /// Has the configuration read again soon, with all that it names, even if its text is the same.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::upstream::Subscription;
@@ -41,6 +41,15 @@ pub(super) struct Outbox {
     queue: Mutex<Queue>,
     /// The resources of whose changes it is told, by URI.
     held: Mutex<BTreeMap<String, Subscription>>,
+    /// The tasks, by the id that the client knows.
+    tasks: Mutex<BTreeMap<String, Followed>>,
+}
+
+/// A task of which a stream is told.
+pub(super) struct Followed {
+    pub(super) subscription: Subscription,
+    /// The request that opened the stream.
+    pub(super) stream: Arc<[u8]>,
 }
 
 #[derive(Default)]
@@ -64,6 +73,10 @@ impl Outbox {
 
     pub(super) fn held(&self) -> MutexGuard<'_, BTreeMap<String, Subscription>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn tasks(&self) -> MutexGuard<'_, BTreeMap<String, Followed>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes what waits, and wakes the reader.
@@ -184,7 +197,8 @@ impl Queue {
     }
 
     fn has_room(&self, bytes: usize) -> bool {
-        self.messages.len() < MOST_MESSAGES && self.bytes + bytes <= MOST_BYTES
+        // One alone may be as large as its server's events.
+        self.messages.is_empty() || (self.messages.len() < MOST_MESSAGES && self.bytes + bytes <= MOST_BYTES)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::upstream::{Answer, Outcome, UpstreamError};
 use crate::wire::jsonrpc::{Envelope, ErrorObject};
 use crate::wire::mcp::{Era, Operation, ProtocolVersion, code};
 use crate::wire::rewrite;
-use crate::wire::rewrite::ResultType;
+use crate::wire::rewrite::{Instead, ResultType};
 use crate::wire::splice::Splice;
 
 /// Codes of JSON-RPC servers' own making without a shared meaning, and those of MCP that mean something between the
@@ -28,8 +28,12 @@ impl Call {
     pub(super) fn response(&mut self, answer: &Answer, response: &Envelope) -> Option<Outgoing> {
         if answer.era() == Era::Modern && response.result().is_some() {
             match rewrite::result_type(response) {
+                ResultType::Complete if self.is_astray(response) => {
+                    return Some(self.not_a_task("expected the task that was asked for, without `requestState`"));
+                }
                 ResultType::Complete => {}
                 ResultType::InputRequired => return self.input_required(response),
+                ResultType::Task => return Some(self.begun_task(answer, response)),
                 ResultType::Unknown => {
                     let what = "expected a complete result".to_owned();
                     return Some(self.failure(UpstreamError::NotMcp(what)));
@@ -37,6 +41,30 @@ impl Call {
             }
         }
         Some(self.final_response(answer, response))
+    }
+
+    /// A modern server needs something before it goes on. A modern client is told; a legacy one is asked, and there is no
+    /// response yet.
+    fn input_required(&mut self, response: &Envelope) -> Option<Outgoing> {
+        let questions = rewrite::questions(response);
+        let Some(needed) = questions.needed.filter(|_| self.operation.may_ask()) else {
+            let what = "expected no other requests for input than MCP has".to_owned();
+            return Some(self.failure(UpstreamError::NotMcp(what)));
+        };
+        if let Some(missing) = self.client.capabilities().lacks(needed) {
+            self.slot.ended(Outcome::Result);
+            let message = format!("the server needs a capability that the client did not declare: {missing}");
+            let data = Some(format!(r#"{{"requiredCapabilities":{missing}}}"#).into());
+            let error = ErrorObject { code: code::MISSING_CAPABILITY, message, data };
+            return Some(match self.client {
+                Client::Modern(_) => self.error(&error),
+                Client::Legacy(..) => self.told(&error),
+            });
+        }
+        match &self.client {
+            Client::Modern(_) => self.ask_modern(response, questions.state),
+            Client::Legacy(..) => self.ask_legacy(response, questions.state),
+        }
     }
 
     fn final_response(&mut self, answer: &Answer, response: &Envelope) -> Outgoing {
@@ -54,9 +82,11 @@ impl Call {
             Client::Legacy(version, ..) => {
                 rewrite::result_for_legacy(response, self.lease.id(), *version, answer.era())
             }
-            Client::Modern(_) => {
+            Client::Modern(client) => {
                 let longest = (self.operation == Operation::Read).then_some(self.longest);
-                rewrite::result_for_modern(response, self.lease.id(), answer.era(), None, longest)
+                let task = client.tasks.id();
+                let instead = Instead { state: None, task: task.as_deref(), longest };
+                rewrite::result_for_modern(response, self.lease.id(), answer.era(), instead)
             }
         };
         Outgoing::Response(bytes, None)
@@ -67,6 +97,7 @@ impl Call {
         match error.code {
             // Says nothing about what the server offers.
             _ if self.operation == Operation::Complete => {}
+            code::INVALID_PARAMS if self.operation.is_about_task() => {}
             // Perhaps what it is about is gone.
             code::INVALID_PARAMS | code::RESOURCE_NOT_FOUND => answer.upstream().refresh_soon(),
             code::METHOD_NOT_FOUND => answer.upstream().doubt(),
@@ -76,7 +107,11 @@ impl Call {
             (code::METHOD_NOT_FOUND, ..) if self.operation == Operation::Complete => {
                 self.own_result(br#""completion":{"values":[]}"#)
             }
-            (code::METHOD_NOT_FOUND, ..) => self.gateway_error(&GatewayError::Unknown(self.subject.clone())),
+            (code::METHOD_NOT_FOUND, ..) => self.gateway_error(&self.unknown()),
+            // What else could be wrong with these is looked at here.
+            (code::INVALID_PARAMS, ..) if matches!(self.operation, Operation::GetTask | Operation::CancelTask) => {
+                self.gateway_error(&self.unknown())
+            }
             (code::RESOURCE_NOT_FOUND, ..) if self.operation == Operation::Read => self.not_found(error),
             (code::INVALID_PARAMS, _, Client::Legacy(..)) if self.operation == Operation::Read && names_uri(&error) => {
                 self.not_found(error)
@@ -134,7 +169,19 @@ impl Call {
     pub(super) fn failure(&mut self, error: UpstreamError) -> Outgoing {
         self.slot.failed(&error);
         self.report("call failed", &error);
-        self.gateway_error(&GatewayError::Upstream { subject: self.subject.clone(), error })
+        let error = match error {
+            UpstreamError::Removed => self.unknown(),
+            error => GatewayError::Upstream { subject: self.subject.clone(), error },
+        };
+        self.gateway_error(&error)
+    }
+
+    /// What is said if there is nothing that the request is about.
+    fn unknown(&self) -> GatewayError {
+        match self.operation.is_about_task() {
+            true => GatewayError::UnknownTask,
+            false => GatewayError::Unknown(self.subject.clone()),
+        }
     }
 
     /// The response to a call that the client may not make any more.

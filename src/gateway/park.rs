@@ -6,7 +6,8 @@
 //! handle that is good once; what it is good for has never to be run again. A call that nobody comes back for is ended at
 //! the server after a while. Source: protocol.md 4.3.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -15,14 +16,15 @@ use std::time::Duration;
 use hyper::body::Bytes;
 use tokio::runtime::Handle as Runtime;
 
-use super::bridge::{Bridge, How};
+use super::bridge::{Bridge, How, Open, Place, To};
 use super::relay::{Call, Client, Modern, Outgoing, Progress, Relay, Running};
 use super::repeat::Repeatable;
 use super::{ClientState, Gateway, GatewayError, Request};
 use crate::alarm::{Alarm, Alarms};
+use crate::metrics::{Gauge, Held};
 use crate::upstream::{Lane, Message, UpstreamError};
 use crate::wire::json::{Span, members_of};
-use crate::wire::jsonrpc::{Envelope, Meta, Param};
+use crate::wire::jsonrpc::{Envelope, Meta, Param, result_message};
 use crate::wire::mcp::method;
 use crate::wire::question;
 use crate::wire::seal::{Handle, StateKind};
@@ -52,20 +54,34 @@ pub(super) struct Parking {
     /// Rings when it has stayed away for too long.
     until: Option<Alarm>,
     /// What the server has said meanwhile.
-    kept: Vec<Envelope>,
+    kept: VecDeque<Envelope>,
     kept_bytes: usize,
     /// How the call ended meanwhile.
     outcome: Option<Result<Envelope, UpstreamError>>,
+    /// Counts the calls that are parked, and this one while it is.
+    count: Gauge,
+    counted: Option<Held>,
     /// Keeps the session with the server from everybody else.
     _lane: Lane,
 }
 
 impl Parking {
-    pub(super) fn new(instance: u64, patience: Duration, most: usize, lane: Lane) -> Self {
-        let handle = Handle { instance, bits: rand::random(), round: 0 };
-        let (kept, kept_bytes) = (Vec::new(), 0);
-        let (asked, together, away, until, outcome) = (0, None, false, None, None);
-        Self { handle, patience, most, asked, together, away, until, kept, kept_bytes, outcome, _lane: lane }
+    pub(super) fn new(instance: u64, patience: Duration, most: usize, lane: Lane, count: Gauge) -> Self {
+        Self {
+            handle: Handle { instance, bits: rand::random(), round: 0 },
+            patience,
+            most,
+            asked: 0,
+            together: None,
+            away: false,
+            until: None,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+            outcome: None,
+            count,
+            counted: None,
+            _lane: lane,
+        }
     }
 
     /// A number for another question, with which others may come.
@@ -75,11 +91,12 @@ impl Parking {
         self.asked
     }
 
-    fn keep(&mut self, notification: Envelope) {
+    /// Keeps something for the client until that comes back, if there is room.
+    pub(super) fn keep(&mut self, notification: Envelope) {
         let bytes = notification.bytes().len();
         if self.kept.len() < MOST_KEPT && self.kept_bytes + bytes <= MOST_KEPT_BYTES {
             self.kept_bytes += bytes;
-            self.kept.push(notification);
+            self.kept.push_back(notification);
         }
     }
 }
@@ -147,6 +164,8 @@ impl ParkedCalls {
                 let (call, progress) = &mut *running;
                 call.abandon(progress);
             }
+            let keeper = parked.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+            keeper.inspect(Waker::wake_by_ref);
         }
     }
 }
@@ -186,19 +205,10 @@ impl Call {
     /// Asks the client what the server has asked, once nothing more comes together with it; and answers it with what has come
     /// while it was away.
     pub(super) fn poll_parking(&mut self, progress: &Progress, cx: &mut Context<'_>) -> Poll<Outgoing> {
-        let Some(parking) = self.bridge.as_deref_mut().and_then(Bridge::parking) else { return Poll::Pending };
-        if !parking.kept.is_empty()
-            && let Progress::Answering(answer) = progress
-        {
-            let kept = std::mem::take(&mut parking.kept);
-            parking.kept_bytes = 0;
-            let messages: Vec<_> = kept.iter().filter_map(|kept| self.notification(answer.id(), kept)).collect();
-            if let Some(bridge) = &mut self.bridge {
-                bridge.say(messages);
-            }
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        if let Some(message) = self.next_kept() {
+            return Poll::Ready(Outgoing::Message(message));
         }
+        let Some(parking) = self.bridge.as_deref_mut().and_then(Bridge::parking) else { return Poll::Pending };
         match (parking.outcome.take(), progress) {
             (Some(Ok(response)), Progress::Answering(answer)) => {
                 if let Some(outgoing) = self.response(answer, &response) {
@@ -215,6 +225,18 @@ impl Call {
         self.ask().map_or(Poll::Pending, Poll::Ready)
     }
 
+    /// The next that the server has said while the client was away, as that gets it now.
+    fn next_kept(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let kept = self.bridge.as_deref_mut().and_then(Bridge::parking)?.kept.pop_front()?;
+            // A legacy server knows the request under the id under which it was sent first.
+            let message = self.notification(self.lease.sent().id, &kept);
+            if message.is_some() {
+                return message;
+            }
+        }
+    }
+
     /// The result that asks the client; `None` if it cannot be asked, and the server has been told so.
     fn ask(&mut self) -> Option<Outgoing> {
         let parked = self.lease.client().parked.count();
@@ -225,12 +247,13 @@ impl Call {
             return None;
         }
         if parked >= parking.most || parking.handle.round >= MOST_ROUNDS {
-            bridge.answer_nothing();
+            bridge.answer_nothing().send();
             return None;
         }
         parking.handle.round += 1;
         let state = client.repeatable.seal(&client.states, StateKind::Parked, &parking.handle.to_bytes());
         (parking.away, parking.until) = (true, Some(self.lease.alarms().after(parking.patience)));
+        parking.counted = Some(parking.count.hold());
         let response = question::input_required(self.lease.id(), &questions, state.as_deref());
         Some(Outgoing::Response(vec![response.into()], None))
     }
@@ -254,48 +277,92 @@ impl Call {
                 Progress::Sending(sending) => {
                     match ready!(sending.as_mut().poll(cx)) {
                         Ok(answer) => *progress = Progress::Answering(answer),
-                        Err(error) => parking.outcome = Some(Err(error)),
+                        Err(error) => self.ended(Err(error)),
                     }
                     continue;
                 }
-                Progress::Asking => return Poll::Pending,
+                Progress::Nothing => return Poll::Pending,
             };
             match ready!(answer.poll_message(cx)) {
-                Ok(Message::Response(response)) => parking.outcome = Some(Ok(response)),
+                Ok(Message::Response(response)) => self.ended(Ok(response)),
                 Ok(Message::Notification(n)) if n.method().as_deref() == Some(method::CANCELLED) => {
-                    let _ = self.question_withdrawn(&n);
+                    self.question_withdrawn(&n);
                 }
                 Ok(Message::Notification(notification)) => parking.keep(notification),
                 Ok(Message::Request(request)) => {
-                    if let Err(error) = self.asked(answer, &request)
-                        && let Some(parking) = self.bridge.as_deref_mut().and_then(Bridge::parking)
-                    {
-                        parking.outcome = Some(Err(error));
+                    if let Err(error) = self.asked(answer, &request) {
+                        self.ended(Err(error));
                     }
                 }
-                Err(error) => parking.outcome = Some(Err(error)),
+                Err(error) => self.ended(Err(error)),
             }
         }
     }
 
+    /// Takes note that the server has ended the call while the client was away, and so wants no answers any more.
+    fn ended(&mut self, outcome: Result<Envelope, UpstreamError>) {
+        let Some(bridge) = &mut self.bridge else { return };
+        bridge.take(|_| true);
+        if let Some(parking) = bridge.parking() {
+            parking.outcome = Some(outcome);
+        }
+    }
+
     /// Goes on with a parked call in the name of the request with which its client has come back.
-    fn resume(&mut self, request: &Request, client: Modern) {
-        let envelope = &request.envelope;
+    fn renew(&mut self, request: &Request, client: Modern) {
         self.lease.renew(request.principal.clone(), &request.id, request.now);
         (self.client, self.request) = (Client::Modern(Box::new(client)), request.request_id);
-        self.token = envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice);
+        self.token = request.envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice);
+        let Some(parking) = self.bridge.as_deref_mut().and_then(Bridge::parking) else { return };
+        (parking.away, parking.until, parking.counted) = (false, None, None);
+    }
+
+    /// Takes the answers with which a client has come back.
+    fn take_responses(&mut self, envelope: &Envelope) {
+        let capabilities = self.client.capabilities();
         let Some(bridge) = &mut self.bridge else { return };
         let responses = envelope.param(Param::InputResponses).unwrap_or(b"{}");
-        let responses: Vec<_> = members_of(responses, Span { start: 0, end: responses.len() })
-            .into_iter()
-            .map(|(key, value)| (key, value.of(responses)))
-            .collect();
-        bridge.answer_all(&responses);
+        bridge.answer_all(&members_of(responses, Span { start: 0, end: responses.len() }), responses);
+        // What the client cannot be asked any more nobody will answer.
+        bridge.answer_nothing_to(|open| capabilities.lacks(open.asked.needed).is_some()).send();
         let open = !bridge.open.is_empty();
         let Some(parking) = bridge.parking() else { return };
-        (parking.away, parking.until) = (false, None);
         // What is still open is asked once more.
         parking.together = open.then(|| self.lease.alarms().after(Duration::ZERO));
+    }
+}
+
+impl Bridge {
+    /// What a modern client is asked: keys and values of `inputRequests`.
+    fn questions(&self) -> Vec<(String, Vec<u8>)> {
+        let value = |open: &Open| match &open.to {
+            To::Server { value, .. } => Some((key_of(open)?, value.clone())),
+            To::Key(_) => None,
+        };
+        self.open.iter().filter_map(value).collect()
+    }
+
+    /// Sends the answers that have come with a request, and fit their questions, to the server; the other questions stay
+    /// open.
+    fn answer_all(&mut self, responses: &[(Cow<'_, str>, Span)], bytes: &[u8]) {
+        let fitting = |open: &Open| {
+            let key = key_of(open)?;
+            let (_, given) = responses.iter().rev().find(|(name, _)| *name == key)?;
+            Some(given.of(bytes)).filter(|answer| question::fits(open.asked.method, open.asked.form, answer))
+        };
+        for open in self.take(|open| fitting(open).is_some()) {
+            if let (Some(answer), To::Server { id, replies, .. }) = (fitting(&open), &open.to) {
+                replies.reply(result_message(id, answer));
+            }
+        }
+    }
+}
+
+/// What a question is called to a modern client: numbered over the whole call, so that no key comes twice.
+fn key_of(open: &Open) -> Option<String> {
+    match open.place {
+        Place::Call(number) => Some(format!("q{number}")),
+        Place::Session(_) => None,
     }
 }
 
@@ -309,14 +376,18 @@ impl Gateway {
         let state: Arc<ClientState> = self.current_state(&request.principal, &request.snapshot);
         let running = handle.and_then(|handle| state.parked.take(handle));
         let mut running = running.ok_or(GatewayError::InvalidParams(Repeatable::UNKNOWN))?;
-        running.0.resume(request, client);
+        running.0.renew(request, client);
         if self.generation() != request.snapshot.generation() {
             running.0.lease.review(self.snapshot().registry());
+        }
+        // SECURITY: nothing more goes to the server for a client that may not call it any more.
+        if !running.0.lease.is_over() {
+            running.0.take_responses(&request.envelope);
         }
         Ok(Relay::of(running))
     }
 
-    /// Ends all parked calls at their servers, as they cannot outlive the gateway.
+    /// Ends all parked calls at their servers, as they cannot outlive the gateway. Needs no runtime.
     pub fn end_parked(&self) {
         for (_, client) in self.known_clients() {
             client.parked.end();

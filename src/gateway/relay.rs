@@ -17,6 +17,7 @@ use super::bridge::Bridge;
 use super::flight::{Lease, Over, Sent};
 use super::park;
 use super::repeat::Repeatable;
+use super::task::Tasks;
 use crate::log::RequestId;
 use crate::metrics::Held;
 use crate::upstream::{Answer, CallSlot, Message, UpstreamError};
@@ -68,6 +69,8 @@ pub(super) struct Modern {
     /// What the server may want to see again.
     pub(super) repeatable: Repeatable,
     pub(super) states: Arc<Sealer>,
+    /// What tasks have to do with its request.
+    pub(super) tasks: Tasks,
 }
 
 /// What is known of a call from its beginning to its end.
@@ -99,8 +102,8 @@ pub(super) enum Progress {
     /// The server has not begun to answer.
     Sending(Sending),
     Answering(Box<Answer>),
-    /// A modern server waits to be asked once more, with what the client answers.
-    Asking,
+    /// Nothing is under way: a modern server waits to be asked once more, or the call is over.
+    Nothing,
 }
 
 /// A call and how far it has got. Boxed, because it is handed on many times.
@@ -170,15 +173,14 @@ impl Drop for Relay {
 impl Call {
     /// Tells the server that nobody waits for the response any more: in the session in which it answers, or else in the one
     /// in which it was asked, as far as that is known.
-    pub(super) fn cancel(&self, progress: &Progress) {
+    fn cancel(&self, progress: &Progress) {
         match progress {
             Progress::Answering(answer) => answer.cancel(),
             Progress::Sending(_) => {
                 let Sent { upstream, http, tenant, id, .. } = self.lease.sent();
                 upstream.cancel(http, tenant, *id, self.slot.age());
             }
-            // To a modern server nothing is under way.
-            Progress::Asking => {}
+            Progress::Nothing => {}
         }
     }
 
@@ -202,13 +204,13 @@ impl Call {
                     }
                     Err(error) => return Poll::Ready(Some(self.failure(error))),
                 },
-                Progress::Asking => return Poll::Pending,
+                Progress::Nothing => return Poll::Pending,
             };
             let settled = match ready!(answer.poll_message(cx)) {
                 Ok(Message::Response(response)) => match self.response(answer, &response) {
                     Some(outgoing) => return Poll::Ready(Some(outgoing)),
                     None => {
-                        *progress = Progress::Asking;
+                        *progress = Progress::Nothing;
                         continue;
                     }
                 },
@@ -230,7 +232,7 @@ impl Call {
     /// Ends the call before its answer.
     fn end(&mut self, progress: &mut Progress, over: Over) -> Option<Outgoing> {
         if over == Over::CalledOff
-            && let Some(message) = self.take_back()
+            && let Some(message) = self.take_back(progress)
         {
             return Some(Outgoing::Message(message));
         }
@@ -238,11 +240,21 @@ impl Call {
         (over != Over::CalledOff).then(|| self.withdrawn(over))
     }
 
-    /// Ends what the server does for the call: what it has asked is answered as nobody would, and it hears that nobody waits
-    /// for the response.
-    pub(super) fn abandon(&mut self, progress: &Progress) {
-        self.answer_nothing();
-        self.cancel(progress);
+    /// Ends what the server does for the call: what it has asked is answered as nobody would, and then it hears that nobody
+    /// waits for the response. Once is enough.
+    pub(super) fn abandon(&mut self, progress: &mut Progress) {
+        let progress = std::mem::replace(progress, Progress::Nothing);
+        let Some(bridge) = &mut self.bridge else { return self.cancel(&progress) };
+        let mut parting = bridge.answer_nothing();
+        match &progress {
+            Progress::Answering(answer) => parting.call_off(answer),
+            Progress::Sending(_) => {
+                let Sent { upstream, tenant, id, .. } = self.lease.sent();
+                parting.call_off_unanswered(upstream, tenant, *id);
+            }
+            Progress::Nothing => {}
+        }
+        parting.send();
     }
 
     /// A notification as the client gets it, if it is one for the client. The request was sent under this id.
@@ -255,7 +267,10 @@ impl Call {
                 Some(Splice::new(notification.bytes()).replace_if(span, token).build())
             }
             method::MESSAGE => self.wants(notification).then(|| notification.bytes().to_vec()),
-            method::CANCELLED => self.question_withdrawn(notification),
+            method::CANCELLED => {
+                self.question_withdrawn(notification);
+                None
+            }
             method::ELICITATION_COMPLETE => match &self.client {
                 Client::Legacy(ProtocolVersion::V2025_11_25, can, _) if can.opens_urls() => {
                     Some(notification.bytes().to_vec())

@@ -8,11 +8,17 @@ use std::time::Duration;
 
 use hyper::body::Bytes;
 
+use super::relay::{Call, Client, Modern, Outgoing};
 use super::{GatewayError, Principal};
 use crate::policy::Server;
+use crate::upstream::{Outcome, UpstreamError};
 use crate::wire::canonical;
 use crate::wire::json::{text_of, write_text};
+use crate::wire::jsonrpc::{Envelope, ErrorObject};
+use crate::wire::mcp::{Era, Operation, code};
+use crate::wire::rewrite::Instead;
 use crate::wire::seal::{RequestState, Sealer, StateKind};
+use crate::wire::{question, rewrite};
 
 /// How long a client may take to answer.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
@@ -69,6 +75,39 @@ impl Repeatable {
         };
         let state = state.filter(fits).ok_or(GatewayError::InvalidParams(Self::UNKNOWN))?;
         Ok((state.kind, state.original))
+    }
+}
+
+impl Call {
+    /// The questions of a modern server as they are, with a state of the gateway's own.
+    pub(super) fn ask_modern(&mut self, response: &Envelope, state: Option<&[u8]>) -> Option<Outgoing> {
+        let Client::Modern(client) = &self.client else { return None };
+        let seal = |original: &[u8]| client.repeatable.seal(&client.states, StateKind::Relay, original);
+        let ours = match state.map(seal) {
+            Some(None) => return Some(self.failure(UpstreamError::TooLarge(RequestState::MAX_LENGTH))),
+            ours => ours.flatten(),
+        };
+        self.slot.ended(Outcome::Result);
+        let instead = Instead { state: ours.as_deref(), ..Instead::default() };
+        let asked = rewrite::result_for_modern(response, self.lease.id(), Era::Modern, instead);
+        Some(Outgoing::Response(asked, None))
+    }
+
+    /// A legacy server wants URLs to be opened first (-32042). A modern client is asked to, and makes its request again.
+    pub(super) fn opens_first(&self, client: &Modern, error: ErrorObject) -> Outgoing {
+        if !client.capabilities.opens_urls() {
+            let needed = Bytes::from_static(br#"{"requiredCapabilities":{"elicitation":{"url":{}}}}"#);
+            return self.error(&ErrorObject { code: code::MISSING_CAPABILITY, data: Some(needed), ..error });
+        }
+        let questions = error.data.as_deref().and_then(question::elicitations_of);
+        let state = client.repeatable.seal(&client.states, StateKind::Again, b"");
+        match questions {
+            Some(questions) if self.operation != Operation::Complete => {
+                let response = question::input_required(self.lease.id(), &questions, state.as_deref());
+                Outgoing::Response(vec![response.into()], None)
+            }
+            _ => self.error(&ErrorObject::new(code::INTERNAL_ERROR, error.message)),
+        }
     }
 }
 

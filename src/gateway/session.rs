@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::bridge::Numbered;
 use super::flight::{Flight, Mail};
 use super::lasting::Lasting;
 use super::listen::Digests;
@@ -20,6 +19,7 @@ use super::{ClientState, Gateway, Snapshot};
 use crate::policy::ClientId;
 use crate::upstream::Tenant;
 use crate::wire::changes::{Change, Each};
+use crate::wire::json::text_of;
 use crate::wire::jsonrpc::Envelope;
 use crate::wire::mcp::{ClientCapabilities, LogLevel, ProtocolVersion};
 use crate::wire::seal::SessionId;
@@ -122,24 +122,16 @@ impl Session {
     }
 
     /// Takes note that the client is asked something for a call; `None` outside of sessions, and if too much is open.
-    pub(super) fn ask(&self, flight: &Arc<Flight>) -> Option<Numbered> {
+    pub(super) fn ask(&self, flight: &Arc<Flight>) -> Option<Ticket> {
         let (_, state) = self.0.as_ref()?;
         let mut questions = state.questions();
         if questions.open.len() >= QUESTIONS {
             return None;
         }
         questions.last += 1;
-        let number = questions.last;
+        let (mark, number) = (questions.mark, questions.last);
         questions.open.insert(number, Arc::downgrade(flight));
-        Some(Numbered::new(questions.mark, number))
-    }
-
-    /// Takes note that nobody waits for the answer to a question any more; the id under which the client knows it.
-    pub(super) fn forget_question(&self, number: u64) -> Option<String> {
-        let (_, state) = self.0.as_ref()?;
-        let mut questions = state.questions();
-        questions.open.remove(&number)?;
-        Some(Numbered::new(questions.mark, number).id)
+        Some(Ticket { state: Arc::clone(state), mark, number })
     }
 
     /// Hands what the client answers to the call that waits for it. Answers that nobody waits for are normal: they were too
@@ -147,7 +139,7 @@ impl Session {
     pub fn answer(&self, response: Envelope) {
         let Some((_, state)) = &self.0 else { return };
         let mut questions = state.questions();
-        let number = response.id().and_then(|id| Numbered::read(questions.mark, id));
+        let number = response.id().and_then(|id| number_of(questions.mark, id));
         let flight = number.and_then(|number| questions.open.remove(&number)).and_then(|flight| flight.upgrade());
         drop(questions);
         if let Some((flight, number)) = flight.zip(number) {
@@ -156,10 +148,39 @@ impl Session {
     }
 }
 
+/// A question that the client of a session is asked. Nobody waits for its answer any more once this is dropped.
+pub(super) struct Ticket {
+    state: Arc<State>,
+    mark: u32,
+    /// Counts the questions of the session.
+    pub(super) number: u64,
+}
+
+impl Ticket {
+    /// The question's id, as the client knows it.
+    pub(super) fn id(&self) -> String {
+        format!("gw-{:08x}-{}", self.mark, self.number)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.state.questions().open.remove(&self.number);
+    }
+}
+
+/// The number behind the id of a question, as it is written in a response.
+fn number_of(mark: u32, id: &[u8]) -> Option<u64> {
+    let text = text_of(id)?;
+    let number = text.strip_prefix("gw-")?.strip_prefix(&format!("{mark:08x}"))?.strip_prefix('-')?;
+    number.parse().ok()
+}
+
 /// What the client of a session is asked, and has not answered.
 #[derive(Debug, Default)]
 struct Questions {
-    /// Part of every id, other than in another life of the session.
+    /// Part of every id, other than in another life of the session, so that a late answer is not taken for one to a question
+    /// of this life.
     mark: u32,
     /// The number of the last question.
     last: u64,
@@ -309,14 +330,17 @@ impl Sessions {
         first
     }
 
-    /// Takes out the sessions not used since `limit`.
-    fn idle_since(&mut self, limit: Duration) -> Vec<[u8; 16]> {
-        let idle = self.live.iter().filter(|(_, live)| live.used < limit && live.is_idle());
-        let idle: Vec<_> = idle.map(|(nonce, _)| *nonce).collect();
-        for nonce in &idle {
-            self.live.remove(nonce);
-        }
-        idle
+    /// Takes out the sessions that were not in use for so long. A stream keeps its session in use to its end.
+    fn drop_idle(&mut self, now: Duration, idle: Duration) -> Vec<[u8; 16]> {
+        let limit = now.saturating_sub(idle);
+        let dropped = self.live.extract_if(|_, live| {
+            let is_idle = live.is_idle();
+            if !is_idle {
+                live.used = now;
+            }
+            is_idle && live.used < limit
+        });
+        dropped.map(|(nonce, _)| nonce).collect()
     }
 }
 
@@ -411,12 +435,14 @@ impl Gateway {
     /// Drops the soft state of sessions that nobody has used for long; their ids stay valid.
     pub fn drop_idle_sessions(&self, now: Duration) {
         let idle = self.snapshot().registry().settings().limits.idle_session;
-        let limit = now.saturating_sub(idle);
+        let mut dropped = HashMap::new();
         for (client, state) in self.known_clients() {
-            let dropped = state.sessions().idle_since(limit);
-            for nonce in dropped {
-                self.drop_session(&client, &state.digest, nonce);
-            }
+            let of_client = state.sessions().drop_idle(now, idle);
+            of_client.iter().for_each(|nonce| self.lasting.forget(&state.digest, *nonce));
+            dropped.extend(of_client.into_iter().map(|nonce| (nonce, client.clone())));
+        }
+        if !dropped.is_empty() {
+            self.pool.end_sessions(&dropped);
         }
         self.pool.end_idle(idle);
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::flight::{Mail, Sent};
+use super::flight::{Flight, Mail, Sent};
 use super::outbox::{Outbox, Worth};
 use super::view::Wanted;
 use super::{ClientState, Gateway, GatewayError, Principal, Session, Snapshot, Subject, View};
@@ -23,7 +23,7 @@ use crate::wire::mcp::{ListKind, LogLevel, method};
 pub const MOST_SUBSCRIPTIONS: usize = 1_000;
 
 /// Those that one client may have subscribed to, in all its sessions and on all its streams.
-const MOST_OF_CLIENT: usize = 10_000;
+pub(super) const MOST_OF_CLIENT: usize = 10_000;
 /// Longest URI that can be subscribed to, in bytes.
 const LONGEST_URI: usize = 2_048;
 
@@ -37,7 +37,7 @@ pub(super) struct Moved {
 impl Outbox {
     /// Holds a subscription, of which news are put here.
     pub(super) fn subscribe(&self, subscription: Subscription) {
-        let uri = subscription.uri().to_owned();
+        let uri = subscription.name().to_owned();
         // One in its place ends without the lock: that changes what the server is told.
         let before = self.held().insert(uri, subscription);
         drop(before);
@@ -69,6 +69,7 @@ impl Outbox {
             withdrawn |= !allowed;
             allowed
         });
+        withdrawn |= self.review_tasks(registry);
         (withdrawn, moved)
     }
 
@@ -76,23 +77,23 @@ impl Outbox {
     /// may be read.
     fn hear_of(&self, upstream: &Upstream, uri: &str, registry: &Registry) {
         let held = self.held();
-        let fitting = held.values().filter(|s| s.upstream().id() == upstream.id() && covers(s.uri(), uri));
+        let fitting = held.values().filter(|s| s.upstream().id() == upstream.id() && covers(s.name(), uri));
         let may_read = |s: &&Subscription| {
             let client = s.permit().client();
-            s.uri() == uri || registry.decide(client, upstream.id(), Target::Resource(uri)).verdict.is_ok()
+            s.name() == uri || registry.decide(client, upstream.id(), Target::Resource(uri)).verdict.is_ok()
         };
         if let Some(subscription) = { fitting }.find(may_read) {
-            self.updated(subscription.uri(), uri);
+            self.updated(subscription.name(), uri);
         }
     }
 }
 
 impl ClientState {
-    /// How many resources the client has subscribed to, in its sessions and on its streams.
+    /// How many resources and tasks the client has subscribed to, in its sessions and on its streams.
     pub(super) fn subscriptions(&self) -> usize {
         let in_sessions = self.sessions().outboxes();
         let outside = self.listeners.outboxes_outside_of_sessions();
-        in_sessions.iter().chain(&outside).map(|outbox| outbox.held().len()).sum()
+        in_sessions.iter().chain(&outside).map(|outbox| outbox.held().len() + outbox.tasks().len()).sum()
     }
 }
 
@@ -258,16 +259,31 @@ impl Hearer for Gateway {
                     outbox.hear_of(upstream, &uri, snapshot.registry());
                 }
             }
+            (Some(method::TASK_CHANGED), _) => {
+                for outbox in self.outboxes_of(tenant) {
+                    outbox.hear_of_task(upstream, notification);
+                }
+            }
             (Some(method::MESSAGE), Tenant::Client { client, session: Some(nonce), .. }) => {
                 self.pass_on_log(client, nonce, notification);
             }
             (Some(method::PROGRESS), Tenant::Client { client, .. }) => {
                 let token = notification.param(Param::ProgressToken);
                 let meant = |sent: &Sent| token.is_some_and(|token| is_number(token, sent.id));
-                self.deliver(client, upstream, tenant, meant, || Mail::Notification(notification.clone()));
+                for flight in self.reading(client, upstream, tenant, meant) {
+                    flight.deliver(Mail::Notification(notification.clone()));
+                }
             }
-            (Some(method::MESSAGE | method::CANCELLED), Tenant::Client { client, .. }) => {
-                self.deliver(client, upstream, tenant, |_| true, || Mail::Notification(notification.clone()));
+            (Some(method::MESSAGE | method::ELICITATION_COMPLETE), Tenant::Client { client, .. }) => {
+                if let Some(flight) = self.reading(client, upstream, tenant, |_| true).first() {
+                    flight.deliver(Mail::Notification(notification.clone()));
+                }
+            }
+            // Which of the calls has been asked what is withdrawn, the call itself knows.
+            (Some(method::CANCELLED), Tenant::Client { client, .. }) => {
+                for flight in self.reading(client, upstream, tenant, |_| true) {
+                    flight.deliver(Mail::Notification(notification.clone()));
+                }
             }
             _ => {}
         }
@@ -277,23 +293,21 @@ impl Hearer for Gateway {
         // A server may ask only while it serves the client. In which of several calls it asks makes no difference: they are
         // the same client's, in the same session.
         let Tenant::Client { client, .. } = tenant else { return false };
-        self.deliver(client, upstream, tenant, |_| true, || Mail::Request(request.clone(), replier.clone()))
+        let flights = self.reading(client, upstream, tenant, |_| true);
+        flights.first().is_some_and(|flight| flight.deliver(Mail::Request(request.clone(), replier.clone())))
     }
 }
 
 impl Gateway {
-    /// Brings what a server has said outside of its calls to the last of them that is `meant`; false if there is none.
-    fn deliver(
+    /// The calls of a tenant at a server that are `meant` by what it has said outside of them, the last that was begun first.
+    fn reading(
         &self,
         client: &ClientId,
         upstream: &Arc<Upstream>,
         tenant: &Tenant,
         meant: impl Fn(&Sent) -> bool,
-        mail: impl FnOnce() -> Mail,
-    ) -> bool {
-        let Some(state) = self.shard(client).get(client).cloned() else { return false };
-        let fits = |sent: &Sent| Arc::ptr_eq(&sent.upstream, upstream) && sent.tenant == *tenant && meant(sent);
-        let flight = state.flights.last(fits);
-        flight.map(|flight| flight.deliver(mail())).is_some()
+    ) -> Vec<Arc<Flight>> {
+        let Some(state) = self.shard(client).get(client).cloned() else { return Vec::new() };
+        state.flights.reading(|sent| Arc::ptr_eq(&sent.upstream, upstream) && sent.tenant == *tenant && meant(sent))
     }
 }

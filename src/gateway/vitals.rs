@@ -13,6 +13,10 @@ use crate::wire::mcp::ListKind;
 pub struct Vitals {
     /// Calls in flight, of all clients to all servers.
     pub calls: u64,
+    /// Those of them that wait for a modern client to come back with an answer.
+    pub parked: u64,
+    /// What servers have asked clients, and nobody has answered.
+    pub questions: u64,
     /// Legacy sessions with soft state.
     pub sessions: usize,
     /// Open streams of changes.
@@ -49,6 +53,8 @@ impl Gateway {
         let (budget, known) = (self.budget(), self.known_clients());
         Vitals {
             calls: self.calls.get(),
+            parked: self.parked.get(),
+            questions: self.questions.get(),
             sessions: known.iter().map(|(_, state)| state.sessions().live()).sum(),
             listeners: known.iter().map(|(_, state)| state.listeners.count()).sum(),
             subscriptions: known.iter().map(|(_, state)| state.subscriptions()).sum(),

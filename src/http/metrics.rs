@@ -22,7 +22,7 @@ const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
 /// Paths that are none of ours.
 const ELSEWHERE: &str = "other";
 /// Methods that are counted by name; whatever else clients send is `other`.
-pub(super) const METHODS: [&str; 19] = [
+pub(super) const METHODS: [&str; 22] = [
     method::INITIALIZE,
     method::PING,
     method::TOOLS_LIST,
@@ -33,6 +33,9 @@ pub(super) const METHODS: [&str; 19] = [
     method::TEMPLATES_LIST,
     method::RESOURCES_READ,
     method::COMPLETE,
+    method::TASKS_GET,
+    method::TASKS_UPDATE,
+    method::TASKS_CANCEL,
     method::DISCOVER,
     method::INITIALIZED,
     method::CANCELLED,
@@ -178,6 +181,10 @@ pub(super) fn page(gateway: &Gateway, snapshot: &Snapshot, traffic: &Traffic) ->
 fn write_gateway(text: &mut Text, gateway: &Gateway) {
     let vitals = gateway.vitals();
     text.single("mcp_x_calls_in_flight", Kind::Gauge, "Calls of tools in flight.", vitals.calls);
+    let help = "Calls in flight that wait for a modern client to come back with an answer.";
+    text.single("mcp_x_calls_parked", Kind::Gauge, help, vitals.parked);
+    let help = "Questions of servers to clients that wait for an answer.";
+    text.single("mcp_x_questions", Kind::Gauge, help, vitals.questions);
     text.single("mcp_x_sessions", Kind::Gauge, "Legacy sessions with soft state.", vitals.sessions);
     let help = "Open streams of changes, whichever era's.";
     text.single("mcp_x_listeners", Kind::Gauge, help, vitals.listeners);

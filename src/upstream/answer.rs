@@ -8,8 +8,7 @@
 use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -37,7 +36,41 @@ const LINGER: Duration = Duration::from_secs(1);
 const REPLIES: usize = 16;
 
 /// Says whether a server waits for its client, and so may be silent itself.
-pub type Waits = Arc<AtomicBool>;
+#[derive(Clone, Debug, Default)]
+pub struct Waits(Arc<Mutex<Waiting>>);
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Waiting {
+    #[default]
+    Never,
+    Now,
+    Until(Instant),
+}
+
+impl Waits {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes whether the server waits.
+    pub fn set(&self, waits: bool) {
+        let mut waiting = self.waiting();
+        *waiting = match (waits, *waiting) {
+            (true, _) => Waiting::Now,
+            (false, Waiting::Now) => Waiting::Until(Instant::now()),
+            (false, before) => before,
+        };
+    }
+
+    /// When it waited last: from then on it is for the server to say something.
+    fn last(&self) -> Option<Instant> {
+        match *self.waiting() {
+            Waiting::Never => None,
+            Waiting::Now => Some(Instant::now()),
+            Waiting::Until(end) => Some(end),
+        }
+    }
+}
 
 /// How long a call may take.
 #[derive(Clone, Debug)]
@@ -79,8 +112,8 @@ impl Timer {
     fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
         loop {
             ready!(self.alarm.poll(cx));
-            if self.limits.waits.as_ref().is_some_and(|waits| waits.load(Ordering::Relaxed)) {
-                self.heard();
+            if let Some(last) = self.limits.waits.as_ref().and_then(Waits::last) {
+                self.heard = self.heard.max(last);
             }
             let (silent, whole) = (self.heard + self.limits.silent, self.begun + self.limits.whole);
             let now = Instant::now();

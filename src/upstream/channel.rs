@@ -113,7 +113,7 @@ impl Channel {
         id: u64,
         request: &Request<'_>,
     ) -> Result<Box<Answer>, UpstreamError> {
-        let mut message = request.write(known.era(), id)?;
+        let mut message = request.write(known, id)?;
         let dialect = match known {
             Known::Legacy => Dialect::Legacy(self.prepared_session(tenant, request.level()).await?),
             Known::Modern(server) => Dialect::Modern(Arc::clone(&server.target)),
@@ -145,7 +145,7 @@ impl Channel {
         self.upstream.sessions.forget(tenant, lost);
         self.upstream.refresh_soon();
         let dialect = Dialect::Legacy(self.prepared_session(tenant, request.level()).await?);
-        let mut message = request.write(Era::Legacy, id)?;
+        let mut message = request.write(&Known::Legacy, id)?;
         let limits = self.time_limits(tenant, request.waits());
         let (response, timer) = self.post(&dialect, Some(id), &mut message, limits).await?;
         self.answer(tenant, dialect, id, response, timer).await
@@ -292,18 +292,6 @@ impl Channel {
         if status.is_success() { Ok(()) } else { Err(UpstreamError::BadStatus(status.as_u16())) }
     }
 
-    /// Tells the server that nobody waits for the response to a request any more, without making anybody wait for that.
-    /// A modern server hears it from the connection, which closes when its answer is dropped.
-    pub(super) fn cancel(&self, dialect: &Dialect, id: u64) {
-        let Dialect::Legacy(session) = dialect else { return };
-        let method = method::CANCELLED;
-        let message = format!(
-            r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"requestId":{id},"reason":"nobody waits for it any more"}}}}"#
-        );
-        let (channel, session) = (self.clone(), Arc::clone(session));
-        tokio::spawn(async move { channel.notify_or_log(&session, message.into_bytes()).await });
-    }
-
     /// Sends a message whose loss is only worth a record.
     pub(super) async fn notify_or_log(&self, session: &Arc<Session>, message: Vec<u8>) {
         if let Err(error) = self.notify(session, message).await {
@@ -323,6 +311,12 @@ impl Channel {
             let _ = tokio::time::timeout(PATIENCE, goodbye).await;
         }
     }
+}
+
+/// What tells a legacy server that nobody waits for the response to a request any more.
+pub(super) fn cancelled(id: u64) -> Vec<u8> {
+    let (method, reason) = (method::CANCELLED, "nobody waits for it any more");
+    format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"requestId":{id},"reason":"{reason}"}}}}"#).into_bytes()
 }
 
 /// Whether an answer, or the code of its refusal, is one that a server of this era would hardly give, so that it may be of the other one by now.

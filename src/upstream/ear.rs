@@ -15,9 +15,11 @@ use super::answer::refusal_to;
 use super::channel::Channel;
 use super::error::UpstreamError;
 use super::legacy::{Session, Tenant};
+use super::parting::Partings;
 use super::{Upstream, hear};
 use crate::outbound::Client;
 use crate::policy::Permit;
+use crate::wire::changes::Topic;
 use crate::wire::jsonrpc::Envelope;
 
 /// Who is told what servers say unasked to one of their tenants. Nothing of it is waited for.
@@ -43,9 +45,17 @@ impl Replier {
 
     /// Sends the answer, in the background.
     pub fn reply(&self, answer: Vec<u8>) {
-        let (channel, session) = (self.channel.clone(), Arc::clone(&self.session));
-        let sending = async move { channel.notify_or_log(&session, answer).await };
-        self.channel.upstream.ears.runtime.spawn(sending);
+        let replier = self.clone();
+        self.upstream().ears.runtime.spawn(async move { replier.deliver(answer).await });
+    }
+
+    /// Sends a message in the session.
+    pub(super) async fn deliver(&self, message: Vec<u8>) {
+        self.channel.notify_or_log(&self.session, message).await;
+    }
+
+    pub(super) fn upstream(&self) -> &Arc<Upstream> {
+        &self.channel.upstream
     }
 
     /// Tells the server that nobody will answer its request; a ping gets its pong.
@@ -61,10 +71,11 @@ pub(super) type Listening = Arc<OnceLock<Weak<dyn Hearer>>>;
 
 /// The ears at one server.
 pub(super) struct Ears {
-    runtime: Handle,
+    pub(super) runtime: Handle,
     /// The connections of that runtime.
     pub(super) http: Client,
     hearer: Listening,
+    pub(super) partings: Partings,
     open: Mutex<Open>,
 }
 
@@ -89,10 +100,10 @@ pub(super) struct Ear {
 struct Wants {
     /// Whether the tenant's client can be asked things.
     asked: bool,
-    resources: BTreeMap<String, Want>,
+    topics: BTreeMap<Topic, Want>,
 }
 
-/// A resource that is subscribed to.
+/// A resource or task that is subscribed to.
 struct Want {
     /// How many want it.
     holders: usize,
@@ -110,8 +121,8 @@ enum State {
 }
 
 impl Ears {
-    pub(super) fn new(runtime: Handle, http: Client, hearer: Listening) -> Self {
-        Self { runtime, http, hearer, open: Mutex::default() }
+    pub(super) fn new(runtime: Handle, http: Client, hearer: Listening, partings: Partings) -> Self {
+        Self { runtime, http, hearer, partings, open: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -140,9 +151,9 @@ impl Ears {
         self.end(|_| true);
     }
 
-    /// Whether this tenant has subscribed to resources.
+    /// Whether this tenant has subscribed to anything.
     pub(super) fn holds(&self, tenant: &Tenant) -> bool {
-        self.lock().ears.get(tenant).is_some_and(|ear| !ear.wants().resources.is_empty())
+        self.lock().ears.get(tenant).is_some_and(|ear| !ear.wants().topics.is_empty())
     }
 
     /// Takes out an ear whose tenant wants nothing any more; false if it does by now.
@@ -174,54 +185,55 @@ impl Ear {
 
     fn is_idle(&self) -> bool {
         let wants = self.wants();
-        !wants.asked && wants.resources.is_empty()
+        !wants.asked && wants.topics.is_empty()
     }
 
-    /// The resources that are wanted now.
-    pub(super) fn resources(&self) -> BTreeSet<String> {
-        self.wants().resources.keys().cloned().collect()
+    /// The resources and tasks that are wanted now.
+    pub(super) fn topics(&self) -> BTreeSet<Topic> {
+        self.wants().topics.keys().cloned().collect()
     }
 
     /// Notes what the server says to a subscription.
-    pub(super) fn settle(&self, uri: &str, answer: Result<(), UpstreamError>) {
-        if let Some(want) = self.wants().resources.get_mut(uri) {
+    pub(super) fn settle(&self, topic: &Topic, answer: Result<(), UpstreamError>) {
+        if let Some(want) = self.wants().topics.get_mut(topic) {
             want.state = answer.map_or_else(State::Refused, |()| State::Live);
         }
         self.settled.send_replace(());
     }
 
-    fn hold(&self, uri: &str) {
+    fn hold(&self, topic: &Topic) {
         let mut wants = self.wants();
-        match wants.resources.get_mut(uri) {
+        match wants.topics.get_mut(topic) {
             Some(want) => want.holders += 1,
-            None => _ = wants.resources.insert(uri.to_owned(), Want { holders: 1, state: State::New }),
+            None => _ = wants.topics.insert(topic.clone(), Want { holders: 1, state: State::New }),
         }
         drop(wants);
         self.wanted.send_replace(());
     }
 
-    fn release(&self, uri: &str) {
+    fn release(&self, topic: &Topic) {
         let mut wants = self.wants();
-        let Some(want) = wants.resources.get_mut(uri) else { return };
+        let Some(want) = wants.topics.get_mut(topic) else { return };
         want.holders -= 1;
         if want.holders == 0 {
-            wants.resources.remove(uri);
+            wants.topics.remove(topic);
             drop(wants);
             self.wanted.send_replace(());
         }
     }
 
-    fn state(&self, uri: &str) -> State {
-        self.wants().resources.get(uri).map_or(State::New, |want| want.state.clone())
+    fn state(&self, topic: &Topic) -> State {
+        self.wants().topics.get(topic).map_or(State::New, |want| want.state.clone())
     }
 }
 
-/// A client's subscription to a resource of a server; ends when it is dropped.
+/// A client's subscription to a resource or task of a server; ends when it is dropped.
 pub struct Subscription {
     upstream: Arc<Upstream>,
     ear: Arc<Ear>,
     tenant: Tenant,
     permit: Permit,
+    topic: Topic,
 }
 
 impl Subscription {
@@ -237,16 +249,16 @@ impl Subscription {
         &self.upstream
     }
 
-    /// What shows that the client may read the resource.
+    /// What shows that the client may read the resource, or call the tool that became a task.
     #[must_use]
     pub fn permit(&self) -> &Permit {
         &self.permit
     }
 
-    /// The resource.
+    /// The URI of the resource, or the server's own id of the task.
     #[must_use]
-    pub fn uri(&self) -> &str {
-        self.permit.name()
+    pub fn name(&self) -> &str {
+        self.topic.name()
     }
 
     /// Waits until the server tells of changes, which can take as long as it cannot be reached.
@@ -256,7 +268,7 @@ impl Subscription {
     pub async fn settled(&self) -> Result<(), UpstreamError> {
         let mut settled = self.ear.settled.subscribe();
         loop {
-            match self.ear.state(self.uri()) {
+            match self.ear.state(&self.topic) {
                 State::Live => return Ok(()),
                 State::Refused(error) => return Err(error),
                 // The sender lives as long as the ear, which is held here.
@@ -268,7 +280,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.ear.release(self.permit.name());
+        self.ear.release(&self.topic);
     }
 }
 
@@ -285,12 +297,34 @@ impl Upstream {
     /// [`UpstreamError::Removed`] if the permit is for another server, or for this one as it was before a change of the
     /// configuration.
     pub fn subscribe(self: &Arc<Self>, permit: &Permit, tenant: &Tenant) -> Result<Subscription, UpstreamError> {
+        self.hear_of(permit, tenant, Topic::Resource(permit.name().to_owned()))
+    }
+
+    /// Subscribes to a task for a tenant, by the server's own id; the permit is for the tool that became the task.
+    ///
+    /// # Errors
+    /// As [`subscribe`](Self::subscribe).
+    pub fn follow_task(
+        self: &Arc<Self>,
+        permit: &Permit,
+        tenant: &Tenant,
+        task: &str,
+    ) -> Result<Subscription, UpstreamError> {
+        self.hear_of(permit, tenant, Topic::Task(task.to_owned()))
+    }
+
+    fn hear_of(
+        self: &Arc<Self>,
+        permit: &Permit,
+        tenant: &Tenant,
+        topic: Topic,
+    ) -> Result<Subscription, UpstreamError> {
         // SECURITY: as for calls.
         if *permit.server() != self.server {
             return Err(UpstreamError::Removed);
         }
-        let ear = self.with_ear(tenant, |ear| ear.hold(permit.name())).ok_or(UpstreamError::Removed)?;
-        Ok(Subscription { upstream: Arc::clone(self), ear, tenant: tenant.clone(), permit: permit.clone() })
+        let ear = self.with_ear(tenant, |ear| ear.hold(&topic)).ok_or(UpstreamError::Removed)?;
+        Ok(Subscription { upstream: Arc::clone(self), ear, tenant: tenant.clone(), permit: permit.clone(), topic })
     }
 
     /// Passes on what the server said to a tenant on another way than its own.

@@ -111,9 +111,9 @@ async fn first<T, const N: usize>(mut futures: [Pin<Box<dyn Future<Output = T> +
     .await
 }
 
-/// Why a server tells nothing about a resource that it offers.
+/// Why a server tells nothing about a resource or task that it has.
 fn not_offered() -> UpstreamError {
-    UpstreamError::Rpc(ErrorObject::new(code::METHOD_NOT_FOUND, "the server does not tell of changes of resources"))
+    UpstreamError::Rpc(ErrorObject::new(code::METHOD_NOT_FOUND, "the server does not tell of changes of it"))
 }
 
 impl Hearing<'_> {

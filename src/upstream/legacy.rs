@@ -147,6 +147,11 @@ impl Sessions {
         self.sessionless().or_else(|| self.held().get(tenant)?.opening.session.get().cloned())
     }
 
+    /// The session that is held for the tenant, if there is one.
+    pub(super) fn of(&self, tenant: &Tenant) -> Option<Arc<Session>> {
+        self.held().get(tenant)?.opening.session.get().filter(|session| session.id.is_some()).cloned()
+    }
+
     fn sessionless(&self) -> Option<Arc<Session>> {
         self.sessionless.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -190,24 +195,13 @@ impl Sessions {
         taken
     }
 
-    /// Whose sessions `fits` is true of, given whose they are and when they were last used.
-    pub(super) fn tenants(&self, fits: impl Fn(&Tenant, Instant) -> bool) -> Vec<Tenant> {
-        let held = self.held();
-        held.iter().filter(|(tenant, held)| fits(tenant, held.used)).map(|(tenant, _)| tenant.clone()).collect()
-    }
-
-    /// Takes out the sessions that `ends` is true of, given whose they are and when they were last used.
-    pub(super) fn take(&self, ends: impl Fn(&Tenant, Instant) -> bool) -> Vec<Arc<Session>> {
-        let mut taken = Vec::new();
-        self.held().retain(|tenant, held| {
-            let stays = !ends(tenant, held.used);
-            if !stays {
-                self.lasting.ended(tenant);
-                taken.extend(held.opening.session.get().cloned());
-            }
-            stays
-        });
-        taken
+    /// Takes out the sessions that `ends` is true of, given whose they are and when they were last used; of one that was
+    /// still being opened, only whose it was to be.
+    pub(super) fn take(&self, ends: impl Fn(&Tenant, Instant) -> bool) -> HashMap<Tenant, Option<Arc<Session>>> {
+        let mut held = self.held();
+        let taken = held.extract_if(|tenant, held| ends(tenant, held.used));
+        let taken = taken.inspect(|(tenant, _)| self.lasting.ended(tenant));
+        taken.map(|(tenant, held)| (tenant, held.opening.session.get().cloned())).collect()
     }
 }
 

@@ -21,6 +21,7 @@
 //! | `health` | whether a server can be reached, and when it is asked next |
 //! | `kept` | [`Keeper`]: catalogues that outlive the process |
 //! | `lasting` | [`SessionKeeper`]: sessions that outlive the process |
+//! | `parting` | [`Parting`]: the last that a server hears of a call
 //! | `pool` | [`Pool`]: the upstreams of a registry, each kept fresh in the background |
 //! | `series` | [`Series`]: what is counted of one server |
 //! | `error` | [`UpstreamError`] |
@@ -35,6 +36,7 @@ mod hear;
 mod kept;
 mod lasting;
 mod legacy;
+mod parting;
 mod pool;
 mod probe;
 mod request;
@@ -61,6 +63,7 @@ pub use self::error::UpstreamError;
 pub use self::kept::Keeper;
 pub use self::lasting::SessionKeeper;
 pub use self::legacy::Tenant;
+pub use self::parting::Parting;
 pub use self::pool::Pool;
 pub use self::series::{Outcome, Series};
 
@@ -71,6 +74,7 @@ use self::health::{Health, LEAST_INTERVAL};
 use self::kept::OnDisk;
 use self::lasting::Lasting;
 use self::legacy::Sessions;
+use self::parting::Partings;
 use self::probe::{Failed, Known};
 use self::request::{Call, Request};
 use crate::budget::Budget;
@@ -156,6 +160,7 @@ struct Common {
     /// The connections of that runtime.
     http: Client,
     hearer: Listening,
+    partings: Partings,
     budget: Budget,
     /// Where sessions outlive the process, if they do.
     sessions: Option<Arc<dyn SessionKeeper>>,
@@ -172,7 +177,7 @@ impl Upstream {
         series: Arc<Series>,
         common: Common,
     ) -> Self {
-        let Common { epoch, changed, runtime, http, hearer, budget, sessions, log } = common;
+        let Common { epoch, changed, runtime, http, hearer, partings, budget, sessions, log } = common;
         let mut headers = HeaderMap::new();
         for (name, value) in server.headers.iter() {
             // The registry has refused what is not a header.
@@ -192,7 +197,7 @@ impl Upstream {
             doubted: AtomicBool::default(),
             silent: AtomicBool::default(),
             sessions,
-            ears: Ears::new(runtime, http, hearer),
+            ears: Ears::new(runtime, http, hearer, partings),
             next_id: AtomicU64::new(1),
             offer: watch::Sender::new(offer),
             epoch,
@@ -313,6 +318,13 @@ impl Upstream {
         let number = (0..u16::MAX).find(|number| !taken.contains(number)).unwrap_or(u16::MAX);
         taken.insert(number);
         Lane { upstream: Arc::clone(self), client: client.clone(), capabilities, number }
+    }
+
+    /// Whether a call has taken this tenant's session for itself.
+    fn is_taken(&self, tenant: &Tenant) -> bool {
+        let Tenant::Client { client, session: None, capabilities, lane } = tenant else { return false };
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.get(&(client.clone(), *capabilities)).is_some_and(|taken| taken.contains(lane))
     }
 
     /// Sends a client's request, such as a call of a tool, and returns the answer as soon as it begins.
@@ -447,12 +459,15 @@ pub struct Asked {
     pub waits: Option<Waits>,
     /// The tool, if it is about one: what the server offers, as the client's view has it, and where the tool stands in that.
     pub tool: Option<(Arc<Catalogue>, usize)>,
+    /// The server's own id of the task, if it is about one.
+    pub task: Option<Box<str>>,
 }
 
 impl Asked {
-    /// The request as it is sent, about what its server knows by this name.
+    /// The request as it is sent, about what its server knows by this name, unless it is about a task.
     fn call<'a>(&'a self, name: &'a str, inputs: Inputs<'a>) -> Call<'a> {
-        let Self { envelope, operation, asker, passed_on, trace, waits, tool } = self;
+        let Self { envelope, operation, asker, passed_on, trace, waits, tool, task } = self;
+        let name = task.as_deref().unwrap_or(name);
         let annotations = tool.as_ref().map(|(catalogue, at)| catalogue.annotations(*at)).unwrap_or_default();
         let (operation, asker, waits) = (*operation, *asker, waits.as_ref());
         Call { envelope, operation, name, asker, inputs, annotations, passed_on, trace: trace.as_deref(), waits }

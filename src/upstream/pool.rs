@@ -12,16 +12,18 @@ use tokio::time::{Instant, timeout};
 
 use super::catalogue::Fetched;
 use super::channel::Channel;
+use super::ear::Replier;
 use super::kept::{Keeper, Kept};
 use super::lasting::SessionKeeper;
 use super::legacy::Session;
+use super::parting::Partings;
 use super::{Catalogue, Common, Hearer, Offer, Tenant, Upstream, UpstreamError};
 use crate::budget::Budget;
 use crate::log::Log;
 use crate::outbound::Client;
 use crate::policy::{ClientId, Registry, Server, ServerId};
 use crate::wire::config::Settings;
-use crate::wire::mcp::ListKind;
+use crate::wire::mcp::{ListKind, method};
 
 /// Catalogues fetched at the same time.
 const FETCHES: usize = 128;
@@ -56,6 +58,7 @@ impl Pool {
                 runtime,
                 http,
                 hearer: Arc::default(),
+                partings: Partings::default(),
                 budget: Budget::default(),
                 sessions: None,
                 log,
@@ -79,6 +82,21 @@ impl Pool {
     #[must_use]
     pub fn changed(&self) -> Arc<Notify> {
         Arc::clone(&self.common.changed)
+    }
+
+    /// Waits until servers have heard the last of the calls that have ended, no longer than that may take.
+    pub async fn parted(&self, longest: Duration) {
+        let _ = timeout(longest, self.common.partings.over()).await;
+    }
+
+    /// Tells those servers that have a session for this tenant that the roots of its client are others.
+    pub fn roots_changed(&self, tenant: &Tenant) {
+        let message = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, method::ROOTS_CHANGED);
+        for upstream in self.upstreams.read().unwrap_or_else(PoisonError::into_inner).values() {
+            if let Some(session) = upstream.sessions.of(tenant) {
+                Replier::new(&Channel::new(upstream, &self.common.http), &session).reply(message.clone().into_bytes());
+            }
+        }
     }
 
     /// Where the pool's tasks run.
@@ -156,7 +174,7 @@ impl Pool {
     fn take_up_sessions(&self, upstream: &Arc<Upstream>, registry: &Registry) {
         upstream.take_up_sessions();
         let is_gone = |client: &ClientId| registry.client(client).is_none();
-        self.end_at(upstream, |tenant, _| matches!(tenant, Tenant::Client { client, .. } if is_gone(client)));
+        self.end_at(upstream, |tenant| matches!(tenant, Tenant::Client { client, .. } if is_gone(client)));
     }
 
     /// What answers hold in buffers while they are gathered; the bodies of requests count there too.
@@ -195,9 +213,15 @@ impl Pool {
 
     /// Ends what the servers hold for one session of a client, in the background.
     pub fn end_session(&self, client: &ClientId, nonce: [u8; 16]) {
-        self.end_tenants(
-            |tenant| matches!(tenant, Tenant::Client { client: c, session: Some(s), .. } if c == client && *s == nonce),
-        );
+        self.end_sessions(&HashMap::from([(nonce, client.clone())]));
+    }
+
+    /// The same for many sessions, given whose they are: looks only once at what the servers hold.
+    pub fn end_sessions(&self, sessions: &HashMap<[u8; 16], ClientId>) {
+        self.end_tenants(|tenant| match tenant {
+            Tenant::Client { client, session: Some(nonce), .. } => sessions.get(nonce) == Some(client),
+            _ => false,
+        });
     }
 
     /// Ends what the servers hold for a client that is no more, in the background.
@@ -216,11 +240,13 @@ impl Pool {
                 Tenant::Client { .. } => idle,
                 Tenant::Catalogue => Duration::MAX,
             };
-            let mut unused = upstream.sessions.tenants(|tenant, used| now.duration_since(used) > longest(tenant));
-            unused.retain(|tenant| !upstream.ears.holds(tenant));
-            if !unused.is_empty() {
-                upstream.ears.end(|tenant| unused.contains(tenant));
-                self.end_at(upstream, |tenant, _| unused.contains(tenant));
+            let is_unused = |tenant: &Tenant, used| now.duration_since(used) > longest(tenant);
+            // All of it is asked at once, so that no session is ended which a call has just taken.
+            let is_over = |tenant: &Tenant| !upstream.ears.holds(tenant) && !upstream.is_taken(tenant);
+            let taken = upstream.sessions.take(|tenant, used| is_unused(tenant, used) && is_over(tenant));
+            if !taken.is_empty() {
+                upstream.ears.end(|tenant| taken.contains_key(tenant));
+                self.bid_farewell(upstream, taken.into_values().flatten());
             }
         }
     }
@@ -228,16 +254,17 @@ impl Pool {
     fn end_tenants(&self, ends: impl Fn(&Tenant) -> bool) {
         for upstream in self.upstreams.read().unwrap_or_else(PoisonError::into_inner).values() {
             upstream.ears.end(&ends);
-            self.end_at(upstream, |tenant, _| ends(tenant));
+            self.end_at(upstream, &ends);
         }
     }
 
-    fn end_at(&self, upstream: &Arc<Upstream>, ends: impl Fn(&Tenant, Instant) -> bool) {
-        self.bid_farewell(upstream, upstream.sessions.take(ends));
+    fn end_at(&self, upstream: &Arc<Upstream>, ends: impl Fn(&Tenant) -> bool) {
+        let taken = upstream.sessions.take(|tenant, _| ends(tenant));
+        self.bid_farewell(upstream, taken.into_values().flatten());
     }
 
     /// Tells a server in the background that these sessions are over.
-    fn bid_farewell(&self, upstream: &Arc<Upstream>, sessions: Vec<Arc<Session>>) {
+    fn bid_farewell(&self, upstream: &Arc<Upstream>, sessions: impl IntoIterator<Item = Arc<Session>>) {
         for session in sessions {
             let channel = Channel::new(upstream, &self.common.http);
             self.common.runtime.spawn(async move { channel.end(&session).await });

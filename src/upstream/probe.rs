@@ -59,6 +59,11 @@ impl Known {
             Self::Modern(_) => Era::Modern,
         }
     }
+
+    /// Whether the server may run a tool as a task of the modern era.
+    pub(super) fn runs_tasks(&self) -> bool {
+        matches!(self, Self::Modern(server) if server.capabilities.runs_tasks())
+    }
 }
 
 impl Upstream {
@@ -66,6 +71,12 @@ impl Upstream {
     #[must_use]
     pub fn era(&self) -> Option<Era> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(Known::era)
+    }
+
+    /// Whether the server is known to run tools as tasks of the modern era.
+    #[must_use]
+    pub fn runs_tasks(&self) -> bool {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(Known::runs_tasks)
     }
 
     fn remembered(&self) -> Option<Known> {

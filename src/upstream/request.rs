@@ -5,6 +5,7 @@ use hyper::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 
 use super::answer::Waits;
 use super::error::UpstreamError;
+use super::probe::Known;
 use crate::wire::headers::{Annotation, encode, find, mirrored};
 use crate::wire::json::write_text;
 use crate::wire::jsonrpc::{Envelope, Param};
@@ -20,7 +21,7 @@ pub(super) struct Outbound {
     pub(super) body: Bytes,
     /// Of a modern request.
     method: Option<&'static str>,
-    /// The tool, prompt or resource that a modern request is about.
+    /// The tool, prompt, resource or task that a modern request is about.
     name: Option<HeaderValue>,
     /// Those that mirror arguments, belong to a trace context, or to a GET. Boxed because they are rare, and what is sent is
     /// handed on many times.
@@ -40,7 +41,7 @@ impl Outbound {
         Self { mirrored, ..Self::default() }
     }
 
-    /// A modern request; `name` is the tool, prompt or resource it is about.
+    /// A modern request; `name` is the tool, prompt, resource or task it is about.
     pub(super) fn modern(body: Vec<u8>, method: &'static str, name: Option<&str>) -> Self {
         let name = name.and_then(|name| HeaderValue::try_from(encode(name).as_ref()).ok());
         Self { body: body.into(), method: Some(method), name, mirrored: None }
@@ -94,7 +95,7 @@ pub(super) struct Call<'a> {
     pub(super) envelope: &'a Envelope,
     /// What is asked for.
     pub(super) operation: Operation,
-    /// The server's own name for what it is about.
+    /// The server's own name for what it is about, or its own id of that.
     pub(super) name: &'a str,
     /// Who is behind it.
     pub(super) asker: Asker,
@@ -127,21 +128,26 @@ impl Request<'_> {
         }
     }
 
-    /// Writes the request for a server of this era.
+    /// Writes the request for a server of which this is known.
     ///
     /// # Errors
-    /// [`UpstreamError::Unmirrorable`] if an argument cannot be mirrored.
-    pub(super) fn write(&self, era: Era, id: u64) -> Result<Outbound, UpstreamError> {
+    /// [`UpstreamError::Unmirrorable`] if an argument cannot be mirrored; [`UpstreamError::Removed`] if it is about a task,
+    /// and the server, another by now, has none.
+    pub(super) fn write(&self, known: &Known, id: u64) -> Result<Outbound, UpstreamError> {
+        let era = known.era();
         match (self, era) {
             (Self::List { kind, cursor }, Era::Legacy) => Ok(Outbound::of(list(id, *kind, *cursor, None))),
             (Self::List { kind, cursor }, Era::Modern) => {
                 let body = list(id, *kind, *cursor, Some(&rewrite::own_meta()));
                 Ok(Outbound::modern(body, kind.method(), None))
             }
-            (Self::Client(call), Era::Legacy) => Ok(Outbound::of(call.body(era, id)).traced(call.trace)),
+            (Self::Client(call), _) if call.operation.is_about_task() && !known.runs_tasks() => {
+                Err(UpstreamError::Removed)
+            }
+            (Self::Client(call), Era::Legacy) => Ok(Outbound::of(call.body(known, id)).traced(call.trace)),
             (Self::Client(call), Era::Modern) => {
                 let named = (call.operation != Operation::Complete).then_some(call.name);
-                let mut message = Outbound::modern(call.body(era, id), call.operation.method(), named);
+                let mut message = Outbound::modern(call.body(known, id), call.operation.method(), named);
                 message.mirrored = call.mirrored()?;
                 Ok(message.traced(call.trace))
             }
@@ -150,9 +156,12 @@ impl Request<'_> {
 }
 
 impl Call<'_> {
-    fn body(&self, era: Era, id: u64) -> Vec<u8> {
-        let Self { envelope, operation, name, asker, inputs, .. } = *self;
-        rewrite::request(envelope, id, Sent { operation, name, asker, inputs, server: era })
+    fn body(&self, known: &Known, id: u64) -> Vec<u8> {
+        let Self { envelope, operation, name, mut asker, inputs, .. } = *self;
+        if !known.runs_tasks() {
+            asker.capabilities = asker.capabilities.without_tasks();
+        }
+        rewrite::request(envelope, id, Sent { operation, name, asker, inputs, server: known.era() })
     }
 
     /// The headers that mirror the arguments that are sent, which are the client's byte for byte.

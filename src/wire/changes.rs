@@ -4,9 +4,11 @@
 //! and every message of its stream names that request. Source: MCP 2026-07-28, "Subscriptions"; MCP 2025-11-25, tools,
 //! prompts and resources; protocol.md 1.7, 2.3.
 
-use super::json::{JsonType, Span, elements_of, members_of, text_of, type_of, write_text};
+use super::json::{JsonType, Span, elements_of, members_of, text_of, type_of, whole_members_of, write_text};
+use super::jsonrpc::Envelope;
 use super::mcp::{IDENTITY, ListKind, ServerCapabilities, meta, method};
 use super::rewrite;
+use super::splice::object_of;
 
 /// A list, as far as it can be said to have changed; resources and their templates are one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +150,25 @@ impl Changes {
     }
 }
 
+/// One thing of a server of which somebody wants to hear.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    /// A resource, by its URI.
+    Resource(String),
+    /// A task, by the server's own id.
+    Task(String),
+}
+
+impl Topic {
+    /// The URI or id.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Resource(name) | Self::Task(name) => name,
+        }
+    }
+}
+
 /// What a listener wants to hear of, or is granted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -155,10 +176,14 @@ pub struct Filter {
     pub lists: Changes,
     /// Resources that are updated, each once.
     pub uris: Vec<String>,
+    /// Tasks that get on, each once, by id.
+    pub tasks: Vec<String>,
 }
 
 /// The member of a filter that names resources.
 const RESOURCES: &str = "resourceSubscriptions";
+/// The one that names tasks.
+const TASKS: &str = "taskIds";
 
 impl Filter {
     /// Reads the `params` of a `subscriptions/listen`; wishes that are not known are passed over.
@@ -180,41 +205,72 @@ impl Filter {
                 }
             } else if key == RESOURCES {
                 filter.uris = texts(params, value).ok_or("expected `resourceSubscriptions` to be a list of strings")?;
+            } else if key == TASKS {
+                filter.tasks = texts(params, value).ok_or("expected `taskIds` to be a list of strings")?;
             }
         }
-        filter.uris.sort_unstable();
-        filter.uris.dedup();
+        for names in [&mut filter.uris, &mut filter.tasks] {
+            names.sort_unstable();
+            names.dedup();
+        }
         Ok(filter)
+    }
+
+    /// Adds a topic.
+    pub fn add(&mut self, topic: Topic) {
+        match topic {
+            Topic::Resource(uri) => self.uris.push(uri),
+            Topic::Task(id) => self.tasks.push(id),
+        }
+    }
+
+    /// All of its topics.
+    pub fn topics(&self) -> impl Iterator<Item = Topic> {
+        let resources = self.uris.iter().cloned().map(Topic::Resource);
+        resources.chain(self.tasks.iter().cloned().map(Topic::Task))
+    }
+
+    /// Whether this topic is among them.
+    #[must_use]
+    pub fn has(&self, topic: &Topic) -> bool {
+        match topic {
+            Topic::Resource(uri) => self.uris.contains(uri),
+            Topic::Task(id) => self.tasks.contains(id),
+        }
     }
 
     /// Whether nothing is wanted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.lists.is_empty() && self.uris.is_empty()
+        self.lists.is_empty() && self.uris.is_empty() && self.tasks.is_empty()
     }
 
     /// Appends the filter as JSON.
     fn write(&self, out: &mut Vec<u8>) {
-        out.push(b'{');
-        let mut lists = self.lists;
+        let (mut lists, mut members) = (self.lists, Vec::new());
         while let Some(list) = lists.pop() {
-            out.extend_from_slice(format!(r#""{}":true"#, list.wish()).as_bytes());
-            if !lists.is_empty() || !self.uris.is_empty() {
-                out.push(b',');
+            members.push(format!(r#""{}":true"#, list.wish()).into_bytes());
+        }
+        for (member, names) in [(RESOURCES, &self.uris), (TASKS, &self.tasks)] {
+            if !names.is_empty() {
+                members.push(list_of(member, names));
             }
         }
-        if !self.uris.is_empty() {
-            out.extend_from_slice(format!(r#""{RESOURCES}":["#).as_bytes());
-            for (position, uri) in self.uris.iter().enumerate() {
-                if position > 0 {
-                    out.push(b',');
-                }
-                write_text(out, uri);
-            }
-            out.push(b']');
-        }
-        out.push(b'}');
+        out.extend(object_of(members.iter().map(Vec::as_slice)));
     }
+}
+
+/// A member that is a list of strings.
+fn list_of(member: &str, texts: &[String]) -> Vec<u8> {
+    let mut out = format!(r#""{member}":["#).into_bytes();
+    for (position, text) in texts.iter().enumerate() {
+        if position > 0 {
+            out.push(b',');
+        }
+        write_text(&mut out, text);
+    }
+    out.push(b']');
+    out
 }
 
 fn whole(bytes: &[u8]) -> Span {
@@ -296,6 +352,26 @@ pub fn updated(uri: &str, stream: Option<&[u8]>) -> Vec<u8> {
     notification(method::RESOURCE_UPDATED, stream, &members)
 }
 
+/// Tells how far a task has got, as its server says, under this id. A server has no state of its own in that.
+#[must_use]
+pub fn task_changed(news: &Envelope, task: &str, stream: &[u8]) -> Vec<u8> {
+    let bytes = news.bytes();
+    let mut id = b"\"taskId\":".to_vec();
+    write_text(&mut id, task);
+    let own = [b"\"", meta::SUBSCRIPTION_ID.as_bytes(), b"\":", stream].concat();
+    let about = rewrite::meta_of(bytes, news.meta_object_span(), &[meta::SUBSCRIPTION_ID, meta::SERVER_INFO], &own);
+    let about = [b"\"_meta\":", about.as_slice()].concat();
+    let members = news.params_span().map(|params| whole_members_of(bytes, params)).unwrap_or_default();
+    let replaced = ["taskId", "_meta", "requestState"];
+    let kept = members.iter().filter(|member| !replaced.contains(&member.key.as_ref()));
+    let kept = kept.map(|member| member.whole.of(bytes));
+    let params = object_of([id.as_slice()].into_iter().chain(kept).chain([about.as_slice()]));
+    let mut out = format!(r#"{{"jsonrpc":"2.0","method":"{}","params":"#, method::TASK_CHANGED).into_bytes();
+    out.extend_from_slice(&params);
+    out.push(b'}');
+    out
+}
+
 /// The response to the request that opened a modern stream, which is its end.
 #[must_use]
 pub fn complete(stream: &[u8]) -> Vec<u8> {
@@ -324,10 +400,13 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(wishes: &str, lists: &[Change], uris: &[&str]) {
+    fn check(wishes: &str, lists: &[Change], uris: &[&str], tasks: &[&str]) {
         let read = Filter::read(format!(r#"{{"notifications":{wishes}}}"#).as_bytes()).unwrap();
-        let expected =
-            Filter { lists: Changes::of(|l| lists.contains(&l)), uris: uris.iter().map(ToString::to_string).collect() };
+        let [uris, tasks] = [uris, tasks].map(|texts| texts.iter().map(ToString::to_string).collect());
+        let expected = Filter { lists: Changes::of(|l| lists.contains(&l)), uris, tasks };
+        let mut added = Filter { lists: expected.lists, ..Filter::default() };
+        expected.topics().for_each(|topic| added.add(topic));
+        assert!(added == expected && expected.topics().all(|topic| expected.has(&topic)));
         assert_eq!(read, expected, "{wishes}");
         let mut written = Vec::new();
         read.write(&mut written);
@@ -337,16 +416,23 @@ mod tests {
 
     #[test]
     fn filters_are_read_and_written() {
-        check("{}", &[], &[]);
-        check(r#"{"toolsListChanged":true,"promptsListChanged":false}"#, &[Change::Tools], &[]);
-        check(r#"{"resourcesListChanged":true,"promptsListChanged":true}"#, &[Change::Prompts, Change::Resources], &[]);
-        check(r#"{"resourceSubscriptions":["b","\u0061","b"]}"#, &[], &["a", "b"]);
+        check("{}", &[], &[], &[]);
+        check(r#"{"toolsListChanged":true,"promptsListChanged":false}"#, &[Change::Tools], &[], &[]);
+        check(
+            r#"{"resourcesListChanged":true,"promptsListChanged":true}"#,
+            &[Change::Prompts, Change::Resources],
+            &[],
+            &[],
+        );
+        check(r#"{"resourceSubscriptions":["b","\u0061","b"]}"#, &[], &["a", "b"], &[]);
         check(
             r#"{"toolsListChanged":true,"resourceSubscriptions":["test://\"x\""]}"#,
             &[Change::Tools],
             &["test://\"x\""],
+            &[],
         );
-        check(r#"{"taskIds":7,"unknown":null}"#, &[], &[]);
+        check(r#"{"taskIds":["b","a","a"],"resourceSubscriptions":["a"]}"#, &[], &["a"], &["a", "b"]);
+        check(r#"{"taskIds":[],"unknown":null}"#, &[], &[], &[]);
     }
 
     #[test]
@@ -358,6 +444,8 @@ mod tests {
             r#"{"notifications":{"toolsListChanged":1}}"#,
             r#"{"notifications":{"promptsListChanged":"true"}}"#,
             r#"{"notifications":{"resourceSubscriptions":"a"}}"#,
+            r#"{"notifications":{"taskIds":7}}"#,
+            r#"{"notifications":{"taskIds":["a",null]}}"#,
             r#"{"notifications":{"resourceSubscriptions":["a",7]}}"#,
             r#"{"notifications":{"resourceSubscriptions":{"a":true}}}"#,
         ] {
@@ -384,9 +472,9 @@ mod tests {
             let params = json!({ "uri": "a\"b", "_meta": stream });
             let method = "notifications/resources/updated";
             same(&updated("a\"b", Some(id.as_bytes())), &json!({"jsonrpc":"2.0","method":method,"params":params}));
-            let granted = Filter { lists: Changes::ALL, uris: vec!["a".to_owned()] };
+            let granted = Filter { lists: Changes::ALL, uris: vec!["a".to_owned()], tasks: vec!["t".to_owned()] };
             let told = json!({"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true,
-                "resourceSubscriptions":["a"]});
+                "resourceSubscriptions":["a"],"taskIds":["t"]});
             let params = json!({ "notifications": told, "_meta": stream });
             let method = "notifications/subscriptions/acknowledged";
             same(&acknowledged(id.as_bytes(), &granted), &json!({"jsonrpc":"2.0","method":method,"params":params}));
@@ -403,8 +491,29 @@ mod tests {
     }
 
     #[test]
+    fn news_of_a_task_are_passed_on_under_the_clients_id_and_for_its_stream() {
+        let news = |params: &str| {
+            let text = format!(r#"{{"jsonrpc":"2.0","method":"notifications/tasks","params":{params}}}"#);
+            Envelope::parse(text.into(), 64, super::super::jsonrpc::Sender::Server).unwrap()
+        };
+        let key = meta::SUBSCRIPTION_ID;
+        for (theirs, kept) in
+            [("", ""), (r#","_meta":{"x":1.0,"KEY":9}"#, r#","x":1.0"#), (r#","requestState":"s""#, "")]
+        {
+            let rest = r#""status":"completed","result":{"taskId":"own","n":1e21}"#;
+            let told = news(&format!(
+                r#"{{"status":"completed","taskId":"own","result":{{"taskId":"own","n":1e21}}{}}}"#,
+                theirs.replace("KEY", key)
+            ));
+            let params = format!(r#"{{"taskId":"sealed",{rest},"_meta":{{"{key}":7{kept}}}}}"#);
+            let expected = format!(r#"{{"jsonrpc":"2.0","method":"notifications/tasks","params":{params}}}"#);
+            assert_eq!(String::from_utf8(task_changed(&told, "sealed", b"7")).unwrap(), expected);
+        }
+    }
+
+    #[test]
     fn requests_to_servers_are_written() {
-        let filter = Filter { lists: Changes::of(|l| l == Change::Tools), uris: Vec::new() };
+        let filter = Filter { lists: Changes::of(|l| l == Change::Tools), ..Filter::default() };
         let request: Value = serde_json::from_slice(&listen(7, &filter)).unwrap();
         assert_eq!(request["params"]["notifications"], json!({"toolsListChanged":true}));
         assert_eq!(request["params"]["_meta"][meta::PROTOCOL_VERSION], "2026-07-28");

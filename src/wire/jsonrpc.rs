@@ -43,6 +43,8 @@ pub enum Param {
     Task,
     /// Prompt or template of a completion.
     Ref,
+    /// A task of the modern era.
+    TaskId,
 }
 
 impl Param {
@@ -53,7 +55,7 @@ impl Param {
     }
 }
 
-const PARAM_NAMES: [&str; 14] = [
+const PARAM_NAMES: [&str; 15] = [
     "name",
     "uri",
     "cursor",
@@ -68,6 +70,7 @@ const PARAM_NAMES: [&str; 14] = [
     "requestState",
     "task",
     "ref",
+    "taskId",
 ];
 
 /// Members of `params._meta` that the gateway reads, in the order of `META_NAMES`.

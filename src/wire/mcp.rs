@@ -184,6 +184,14 @@ pub mod method {
     pub const RESOURCES_READ: &str = "resources/read";
     /// Asks how an argument of a prompt or of a template may go on.
     pub const COMPLETE: &str = "completion/complete";
+    /// Asks how far a task has got.
+    pub const TASKS_GET: &str = "tasks/get";
+    /// Answers what a task waits for.
+    pub const TASKS_UPDATE: &str = "tasks/update";
+    /// Calls a task off.
+    pub const TASKS_CANCEL: &str = "tasks/cancel";
+    /// Tells how far a task has got.
+    pub const TASK_CHANGED: &str = "notifications/tasks";
     /// Ends the handshake.
     pub const INITIALIZED: &str = "notifications/initialized";
     /// What a server asks its client for: something from its user.
@@ -192,6 +200,8 @@ pub mod method {
     pub const SAMPLE: &str = "sampling/createMessage";
     /// What a server asks its client for: where it works.
     pub const ROOTS: &str = "roots/list";
+    /// A legacy client's roots are others.
+    pub const ROOTS_CHANGED: &str = "notifications/roots/list_changed";
     /// Calls a request off.
     pub const CANCELLED: &str = "notifications/cancelled";
     /// Tells that what a URL was opened for is done; 2025-11-25 only.
@@ -333,11 +343,18 @@ pub enum Operation {
     Read,
     /// `completion/complete`
     Complete,
+    /// `tasks/get`
+    GetTask,
+    /// `tasks/update`
+    UpdateTask,
+    /// `tasks/cancel`
+    CancelTask,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Call, Self::Get, Self::Read, Self::Complete];
+    pub const ALL: [Self; 7] =
+        [Self::Call, Self::Get, Self::Read, Self::Complete, Self::GetTask, Self::UpdateTask, Self::CancelTask];
 
     /// The operation that a request of this method asks for.
     #[must_use]
@@ -353,13 +370,22 @@ impl Operation {
             Self::Get => method::PROMPTS_GET,
             Self::Read => method::RESOURCES_READ,
             Self::Complete => method::COMPLETE,
+            Self::GetTask => method::TASKS_GET,
+            Self::UpdateTask => method::TASKS_UPDATE,
+            Self::CancelTask => method::TASKS_CANCEL,
         }
     }
 
-    /// Whether its server may ask the client for something before it answers.
+    /// Whether its server may ask the client for something before it answers. (What a task asks stands in its result.)
     #[must_use]
     pub fn may_ask(self) -> bool {
-        self != Self::Complete
+        matches!(self, Self::Call | Self::Get | Self::Read)
+    }
+
+    /// Whether it is about a task, which only the modern era knows.
+    #[must_use]
+    pub fn is_about_task(self) -> bool {
+        matches!(self, Self::GetTask | Self::UpdateTask | Self::CancelTask)
     }
 }
 
@@ -440,13 +466,22 @@ impl ClientCapabilities {
     /// No capability at all.
     pub const NONE: Self = Self(0);
 
+    /// The extension that runs tools as tasks.
+    pub const TASKS: Self = Self(128);
+
     /// Every capability.
-    pub const ALL: Self = Self(127);
+    pub const ALL: Self = Self(255);
 
     /// Reads a `capabilities` object; an empty `elicitation` means forms.
     #[must_use]
     pub fn parse(object: &[u8]) -> Self {
         Self(flags_of(object, &Self::NAMES))
+    }
+
+    /// Whether the client says when its roots are others.
+    #[must_use]
+    pub fn tells_of_roots(self) -> bool {
+        self.0 & 2 != 0
     }
 
     /// Whether the client can be asked to open a URL.
@@ -459,6 +494,18 @@ impl ClientCapabilities {
     #[must_use]
     pub fn askable(self) -> Self {
         Self(self.0 & (1 | 4 | 8 | 16 | 32 | 64))
+    }
+
+    /// Whether the client knows what to do with a tool that runs as a task.
+    #[must_use]
+    pub fn knows_tasks(self) -> bool {
+        self.0 & Self::TASKS.0 != 0
+    }
+
+    /// These without the extension that runs tools as tasks.
+    #[must_use]
+    pub fn without_tasks(self) -> Self {
+        Self(self.0 & !Self::TASKS.0)
     }
 
     /// These and others.
@@ -739,6 +786,36 @@ mod tests {
         assert_eq!(LogLevel::parse("warn"), None);
     }
 
+    #[test]
+    fn operations_are_named_and_some_are_about_tasks() {
+        for operation in Operation::ALL {
+            assert_eq!(Operation::of_method(operation.method()), Some(operation));
+            assert_eq!(operation.is_about_task(), operation.method().starts_with("tasks/"), "{operation:?}");
+            assert!(!(operation.may_ask() && operation.is_about_task()), "{operation:?}");
+        }
+        for other in ["tasks/list", "tasks/result", "tasks", "notifications/tasks"] {
+            assert_eq!(Operation::of_method(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn tasks_are_an_extension_of_the_modern_era() {
+        let text = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+        let tasks = ClientCapabilities::parse(text.as_bytes());
+        assert_eq!(
+            (tasks, tasks.to_modern().as_ref(), tasks.to_legacy().as_ref()),
+            (ClientCapabilities::TASKS, text, "{}")
+        );
+        assert!(tasks.knows_tasks() && ClientCapabilities::ALL.knows_tasks());
+        assert_eq!((tasks.askable(), tasks.without_tasks()), (ClientCapabilities::NONE, ClientCapabilities::NONE));
+        assert_eq!(ClientCapabilities::NONE.lacks(ClientCapabilities::TASKS).as_deref(), Some(text));
+        for other in
+            [r#"{"tasks":{}}"#, r#"{"extensions":{"io.modelcontextprotocol/tasks":null}}"#, r#"{"extensions":{}}"#]
+        {
+            assert!(!ClientCapabilities::parse(other.as_bytes()).knows_tasks(), "{other}");
+        }
+    }
+
     #[track_caller]
     fn check(object: &str, bits: u16) {
         assert_eq!(ClientCapabilities::parse(object.as_bytes()).bits(), bits, "{object}");
@@ -770,7 +847,7 @@ mod tests {
         check(r#"{"elicitation":{}}"#, 32);
         check(r#"{"elicitation":{"form":{}}}"#, 32);
         check(r#"{"elicitation":{"url":{}}}"#, 64);
-        for bits in 0..128 {
+        for bits in 0..256 {
             let flags = ClientCapabilities::from_bits(bits & !2);
             // Members of what is not there itself are not written.
             let written = ClientCapabilities::parse(flags.to_modern().as_bytes());

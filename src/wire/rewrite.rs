@@ -45,7 +45,7 @@ pub struct Inputs<'a> {
 pub struct Sent<'a> {
     /// What is asked for.
     pub operation: Operation,
-    /// The server's own name for the tool or prompt that it is about.
+    /// The server's own name for the tool or prompt that it is about, or its own id of the task.
     pub name: &'a str,
     /// Who asks.
     pub asker: Asker,
@@ -67,10 +67,13 @@ pub fn request(envelope: &Envelope, id: u64, sent: Sent<'_>) -> Vec<u8> {
         write_text(&mut name, own_name);
     }
     let new_meta = request_meta(envelope, &id, asker, server);
-    // Nobody is sent the first, and only modern servers know the others.
-    let dropped: &[Param] = match server {
-        Era::Legacy => &[Param::Task, Param::InputResponses, Param::RequestState],
-        Era::Modern => &[Param::Task],
+    // Nobody is sent the first, and the others are something between modern clients and servers.
+    // SECURITY: a modern server takes all clients for the same, so that no state may reach it which was not opened here.
+    let dropped: &[Param] = match (asker.era, server) {
+        // Tasks have no state of this kind.
+        (Era::Modern, Era::Modern) if operation.is_about_task() => &[Param::Task, Param::RequestState],
+        (Era::Modern, Era::Modern) => &[Param::Task],
+        _ => &[Param::Task, Param::InputResponses, Param::RequestState],
     };
     let splice = Splice::new(envelope.bytes()).replace_if(envelope.id_span(), id.as_bytes());
     let drops = dropped.iter().any(|param| envelope.param_span(*param).is_some());
@@ -106,6 +109,7 @@ fn name_span(envelope: &Envelope, operation: Operation) -> Option<Span> {
             Reference::Prompt(name) => Some(name),
             Reference::Resource(_) => None,
         },
+        Operation::GetTask | Operation::UpdateTask | Operation::CancelTask => envelope.param_span(Param::TaskId),
     }
 }
 
@@ -220,7 +224,7 @@ pub fn own_meta() -> String {
 }
 
 /// A `_meta` object with some keys left out, and new members, which are written already, in front.
-fn meta_of(bytes: &[u8], old: Option<Span>, without: &[&str], front: &[u8]) -> Vec<u8> {
+pub(super) fn meta_of(bytes: &[u8], old: Option<Span>, without: &[&str], front: &[u8]) -> Vec<u8> {
     let old = old.map(|old| whole_members_of(bytes, old)).unwrap_or_default();
     let kept = old.iter().filter(|member| !without.contains(&member.key.as_ref())).map(|member| member.whole.of(bytes));
     object_of(Some(front).filter(|front| !front.is_empty()).into_iter().chain(kept))
@@ -233,6 +237,8 @@ pub enum ResultType {
     Complete,
     /// The server needs input first.
     InputRequired,
+    /// The server has begun a task, whose result is fetched later.
+    Task,
     /// Something that was not asked for.
     Unknown,
 }
@@ -244,6 +250,7 @@ pub fn result_type(response: &Envelope) -> ResultType {
         None => ResultType::Complete,
         Some(Some(text)) if text == "complete" => ResultType::Complete,
         Some(Some(text)) if text == "input_required" => ResultType::InputRequired,
+        Some(Some(text)) if text == "task" => ResultType::Task,
         Some(_) => ResultType::Unknown,
     }
 }
@@ -277,17 +284,22 @@ pub fn questions(response: &Envelope) -> Questions<'_> {
     Questions { needed, state }
 }
 
+/// What stands in a modern client's result in the place of what its server wrote.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Instead<'a> {
+    /// Of the state that the server has given out, a JSON string.
+    pub state: Option<&'a [u8]>,
+    /// Of the server's own id of a task, a JSON string.
+    pub task: Option<&'a [u8]>,
+    /// Of a time for which the result may be kept that is longer; only for what may be kept.
+    pub longest: Option<Duration>,
+}
+
 /// The response that carries a tool's result, as a modern client gets it: complete unless it says otherwise, with the
-/// gateway as the server, and with `state` where the server gave out one of its own. One that may be kept says for how long
+/// gateway as the server, and with what stands `instead` of the server's own. One that may be kept says for how long
 /// at most, and that it is for this client only.
 #[must_use]
-pub fn result_for_modern(
-    response: &Envelope,
-    id: &[u8],
-    server: Era,
-    state: Option<&[u8]>,
-    longest: Option<Duration>,
-) -> Vec<Bytes> {
+pub fn result_for_modern(response: &Envelope, id: &[u8], server: Era, instead: Instead<'_>) -> Vec<Bytes> {
     const COMPLETE: &[u8] = b"\"complete\"";
     let bytes = response.bytes();
     let splice = Splice::new(bytes).replace_if(response.id_span(), id);
@@ -310,7 +322,7 @@ pub fn result_for_modern(
         front.extend_from_slice(&new_meta);
         front.push(b',');
     }
-    let ttl = longest.map(|longest| ttl_of(response, server).min(longest.as_millis() as u64).to_string());
+    let ttl = instead.longest.map(|longest| ttl_of(response, server).min(longest.as_millis() as u64).to_string());
     if let Some(ttl) = &ttl {
         if last(ResultMember::Ttl).is_none() {
             front.extend_from_slice(format!("\"ttlMs\":{ttl},").as_bytes());
@@ -328,11 +340,12 @@ pub fn result_for_modern(
         "cacheScope" => ttl.as_ref().map(|_| b"\"private\"".as_slice()),
         // What a legacy server means by the word is its own business.
         "resultType" if server == Era::Legacy => Some(COMPLETE),
-        "requestState" => state,
+        "requestState" => instead.state,
+        "taskId" => instead.task,
         "_meta" => Some(new_meta.as_slice()),
         _ => None,
     };
-    let old: Vec<(Cow<'_, str>, Span)> = if response.result_repeats() {
+    let old: Vec<(Cow<'_, str>, Span)> = if response.result_repeats() || instead.task.is_some() {
         // Each of them: nobody knows which of several the client takes.
         members_of(bytes, result)
     } else {
@@ -352,6 +365,19 @@ pub fn result_for_modern(
         }
     }
     splice.pieces(response.bytes())
+}
+
+/// A server's own id of the task that a result is about; `None` if it has no text for one, several, or a state, which tasks
+/// do not have.
+///
+/// SECURITY: of two ids the client might take the one that is not looked at, and a state would be the server's own.
+#[must_use]
+pub fn task_of(response: &Envelope) -> Option<Cow<'_, str>> {
+    let bytes = response.bytes();
+    let members = members_of(bytes, response.result_span()?);
+    let mut ids = members.iter().filter(|(key, _)| key == "taskId");
+    let id = ids.next().filter(|_| ids.next().is_none())?.1;
+    if members.iter().any(|(key, _)| key == "requestState") { None } else { text_of(id.of(bytes)) }
 }
 
 /// For how long a server says that a result will do, in milliseconds; a legacy one cannot say so.
@@ -583,7 +609,7 @@ mod tests {
 
     #[test]
     fn what_the_gateway_asks_for_itself_declares_everything() {
-        let capabilities = r#"{"roots":{},"sampling":{"tools":{},"context":{}},"elicitation":{"form":{},"url":{}}}"#;
+        let capabilities = r#"{"roots":{},"sampling":{"tools":{},"context":{}},"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
         let text = own_meta();
         assert!(text.ends_with(&format!(r#""{}":{capabilities}}}"#, meta::CLIENT_CAPABILITIES)), "{text}");
     }
@@ -667,6 +693,48 @@ mod tests {
         check(&params, MODERN_CLIENT, Era::Legacy, r#"{"name":"own","_meta":{}}"#);
     }
 
+    #[test]
+    fn a_server_gets_its_own_id_of_a_task_and_no_state() {
+        let message = |params: &str, id: &str| {
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tasks/update","params":{params}}}"#)
+        };
+        let asker = Asker { capabilities: ClientCapabilities::TASKS, ..MODERN_CLIENT };
+        let meta = String::from_utf8(modern_meta(Some(LogLevel::Info), ClientCapabilities::TASKS)).unwrap();
+        assert!(meta.contains(r#"Capabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#), "{meta}");
+        let told = format!(r#""_meta":{{"{}":{{}}}}"#, meta::CLIENT_CAPABILITIES);
+        let responses = r#""inputResponses":{"k":{"n":1.0}}"#;
+        let expected = message(&format!(r#"{{"taskId":"own","_meta":{{{meta}}},{responses}}}"#), "7");
+        for state in ["", r#","requestState":"s""#] {
+            let text = message(&format!(r#"{{"taskId":"sealed",{told},{responses}{state}}}"#), "\"x\"");
+            let inputs = Inputs::default();
+            let sent = Sent { operation: Operation::UpdateTask, name: "own", asker, inputs, server: Era::Modern };
+            assert_eq!(String::from_utf8(request(&parse(&text), 7, sent)).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_client_gets_another_id_of_a_task_and_the_rest_as_it_is() {
+        let info = format!(r#""_meta":{{"{}":{IDENTITY}}}"#, meta::SERVER_INFO);
+        let of = |result: &str| parse(&format!(r#"{{"jsonrpc":"2.0","id":7,"result":{result}}}"#));
+        let response =
+            of(r#"{"resultType":"task", "t\u0061skId" : "own","ttlMs":null,"result":{"taskId":"own","x":1.0}}"#);
+        assert_eq!(task_of(&response).as_deref(), Some("own"));
+        let instead = Instead { task: Some(b"\"sealed\""), ..Instead::default() };
+        let new = result_for_modern(&response, b"\"c\"", Era::Modern, instead).concat();
+        let result = r#""resultType":"task", "t\u0061skId" : "sealed","ttlMs":null,"result":{"taskId":"own","x":1.0}"#;
+        let expected = format!(r#"{{"jsonrpc":"2.0","id":"c","result":{{{info},{result}}}}}"#);
+        assert_eq!(String::from_utf8(new).unwrap(), expected);
+        for none in [
+            "{}",
+            r#"{"taskId":7}"#,
+            r#"{"taskId":"a","taskId":"b"}"#,
+            r#"{"taskId":"a","task\u0049d":"a"}"#,
+            r#"{"taskId":"a","requestState":"s"}"#,
+        ] {
+            assert_eq!(task_of(&of(none)), None, "{none}");
+        }
+    }
+
     /// The result as a client gets it; `None`: as it was.
     #[track_caller]
     fn result(old: &str, version: Option<ProtocolVersion>, server: Era, expected: Option<&str>) {
@@ -674,7 +742,10 @@ mod tests {
         let response = parse(&message("7", old));
         let new = match version {
             Some(version) => result_for_legacy(&response, b"\"x\"", version, server).concat(),
-            None => result_for_modern(&response, b"\"x\"", server, Some(b"\"ours\""), None).concat(),
+            None => {
+                let instead = Instead { state: Some(b"\"ours\""), ..Instead::default() };
+                result_for_modern(&response, b"\"x\"", server, instead).concat()
+            }
         };
         assert_eq!(String::from_utf8(new).unwrap(), message("\"x\"", expected.unwrap_or(old)), "{old}");
     }
@@ -825,7 +896,8 @@ mod tests {
         let of = |result: &str| result_type(&parse(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#)));
         assert_eq!([of("{}"), of(r#"{"resultType":"complete"}"#)], [ResultType::Complete; 2]);
         assert_eq!(of(r#"{"resultType":"input_required"}"#), ResultType::InputRequired);
-        for odd in [r#""task""#, r#""""#, "null", "7"] {
+        assert_eq!(of(r#"{"resultType":"task"}"#), ResultType::Task);
+        for odd in [r#""tasks""#, r#""""#, "null", "7"] {
             assert_eq!(of(&format!(r#"{{"resultType":{odd}}}"#)), ResultType::Unknown, "{odd}");
         }
     }

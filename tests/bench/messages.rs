@@ -76,7 +76,7 @@ fn add_result(operations: &mut Operations, server: Era, size: &str, result: &Byt
     let envelope = read.clone();
     let for_legacy = move || rewrite::result_for_legacy(&envelope, CLIENTS, ProtocolVersion::LATEST, server);
     operations.add(name(Era::Legacy), for_legacy, is_result);
-    let for_modern = move || rewrite::result_for_modern(&read, CLIENTS, server, None, None);
+    let for_modern = move || rewrite::result_for_modern(&read, CLIENTS, server, rewrite::Instead::default());
     operations.add(name(Era::Modern), for_modern, is_result);
     Ok(())
 }

@@ -5,6 +5,8 @@ mod repository;
 #[cfg(test)]
 mod batch;
 #[cfg(test)]
+mod bridge;
+#[cfg(test)]
 mod cancel;
 #[cfg(test)]
 mod cli;
@@ -52,6 +54,8 @@ mod openapi;
 #[cfg(test)]
 mod paging;
 #[cfg(test)]
+mod parked;
+#[cfg(test)]
 mod property;
 #[cfg(test)]
 mod relay;
@@ -64,6 +68,8 @@ mod restart;
 #[cfg(test)]
 mod resume;
 #[cfg(test)]
+mod rounds;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod slow;
@@ -73,6 +79,10 @@ mod storm;
 mod subscribe;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod task_news;
+#[cfg(test)]
+mod tasks;
 #[cfg(test)]
 mod transcripts;
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Every client revision with every kind of server, as `fixtures/matrix.toml` says: it tells what is expected of each
 //! cell, and what "works" means. A cell that does better than the file says fails as well.
 
+mod asked;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -23,9 +25,11 @@ const RESOURCES: &str = include_str!("../../fixtures/upstream/data/resources.jso
 const TEMPLATES: &str = include_str!("../../fixtures/upstream/data/resource_templates.json");
 /// A resource that the server has and lists only after the gateway has seen its lists.
 const UNLISTED: &str = "test://watched-resource";
+/// The extension.
+const TASKS: &str = "io.modelcontextprotocol/tasks";
 const KINDS: [(&str, Mode); 3] =
     [("legacy-stateless", Mode::LegacyStateless), ("legacy-sessions", Mode::LegacySessions), ("modern", Mode::Modern)];
-const CHECKS: [Check; 12] = [
+const CHECKS: [Check; 19] = [
     ("list", list),
     ("call", call),
     ("resume", resume),
@@ -38,6 +42,13 @@ const CHECKS: [Check; 12] = [
     ("prompts", prompts),
     ("resources", resources),
     ("completion", completion),
+    ("elicitation", asked::elicitation),
+    ("sampling", asked::sampling),
+    ("roots", asked::roots),
+    ("undeclared", asked::undeclared),
+    ("url", asked::url),
+    ("url_required", asked::url_required),
+    ("tasks", tasks),
 ];
 
 /// What is tried, under its name in the file.
@@ -183,6 +194,16 @@ fn answered(answer: &Answer) -> Result<Value, String> {
     }
     assert_eq!((answer.status(), &response["id"]), (200, &json!(1)), "{answer:?}");
     Ok(response["result"].clone())
+}
+
+/// The text of a tool's result; `Err` holds the error instead, or what the tool says that failed.
+fn text_of(response: &Value) -> Result<String, String> {
+    if let Some(error) = response.get("error") {
+        return Err(format!("{} {}", error["code"], error["message"].as_str().unwrap()));
+    }
+    let result = &response["result"];
+    let text = result["content"][0]["text"].as_str().unwrap_or_else(|| panic!("no text: {response}"));
+    if result["isError"] == true { Err(format!("isError {text}")) } else { Ok(text.to_owned()) }
 }
 
 fn list(pair: &Pair) -> Outcome {
@@ -475,5 +496,55 @@ fn completion(pair: &Pair) -> Outcome {
     }
     let unknown = ask(r#"{"type":"ref/prompt","name":"none"}"#, "x").response();
     assert_eq!(unknown["error"], json!({ "code": -32602, "message": "unknown prompt: `none`" }));
+    Ok(())
+}
+
+fn tasks(pair: &Pair) -> Outcome {
+    let knows = json!({ "elicitation": {}, "extensions": { TASKS: {} } }).to_string();
+    let begin = |tool: &str, arguments: &str| {
+        let call = pair.call(tool, arguments);
+        let call = if pair.is_modern() { call.told("clientCapabilities", &knows) } else { call };
+        answered(&pair.client().ask(&call))
+    };
+    let about = |method: &str, id: &str, more: &str| {
+        let message = pair.named(method, "taskId", id).told("clientCapabilities", &knows);
+        answered(&pair.client().ask(&if more.is_empty() { message } else { message.param(more) }))
+    };
+    let begun = begin("slow_compute", r#"{"seconds":0,"label":"it"}"#)?;
+    let computed = json!([{ "type": "text", "text": "Computed it." }]);
+    if !pair.is_modern() {
+        assert_eq!(begun["content"], computed);
+        return answered(&pair.client().ask(&pair.named("tasks/get", "taskId", "x"))).map(drop);
+    }
+    if pair.server != Mode::Modern {
+        assert_eq!((&begun["content"], &begun["resultType"]), (&computed, &json!("complete")));
+        return Err("answered at once".to_owned());
+    }
+    let until = |id: &str, status: &str| {
+        let mut task = Value::Null;
+        wait_until("the task gets there", || {
+            task = about("tasks/get", id, "").unwrap();
+            task["status"] == status
+        });
+        assert_eq!((&task["resultType"], &task["taskId"]), (&json!("complete"), &json!(id)));
+        task
+    };
+    let id = |begun: &Value| {
+        assert_eq!((&begun["resultType"], &begun["status"]), (&json!("task"), &json!("working")));
+        begun["taskId"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(until(&id(&begun), "completed")["result"]["content"], computed);
+    let asking = id(&begin("multi_input", "{}")?);
+    assert_eq!(until(&asking, "input_required")["inputRequests"]["shape"]["method"], "elicitation/create");
+    for key in ["color", "shape"] {
+        let responses = json!({ key: { "action": "accept", "content": { "name": key } } });
+        let ack = about("tasks/update", &asking, &format!(r#""inputResponses":{responses}"#))?;
+        assert_eq!(ack, pair.complete(json!({})));
+    }
+    let text = until(&asking, "completed")["result"]["content"][0]["text"].to_string();
+    assert!(text.contains("color") && text.contains("shape"), "{text}");
+    let long = id(&begin("slow_compute", r#"{"seconds":600}"#)?);
+    assert_eq!(about("tasks/cancel", &long, "")?, pair.complete(json!({})));
+    until(&long, "cancelled");
     Ok(())
 }

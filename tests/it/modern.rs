@@ -289,7 +289,8 @@ fn discover_tells_what_the_gateway_is_whatever_its_servers_do() {
         let hints = format!(r#""resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{{{identity}}}"#);
         let lists = r#""tools":{"listChanged":true},"prompts":{"listChanged":true}"#;
         let resources = r#""resources":{"subscribe":true,"listChanged":true}"#;
-        let can = format!(r#"{{{lists},{resources},"logging":{{}},"completions":{{}}}}"#);
+        let extensions = format!(r#""extensions":{{"{KEY}tasks":{{}}}}"#);
+        let can = format!(r#"{{{lists},{resources},"logging":{{}},"completions":{{}},{extensions}}}"#);
         let can = format!(r#""supportedVersions":["2026-07-28"],"capabilities":{can}"#);
         format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{{hints},{can}{instructions}}}}}"#)
     };

@@ -65,8 +65,10 @@ fn is_kept(method: Option<&str>) -> bool {
 
 /// Takes a notification of a client.
 pub(super) fn notified(exchange: &Exchange<'_>, session: &Session, envelope: &Envelope) {
-    if let (Some(method::CANCELLED), Some(id)) = (envelope.method().as_deref(), envelope.param(Param::RequestId)) {
-        session.cancel(&exchange.principal, id);
+    match (envelope.method().as_deref(), envelope.param(Param::RequestId)) {
+        (Some(method::CANCELLED), Some(id)) => session.cancel(&exchange.principal, id),
+        (Some(method::ROOTS_CHANGED), _) => exchange.gateway.roots_changed(&exchange.principal, session),
+        _ => {}
     }
 }
 
@@ -206,7 +208,9 @@ pub(super) fn serve(exchange: &mut Exchange<'_>, session: &Session, envelope: En
     if !envelope.params_fit() {
         return Served::failed(&id, &GatewayError::InvalidParams("expected `params` to be an object"));
     }
-    if let Some(operation) = envelope.method().as_deref().and_then(Operation::of_method) {
+    let operation = envelope.method().as_deref().and_then(Operation::of_method);
+    // The tasks of 2025-11-25 are others.
+    if let Some(operation) = operation.filter(|operation| !operation.is_about_task()) {
         return pass_on(exchange, session, id, operation, envelope);
     }
     match envelope.method().as_deref() {

@@ -277,6 +277,8 @@ fn subject_of(exchange: &mut Exchange<'_>, operation: Operation, envelope: &Enve
             Some(Reference::Resource(uri)) => (ListKind::Templates, text_of(uri.of(envelope.bytes()))),
             None => return Err(GatewayError::InvalidParams("expected a `ref` to one prompt or one resource")),
         },
+        // Only the gateway can read the id of one.
+        Operation::GetTask | Operation::UpdateTask | Operation::CancelTask => return Err(GatewayError::UnknownTask),
     };
     let name = name.ok_or(GatewayError::InvalidParams(match operation {
         Operation::Read => "expected a string `uri`",
@@ -325,7 +327,21 @@ fn request(
 ) -> Box<Request> {
     let (snapshot, principal) = (exchange.snapshot.clone(), exchange.principal.clone());
     let (request_id, now, trace) = (exchange.access.id, exchange.now, trace_of(exchange.headers));
-    Box::new(Request { request_id, id, snapshot, principal, now, session, speech, operation, subject, envelope, trace })
+    let task = None;
+    Box::new(Request {
+        request_id,
+        id,
+        snapshot,
+        principal,
+        now,
+        session,
+        speech,
+        operation,
+        subject,
+        task,
+        envelope,
+        trace,
+    })
 }
 
 /// The trace context of a request, which is passed on as it is; hardly any has one.
@@ -339,16 +355,21 @@ fn trace_of(headers: &HeaderMap) -> Option<Box<HeaderMap>> {
 }
 
 /// Starts to pass a request on, and notes in the record where it goes.
-async fn begin(exchange: &mut Exchange<'_>, request: Box<Request>) -> Result<Relay, GatewayError> {
-    let wanted = Wanted(request.subject.kind, &request.subject.name);
-    let view = exchange.gateway.view_of(&request.snapshot, &request.principal, Some(wanted)).await;
+async fn begin(exchange: &mut Exchange<'_>, mut request: Box<Request>) -> Result<Relay, GatewayError> {
     let (access, era) = (&mut *exchange.access, request.speech.era());
     let (server, eras) = (&mut access.server, &mut access.eras);
     let found = |found: &ServerId, theirs: Option<Era>| {
         *server = Some(found.clone());
         *eras = theirs.map(|theirs| (era, theirs));
     };
-    let relay = exchange.gateway.call(exchange.http, &view, *request, found);
+    let relay = match request.task.take() {
+        Some(task) => exchange.gateway.ask_about(exchange.http, task, *request, found),
+        None => {
+            let wanted = Wanted(request.subject.kind, &request.subject.name);
+            let view = exchange.gateway.view_of(&request.snapshot, &request.principal, Some(wanted)).await;
+            exchange.gateway.call(exchange.http, &view, *request, found)
+        }
+    };
     if let Err(GatewayError::Unknown(_)) = relay {
         access.denied();
     }

@@ -18,7 +18,7 @@ use crate::http::response::{Body, empty, result, result_of, rpc};
 use crate::wire::changes::Filter;
 use crate::wire::headers::decode;
 use crate::wire::json::{JsonType, text_of, type_of, write_text};
-use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta};
+use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, Meta, Param};
 use crate::wire::mcp::{
     ClientCapabilities, Era, IDENTITY, ListKind, LogLevel, MODERN, Operation, code, header, meta, method,
 };
@@ -52,7 +52,10 @@ fn request(exchange: &mut Exchange<'_>, envelope: Envelope) -> Step {
         return refused(exchange, Some(&id), &error).into();
     }
     if let Some(operation) = envelope.method().as_deref().and_then(Operation::of_method) {
-        return call(exchange, id, operation, envelope);
+        return match operation.is_about_task() {
+            true => about_task(exchange, id, operation, envelope),
+            false => call(exchange, id, operation, envelope),
+        };
     }
     match envelope.method().as_deref() {
         Some(method::DISCOVER) => discover(exchange, &id, &envelope).into(),
@@ -156,7 +159,7 @@ fn discover(exchange: &mut Exchange<'_>, id: &[u8], envelope: &Envelope) -> Resp
     if let Err(error) = check_options(envelope) {
         return failed(exchange, Era::Modern, id, &error);
     }
-    let offered = format!(r#"{{{OFFERED},"completions":{{}}}}"#);
+    let offered = format!(r#"{{{OFFERED},"completions":{{}},"extensions":{{"{}":{{}}}}}}"#, meta::TASKS);
     let text = format!(r#"{{{},"supportedVersions":["{MODERN}"],"capabilities":{offered}"#, hints(0));
     result(id, with_instructions(exchange, text))
 }
@@ -168,6 +171,12 @@ fn listen(envelope: &Envelope) -> Result<Filter, GatewayError> {
     let filter = Filter::read(params.unwrap_or_default()).map_err(GatewayError::InvalidParams)?;
     if filter.uris.len() > MOST_SUBSCRIPTIONS {
         return Err(GatewayError::InvalidParams("expected at most 1000 `resourceSubscriptions`"));
+    }
+    if filter.tasks.len() > MOST_SUBSCRIPTIONS {
+        return Err(GatewayError::InvalidParams("expected at most 1000 `taskIds`"));
+    }
+    if !filter.tasks.is_empty() && !capabilities(envelope).knows_tasks() {
+        return Err(GatewayError::MissingCapability(ClientCapabilities::TASKS));
     }
     Ok(filter)
 }
@@ -182,8 +191,7 @@ fn call(exchange: &mut Exchange<'_>, id: Arc<[u8]>, operation: Operation, envelo
         Ok(subject) => subject,
         Err(error) => return failed(exchange, Era::Modern, &id, &error).into(),
     };
-    let named = || decoded(exchange.headers, &header::NAME);
-    if operation != Operation::Complete && named().as_deref() != Some(subject.name.as_str()) {
+    if operation != Operation::Complete && !is_named(exchange.headers, &subject.name) {
         let member = if operation == Operation::Read { "params.uri" } else { "params.name" };
         return refused(exchange, Some(&id), &mismatch("Mcp-Name", member)).into();
     }
@@ -191,9 +199,49 @@ fn call(exchange: &mut Exchange<'_>, id: Arc<[u8]>, operation: Operation, envelo
         Ok(level) => level,
         Err(error) => return failed(exchange, Era::Modern, &id, &error).into(),
     };
-    let capabilities = ClientCapabilities::parse(envelope.meta(Meta::ClientCapabilities).unwrap_or_default());
-    let speech = Speech::Modern { level, capabilities, mirrored: mirrored(exchange.headers) };
+    let speech = Speech::Modern { level, capabilities: capabilities(&envelope), mirrored: mirrored(exchange.headers) };
     Step::Call(super::request(exchange, id, (Session::default(), speech), operation, subject, envelope))
+}
+
+/// A request about a task. Its id is not noted in the record.
+fn about_task(exchange: &mut Exchange<'_>, id: Arc<[u8]>, operation: Operation, envelope: Envelope) -> Step {
+    let sealed = envelope.param_text(Param::TaskId);
+    if sealed.as_deref().is_some_and(|sealed| !is_named(exchange.headers, sealed)) {
+        return refused(exchange, Some(&id), &mismatch("Mcp-Name", "params.taskId")).into();
+    }
+    let found = check_options(&envelope).and_then(|level| {
+        let capabilities = capabilities(&envelope);
+        if !capabilities.knows_tasks() {
+            return Err(GatewayError::MissingCapability(ClientCapabilities::TASKS));
+        }
+        let sealed = sealed.ok_or(GatewayError::InvalidParams("expected a string `taskId`"))?;
+        let task = exchange.gateway.task(&exchange.snapshot, &exchange.principal, &sealed)?;
+        Ok((task, Speech::Modern { level, capabilities, mirrored: HeaderMap::new() }))
+    });
+    let (task, speech) = match found {
+        Ok(found) => found,
+        Err(error) => {
+            if error == GatewayError::UnknownTask {
+                exchange.access.denied();
+            }
+            return failed(exchange, Era::Modern, &id, &error).into();
+        }
+    };
+    let subject = task.subject();
+    exchange.access.set_subject(&subject);
+    let mut request = super::request(exchange, id, (Session::default(), speech), operation, subject, envelope);
+    request.task = Some(Box::new(task));
+    Step::Call(request)
+}
+
+/// What the client of a request declares.
+fn capabilities(envelope: &Envelope) -> ClientCapabilities {
+    ClientCapabilities::parse(envelope.meta(Meta::ClientCapabilities).unwrap_or_default())
+}
+
+/// Whether the header that says what a request is about says this.
+fn is_named(headers: &HeaderMap, name: &str) -> bool {
+    decoded(headers, &header::NAME).as_deref() == Some(name)
 }
 
 /// The text of a header that may be written in Base64, if there is exactly one.

@@ -16,7 +16,7 @@ use crate::upstream::error::UpstreamError;
 use crate::upstream::legacy::{Session, Tenant};
 use crate::upstream::request::Outbound;
 use crate::upstream::stream::{Resume, Stream};
-use crate::wire::changes::{self, Change};
+use crate::wire::changes::{self, Change, Topic};
 use crate::wire::mcp::method;
 
 /// How long a server that is to be subscribed at is waited for to open its stream, on which it will tell of changes.
@@ -108,28 +108,30 @@ impl Hearing<'_> {
         let _ = timeout(HEAD, opened.notified()).await;
         loop {
             wanted.mark_unchanged();
-            let wants = self.ear.resources();
-            refused.retain(|uri| wants.contains(uri));
-            for uri in told.difference(&wants) {
+            let wants = self.ear.topics();
+            refused.retain(|topic| wants.contains(topic));
+            for topic in told.difference(&wants) {
                 // Whatever comes of it, nobody listens any more.
-                let _ = self.ask_about(session, method::UNSUBSCRIBE, uri).await;
+                let _ = self.ask_about(session, method::UNSUBSCRIBE, topic.name()).await;
             }
-            told.retain(|uri| wants.contains(uri));
-            for uri in wants {
-                if told.contains(&uri) || refused.contains(&uri) {
+            told.retain(|topic| wants.contains(topic));
+            for topic in wants {
+                if told.contains(&topic) || refused.contains(&topic) {
                     continue;
                 }
-                let answer =
-                    if offered { self.ask_about(session, method::SUBSCRIBE, &uri).await } else { Err(not_offered()) };
+                let answer = match &topic {
+                    Topic::Resource(uri) if offered => self.ask_about(session, method::SUBSCRIBE, uri).await,
+                    Topic::Resource(_) | Topic::Task(_) => Err(not_offered()),
+                };
                 match answer {
                     Err(error @ UpstreamError::Rpc(_)) => {
-                        self.ear.settle(&uri, Err(error));
-                        refused.insert(uri);
+                        self.ear.settle(&topic, Err(error));
+                        refused.insert(topic);
                     }
                     Err(error) => return Err(error),
                     Ok(()) => {
-                        self.ear.settle(&uri, Ok(()));
-                        told.insert(uri);
+                        self.ear.settle(&topic, Ok(()));
+                        told.insert(topic);
                     }
                 }
             }

@@ -16,7 +16,7 @@ use crate::upstream::legacy::Tenant;
 use crate::upstream::probe::Discovered;
 use crate::upstream::request::Outbound;
 use crate::upstream::stream::Stream;
-use crate::wire::changes::{self, Changes, Filter};
+use crate::wire::changes::{self, Changes, Filter, Topic};
 use crate::wire::jsonrpc::{Envelope, Kind};
 use crate::wire::mcp::method;
 
@@ -33,14 +33,20 @@ impl Hearing<'_> {
     fn filter(&self, server: &Discovered) -> Filter {
         if *self.tenant == Tenant::Catalogue {
             let lists = Changes::of(|list| list.is_told_by(server.capabilities));
-            return Filter { lists, uris: Vec::new() };
+            return Filter { lists, ..Filter::default() };
         }
-        let uris = self.ear.resources();
-        if !server.capabilities.subscribes() {
-            uris.iter().for_each(|uri| self.ear.settle(uri, Err(not_offered())));
-            return Filter::default();
+        let mut filter = Filter::default();
+        for topic in self.ear.topics() {
+            let told = match topic {
+                Topic::Resource(_) => server.capabilities.subscribes(),
+                Topic::Task(_) => server.capabilities.runs_tasks(),
+            };
+            match told {
+                true => filter.add(topic),
+                false => self.ear.settle(&topic, Err(not_offered())),
+            }
         }
-        Filter { lists: Changes::default(), uris: uris.into_iter().collect() }
+        filter
     }
 
     /// Hears a modern server.
@@ -104,14 +110,14 @@ impl Hearing<'_> {
             let body = timer.limit(pin!(collect(response.into_body(), ERROR_BYTES))).await?.unwrap_or_default();
             let error = self.channel.error_message(body).and_then(|message| message.error());
             let error = error.map_or(UpstreamError::BadStatus(status.as_u16()), UpstreamError::Rpc);
-            filter.uris.iter().for_each(|uri| self.ear.settle(uri, Err(error.clone())));
+            filter.topics().for_each(|topic| self.ear.settle(&topic, Err(error.clone())));
             return Err(error);
         }
         let mut stream = Stream::new(&self.channel, response)?;
         let granted = timer.limit(pin!(self.acknowledged(&mut stream))).await??;
-        for uri in &filter.uris {
-            let is_granted = granted.as_ref().is_none_or(|granted| granted.uris.contains(uri));
-            self.ear.settle(uri, if is_granted { Ok(()) } else { Err(not_offered()) });
+        for topic in filter.topics() {
+            let is_granted = granted.as_ref().is_none_or(|granted| granted.has(&topic));
+            self.ear.settle(&topic, if is_granted { Ok(()) } else { Err(not_offered()) });
         }
         if *self.tenant == Tenant::Catalogue {
             // What changed before nobody was told.

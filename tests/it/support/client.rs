@@ -77,6 +77,15 @@ impl Client {
         self
     }
 
+    /// The same with these capabilities, which a modern one declares with each request.
+    #[track_caller]
+    pub(crate) fn speaking_as(mut self, revision: &str, capabilities: &str) -> Self {
+        if revision != MODERN {
+            self.initialize_as(revision, capabilities);
+        }
+        self
+    }
+
     #[track_caller]
     pub(crate) fn post(&mut self, body: impl AsRef<[u8]>) -> Answer {
         self.send(body);
@@ -176,9 +185,16 @@ impl Client {
     /// Opens a session of this revision and uses it from now on; returns its id.
     #[track_caller]
     pub(crate) fn initialize(&mut self, version: &str) -> String {
+        self.initialize_as(version, "{}")
+    }
+
+    /// The same with these capabilities.
+    #[track_caller]
+    pub(crate) fn initialize_as(&mut self, version: &str, capabilities: &str) -> String {
         let (session, _) = (self.session.take(), self.version.take());
         assert_eq!(session, None, "there is a session already");
-        let answer = self.post(initialize_message(version));
+        let declared = format!(r#""capabilities":{capabilities}"#);
+        let answer = self.post(initialize_message(version).replace(r#""capabilities":{}"#, &declared));
         assert_eq!(answer.status(), 200, "{answer:?}");
         let id = answer.head.header("mcp-session-id").unwrap_or_else(|| panic!("no session: {answer:?}")).to_owned();
         self.session = Some(id.clone());

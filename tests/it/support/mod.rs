@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `mod` | [`Harness`]: a gateway on a configuration of the test's, its log, its end |
 //! | `http` | [`Connection`](http::Connection): raw HTTP/1.1, and what is checked of every answer |
+//! | `asking` | clients that are asked things while they are served |
 //! | `client` | [`Client`]: an MCP client of the gateway |
 //! | `crowd` | [`Crowd`](crowd::Crowd): a gateway of its own, its many clients, and servers of every kind that all of them use |
 //! | `ear` | [`Ear`](ear::Ear): a client that listens to what changes |
@@ -16,6 +17,7 @@
 //!
 //! Nothing here uses the gateway's own reading and writing: messages are text or `serde_json` values.
 
+pub(crate) mod asking;
 pub(crate) mod client;
 pub(crate) mod crowd;
 pub(crate) mod ear;

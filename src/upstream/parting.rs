@@ -1,0 +1,84 @@
+//! The last that a server hears of a call that ends before its response: what becomes of the questions it has asked, and
+//! then that nobody waits any more. Source: protocol.md 3.7, 4.2.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Upstream;
+use super::answer::Answer;
+use super::channel::{Channel, Dialect, cancelled};
+use super::ear::Replier;
+use super::legacy::Tenant;
+
+/// More partings than there will ever be at a time; what the count starts from.
+const MOST: u32 = 1 << 20;
+
+/// Counts the partings that are under way, so that the process does not end before them.
+#[derive(Clone)]
+pub(super) struct Partings(Arc<Semaphore>);
+
+impl Default for Partings {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MOST as usize)))
+    }
+}
+
+impl Partings {
+    fn hold(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).try_acquire_owned().ok()
+    }
+
+    /// Waits until none is under way.
+    pub(super) async fn over(&self) {
+        // The semaphore is never closed.
+        let _ = self.0.acquire_many(MOST).await.map(drop);
+    }
+}
+
+/// The last words about one call, in order.
+#[derive(Default)]
+pub struct Parting(Vec<(Replier, Vec<u8>)>);
+
+impl Parting {
+    /// Adds a message in a session.
+    pub fn say(&mut self, session: Replier, message: Vec<u8>) {
+        self.0.push((session, message));
+    }
+
+    /// Adds that nobody waits for the rest of this answer. A modern server hears that from its connection.
+    pub fn call_off(&mut self, answer: &Answer) {
+        self.0.extend(answer.replier().map(|session| (session, cancelled(answer.id()))));
+    }
+
+    /// Adds that nobody waits for the answer to a request of this id, which has not begun: in the session in which it was
+    /// made, as far as that is known.
+    pub fn call_off_unanswered(&mut self, upstream: &Arc<Upstream>, tenant: &Tenant, id: u64) {
+        let channel = || Channel::new(upstream, &upstream.ears.http);
+        let session = upstream.sessions.live(tenant).map(|session| Replier::new(&channel(), &session));
+        self.0.extend(session.map(|session| (session, cancelled(id))));
+    }
+
+    /// Sends all of it in the background, one message after the other. Needs no runtime.
+    pub fn send(self) {
+        let Some((first, _)) = self.0.first() else { return };
+        let ears = &first.upstream().ears;
+        let (runtime, held) = (ears.runtime.clone(), ears.partings.hold());
+        runtime.spawn(async move {
+            for (session, message) in self.0 {
+                session.deliver(message).await;
+            }
+            drop(held);
+        });
+    }
+}
+
+impl Channel {
+    /// Tells the server that nobody waits for the response to a request any more, without making anybody wait for that.
+    /// A modern server hears it from the connection, which closes when its answer is dropped.
+    pub(super) fn cancel(&self, dialect: &Dialect, id: u64) {
+        let Dialect::Legacy(session) = dialect else { return };
+        let (channel, session) = (self.clone(), Arc::clone(session));
+        tokio::spawn(async move { channel.notify_or_log(&session, cancelled(id)).await });
+    }
+}
