@@ -54,7 +54,7 @@ use std::time::{Duration, Instant};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 pub use self::answer::{Answer, Message, Waits};
 pub use self::catalogue::{Catalogue, Listed, Member};
@@ -68,7 +68,7 @@ pub use self::pool::Pool;
 pub use self::series::{Outcome, Series};
 
 use self::answer::refusal_of;
-use self::channel::{Channel, Dialect};
+use self::channel::Channel;
 use self::ear::{Ears, Listening};
 use self::health::{Health, LEAST_INTERVAL};
 use self::kept::OnDisk;
@@ -392,29 +392,6 @@ impl Upstream {
 
     fn set_settings(&self, settings: &Arc<Settings>) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(settings);
-    }
-
-    /// Tells the server, in the background, that nobody waits for the response to a call any more, which was begun so long
-    /// ago and of whose answer nothing has come.
-    ///
-    /// This goes another way than the call and may overtake it. A server that has not seen the call yet has nothing to end,
-    /// and would run it, and ask its client, for nobody; so it is told once more when the call must have arrived.
-    pub fn cancel(self: &Arc<Self>, http: &Client, tenant: &Tenant, id: u64, age: Duration) {
-        /// By when a request has arrived at its server.
-        const ARRIVED: Duration = Duration::from_secs(1);
-        let Some(session) = self.sessions.live(tenant) else { return };
-        let channel = Channel::new(self, http);
-        channel.cancel(&Dialect::Legacy(Arc::clone(&session)), id);
-        if age < ARRIVED {
-            let tenant = tenant.clone();
-            tokio::spawn(async move {
-                sleep(ARRIVED).await;
-                let live = channel.upstream.sessions.live(&tenant);
-                if live.is_some_and(|live| Arc::ptr_eq(&live, &session)) {
-                    channel.cancel(&Dialect::Legacy(session), id);
-                }
-            });
-        }
     }
 
     /// An id that no request to the server has had.

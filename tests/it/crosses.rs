@@ -75,7 +75,7 @@ struct Actor<'a> {
 impl<'a> Actor<'a> {
     fn new(crowd: &'a Crowd, common: &'a Common, number: usize, seed: u64) -> Self {
         let draw = Draw(seed.wrapping_mul(1_000).wrapping_add(number as u64));
-        let revision = if number % 2 == 0 { MODERN } else { LEGACY };
+        let revision = if number.is_multiple_of(2) { MODERN } else { LEGACY };
         let client = if revision == MODERN { crowd.client(number) } else { crowd.in_session(number) };
         let uri = own_resource(number);
         let ear = match revision {
