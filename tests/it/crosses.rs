@@ -441,7 +441,8 @@ fn check_log(log: &str) {
 fn no_client_ever_sees_anything_of_another() {
     let steps = if soaked().is_some() { LONG } else { SHORT };
     let seed = Seed::new();
-    let mut crowd = Crowd::start(CLIENTS, "parked_call_seconds = 2\nwhole_call_seconds = 2\n");
+    let mut crowd =
+        Crowd::start(CLIENTS, "parked_call_seconds = 2\nwhole_call_seconds = 2\nmax_calls_per_server = 20000\n");
     let followed: Vec<_> = crowd.servers.iter().map(|(name, server)| (*name, server.follow())).collect();
     let common = Common::default();
     std::thread::scope(|scope| {
