@@ -20,7 +20,7 @@ use super::repeat::Repeatable;
 use super::task::Tasks;
 use crate::log::RequestId;
 use crate::metrics::Held;
-use crate::upstream::{Answer, CallSlot, Message, UpstreamError};
+use crate::upstream::{Answer, CallSlot, Message, Parting, UpstreamError};
 use crate::wire::changes::Change;
 use crate::wire::jsonrpc::{Envelope, ErrorObject, Param, is_number};
 use crate::wire::mcp::{ClientCapabilities, Era, LogLevel, Operation, ProtocolVersion, code, method};
@@ -171,19 +171,6 @@ impl Drop for Relay {
 }
 
 impl Call {
-    /// Tells the server that nobody waits for the response any more: in the session in which it answers, or else in the one
-    /// in which it was asked, as far as that is known.
-    fn cancel(&self, progress: &Progress) {
-        match progress {
-            Progress::Answering(answer) => answer.cancel(),
-            Progress::Sending(_) => {
-                let Sent { upstream, http, tenant, id, .. } = self.lease.sent();
-                upstream.cancel(http, tenant, *id);
-            }
-            Progress::Nothing => {}
-        }
-    }
-
     /// The next message for the client; `None` if it has called the request off, which gets no response then.
     fn poll_next(&mut self, progress: &mut Progress, cx: &mut Context<'_>) -> Poll<Option<Outgoing>> {
         if let Poll::Ready(over) = self.lease.poll_over(cx) {
@@ -244,13 +231,12 @@ impl Call {
     /// waits for the response. Once is enough.
     pub(super) fn abandon(&mut self, progress: &mut Progress) {
         let progress = std::mem::replace(progress, Progress::Nothing);
-        let Some(bridge) = &mut self.bridge else { return self.cancel(&progress) };
-        let mut parting = bridge.answer_nothing();
+        let mut parting = self.bridge.as_mut().map_or_else(Parting::default, |bridge| bridge.answer_nothing());
         match &progress {
             Progress::Answering(answer) => parting.call_off(answer),
             Progress::Sending(_) => {
                 let Sent { upstream, tenant, id, .. } = self.lease.sent();
-                parting.call_off_unanswered(upstream, tenant, *id);
+                parting.call_off_unanswered(upstream, tenant, *id, self.slot.age());
             }
             Progress::Nothing => {}
         }

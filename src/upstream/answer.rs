@@ -276,7 +276,7 @@ impl Answer {
     }
 
     /// Tells the server, in the background, that nobody waits for the rest of the answer any more.
-    pub fn cancel(&self) {
+    fn cancel(&self) {
         self.channel.cancel(&self.dialect, self.id);
     }
 

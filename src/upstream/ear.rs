@@ -58,6 +58,11 @@ impl Replier {
         &self.channel.upstream
     }
 
+    /// Whether it is still the tenant's session.
+    pub(super) fn is_live(&self, tenant: &Tenant) -> bool {
+        self.upstream().sessions.live(tenant).is_some_and(|live| Arc::ptr_eq(&live, &self.session))
+    }
+
     /// Tells the server that nobody will answer its request; a ping gets its pong.
     pub fn refuse(&self, request: &Envelope) {
         if let Some(refusal) = refusal_to(request) {

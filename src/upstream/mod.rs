@@ -68,7 +68,7 @@ pub use self::pool::Pool;
 pub use self::series::{Outcome, Series};
 
 use self::answer::refusal_of;
-use self::channel::{Channel, Dialect};
+use self::channel::Channel;
 use self::ear::{Ears, Listening};
 use self::health::{Health, LEAST_INTERVAL};
 use self::kept::OnDisk;
@@ -394,13 +394,6 @@ impl Upstream {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(settings);
     }
 
-    /// Tells the server, in the background, that nobody waits for the response to a call any more.
-    pub fn cancel(self: &Arc<Self>, http: &Client, tenant: &Tenant, id: u64) {
-        if let Some(session) = self.sessions.live(tenant) {
-            Channel::new(self, http).cancel(&Dialect::Legacy(session), id);
-        }
-    }
-
     /// An id that no request to the server has had.
     #[must_use]
     pub fn next_id(&self) -> u64 {
@@ -503,6 +496,12 @@ pub struct CallSlot {
 }
 
 impl CallSlot {
+    /// How long ago the call was begun.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
     /// Notes how the call ends; without that it counts as cancelled.
     pub fn ended(&mut self, outcome: Outcome) {
         self.outcome = outcome;

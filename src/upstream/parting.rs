@@ -2,8 +2,10 @@
 //! then that nobody waits any more. Source: protocol.md 3.7, 4.2.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
 
 use super::Upstream;
 use super::answer::Answer;
@@ -36,39 +38,55 @@ impl Partings {
     }
 }
 
+/// By when a request has arrived at its server.
+const ARRIVED: Duration = Duration::from_secs(1);
+
 /// The last words about one call, in order.
 #[derive(Default)]
-pub struct Parting(Vec<(Replier, Vec<u8>)>);
+pub struct Parting {
+    words: Vec<(Replier, Vec<u8>)>,
+    /// Whose request is called off once more when it must have arrived, in this session, and its id.
+    repeated: Option<(Tenant, Replier, u64)>,
+}
 
 impl Parting {
     /// Adds a message in a session.
     pub fn say(&mut self, session: Replier, message: Vec<u8>) {
-        self.0.push((session, message));
+        self.words.push((session, message));
     }
 
     /// Adds that nobody waits for the rest of this answer. A modern server hears that from its connection.
     pub fn call_off(&mut self, answer: &Answer) {
-        self.0.extend(answer.replier().map(|session| (session, cancelled(answer.id()))));
+        self.words.extend(answer.replier().map(|session| (session, cancelled(answer.id()))));
     }
 
-    /// Adds that nobody waits for the answer to a request of this id, which has not begun: in the session in which it was
-    /// made, as far as that is known.
-    pub fn call_off_unanswered(&mut self, upstream: &Arc<Upstream>, tenant: &Tenant, id: u64) {
-        let channel = || Channel::new(upstream, &upstream.ears.http);
-        let session = upstream.sessions.live(tenant).map(|session| Replier::new(&channel(), &session));
-        self.0.extend(session.map(|session| (session, cancelled(id))));
+    /// Adds that nobody waits for the answer to a request of this id, which was made so long ago and has not begun: in the
+    /// session in which it was made, as far as that is known.
+    ///
+    /// This goes another way than the request and may overtake it. A server that has not seen the request yet has nothing
+    /// to end, and would run it, and ask its client, for nobody; so it is told once more when the request has arrived.
+    pub fn call_off_unanswered(&mut self, upstream: &Arc<Upstream>, tenant: &Tenant, id: u64, age: Duration) {
+        let Some(session) = upstream.sessions.live(tenant) else { return };
+        let session = Replier::new(&Channel::new(upstream, &upstream.ears.http), &session);
+        self.repeated = (age < ARRIVED).then(|| (tenant.clone(), session.clone(), id));
+        self.words.push((session, cancelled(id)));
     }
 
     /// Sends all of it in the background, one message after the other. Needs no runtime.
     pub fn send(self) {
-        let Some((first, _)) = self.0.first() else { return };
+        let Some((first, _)) = self.words.first() else { return };
         let ears = &first.upstream().ears;
         let (runtime, held) = (ears.runtime.clone(), ears.partings.hold());
         runtime.spawn(async move {
-            for (session, message) in self.0 {
+            for (session, message) in self.words {
                 session.deliver(message).await;
             }
             drop(held);
+            let Some((tenant, session, id)) = self.repeated else { return };
+            sleep(ARRIVED).await;
+            if session.is_live(&tenant) {
+                session.deliver(cancelled(id)).await;
+            }
         });
     }
 }

@@ -1,6 +1,8 @@
 //! `notifications/cancelled`: a call that its client calls off ends at the server, and is never answered; nobody else can
 //! call it off. Protocol.md 2.4, 3.7, 4.2.
 
+use std::time::{Duration, Instant};
+
 use super::support::upstream::{Plan, Upstream};
 use super::support::{ALICE, Gate, Harness, call_message, owned_by_alice};
 
@@ -72,6 +74,34 @@ fn a_client_that_has_left_can_still_call_off() {
     assert_eq!(later.post(cancelled("7")).status(), 202);
     upstream.wait_for("the cancellation", |s| s.of("notifications/cancelled").len() == 1);
     gate.open();
+}
+
+#[test]
+fn a_cancellation_that_may_have_overtaken_its_call_is_repeated() {
+    for streaming in [false, true] {
+        let upstream = Plan::new("a").sessionful().start();
+        let (harness, gate) = waiting(&upstream, streaming);
+        let mut alice = harness.client(ALICE);
+        alice.initialize("2025-11-25");
+        alice.send(call_message("7", "echo", "{}"));
+        upstream.wait_for("the call", |s| s.of("tools/call").len() == 1);
+        if streaming {
+            assert!(alice.connection.head().is_stream());
+            assert!(alice.connection.event().is_some());
+        }
+        let begun = Instant::now();
+        assert_eq!(alice.another().post(cancelled("7")).status(), 202);
+        // Of a call that has begun to answer the server knows.
+        let times = if streaming { 1 } else { 2 };
+        upstream.wait_for("the cancellation", |s| s.of("notifications/cancelled").len() == times);
+        let call = upstream.calls().pop().unwrap();
+        for told in upstream.state().of("notifications/cancelled") {
+            assert_eq!(told.json()["params"]["requestId"].to_string(), call.id());
+            assert_eq!(told.header("mcp-session-id"), call.header("mcp-session-id"));
+        }
+        assert!(streaming || begun.elapsed() > Duration::from_millis(900));
+        gate.open();
+    }
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod cancel;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod crosses;
+#[cfg(test)]
 mod disturbed;
 #[cfg(test)]
 mod envelope;
@@ -27,6 +29,8 @@ mod http;
 mod https;
 #[cfg(test)]
 mod kept;
+#[cfg(test)]
+mod leaks;
 #[cfg(test)]
 mod listen;
 #[cfg(test)]

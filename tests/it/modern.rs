@@ -600,7 +600,8 @@ fn leave(server: Mode, revision: &str, arguments: &str) {
     wait_until("the server knows", || fixture.counts().cancellations == cancelled);
     let counts = fixture.counts();
     let told = if server == Mode::Modern { 0 } else { cancelled };
-    assert_eq!((counts.requests_of("notifications/cancelled"), counts.most_repeated()), (told, 1));
+    // It may have been told twice: the first time may have come before the call.
+    assert_eq!((counts.requests_of("notifications/cancelled").min(1), counts.most_repeated()), (told, 1));
 }
 
 #[test]

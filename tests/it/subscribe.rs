@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::support::client::Client;
 use super::support::ear::{ERAS, Ear, LEGACY, TELLING, WATCHED, about, start};
 use super::support::message::Message;
-use super::support::{ALICE, BOB, Harness, clients, owned_by_alice, server, wait_until};
+use super::support::upstream::Plan;
+use super::support::{ALICE, BOB, Gate, Harness, clients, owned_by_alice, server, wait_until};
 
 const MODES: [Mode; 3] = [Mode::LegacyStateless, Mode::LegacySessions, Mode::Modern];
 
@@ -23,6 +24,30 @@ fn updates_of_resources_are_told_to_those_who_subscribed() {
         fixture.add_tool("new");
         ears.iter_mut().chain(&mut deaf).for_each(|ear| ear.hears_of("tools"));
     }
+}
+
+#[test]
+fn a_subscription_that_nobody_waits_for_any_more_ends_when_its_server_has_made_it() {
+    let (upstream, gate) = (Plan::new("hesitant").sessionful().start(), Gate::default());
+    let waited = gate.clone();
+    upstream.on_request(move |exchange| match exchange.request.rpc().as_str() {
+        "initialize" => exchange.initialize_with(r#"{"tools":{},"resources":{"subscribe":true}}"#),
+        "resources/list" => exchange.result(r#"{"resources":[{"uri":"test://a","name":"a"}]}"#),
+        "resources/subscribe" => {
+            waited.wait();
+            exchange.result("{}");
+        }
+        "resources/unsubscribe" => exchange.result("{}"),
+        _ => exchange.normally(),
+    });
+    let config = owned_by_alice(&[("hesitant", &upstream)]) + "[gateway]\nlist_timeout_seconds = 1\n";
+    let harness = Harness::start(&config);
+    assert_eq!(harness.client(ALICE).tools(), ["echo"]);
+    let (_stream, granted) = harness.client(ALICE).listen(r#"{"resourceSubscriptions":["test://a"]}"#);
+    assert_eq!(granted, json!({}), "nothing that its server has not made in time");
+    upstream.wait_for("it is asked", |state| state.of("resources/subscribe").len() == 1);
+    gate.open();
+    upstream.wait_for("it is told", |state| state.of("resources/unsubscribe").len() == 1);
 }
 
 #[test]

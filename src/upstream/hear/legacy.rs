@@ -135,7 +135,8 @@ impl Hearing<'_> {
                     }
                 }
             }
-            if self.is_over() {
+            // What nobody wants any more since the server was asked for it is to be unsubscribed first.
+            if told.is_empty() && self.is_over() {
                 return Ok(End::Idle);
             }
             let _ = wanted.changed().await;

@@ -92,6 +92,11 @@ impl Exposition {
         self.find(name, &labels)
     }
 
+    /// Every gauge: its name, its labels, its value.
+    pub(crate) fn gauges(&self) -> impl Iterator<Item = &(String, Labels, f64)> {
+        self.samples.iter().filter(|(name, _, _)| self.types.get(name).is_some_and(|kind| kind == "gauge"))
+    }
+
     /// The names of all samples.
     pub(crate) fn names(&self) -> BTreeSet<&str> {
         self.samples.iter().map(|(name, _, _)| name.as_str()).collect()

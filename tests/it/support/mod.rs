@@ -6,6 +6,7 @@
 //! | `http` | [`Connection`](http::Connection): raw HTTP/1.1, and what is checked of every answer |
 //! | `asking` | clients that are asked things while they are served |
 //! | `client` | [`Client`]: an MCP client of the gateway |
+//! | `crowd` | [`Crowd`](crowd::Crowd): a gateway of its own, its many clients, and servers of every kind that all of them use |
 //! | `ear` | [`Ear`](ear::Ear): a client that listens to what changes |
 //! | `exposition` | reads metrics, strictly |
 //! | `message` | [`Message`](message::Message): a request of any revision, with its headers |
@@ -18,6 +19,7 @@
 
 pub(crate) mod asking;
 pub(crate) mod client;
+pub(crate) mod crowd;
 pub(crate) mod ear;
 pub(crate) mod exposition;
 pub(crate) mod http;

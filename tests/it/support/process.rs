@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,13 +13,25 @@ use super::{ALICE, Folder};
 
 /// The program, without anything of this process's environment that concerns it.
 pub(crate) fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-x"));
+    program_at(Path::new(env!("CARGO_BIN_EXE_mcp-x")), arguments)
+}
+
+fn program_at(path: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(path);
     command.args(arguments).stdin(Stdio::null());
     for name in ["MCP_X_CONFIG", "MCP_X_STATE_DIR", "MCP_X_LOG", "NOTIFY_SOCKET"] {
         command.env_remove(name);
     }
     command
 }
+
+/// What is tried at length, if that is wanted: a program, as `tests/soak` builds it.
+pub(crate) fn soaked() -> Option<PathBuf> {
+    std::env::var_os("MCP_X_SOAK").map(PathBuf::from)
+}
+
+/// How `mcp-x serve` is started on a free port.
+const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
 
 /// `mcp-x serve` on a free port.
 pub(crate) struct Served {
@@ -35,7 +48,16 @@ impl Served {
 
     /// The same, with these variables in its environment.
     pub(crate) fn start_in(folder: &Folder, environment: &[(&str, &str)]) -> Self {
-        let mut command = program(&["serve", "--listen", "127.0.0.1:0"]);
+        Self::run(program(&SERVE), folder, environment)
+    }
+
+    /// The same, of the program that is tried at length if there is one.
+    pub(crate) fn start_soaked(folder: &Folder, environment: &[(&str, &str)]) -> Self {
+        let command = soaked().map_or_else(|| program(&SERVE), |path| program_at(&path, &SERVE));
+        Self::run(command, folder, environment)
+    }
+
+    fn run(mut command: Command, folder: &Folder, environment: &[(&str, &str)]) -> Self {
         command.envs(environment.iter().copied());
         let mut child = command.current_dir(folder.path()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
