@@ -55,9 +55,11 @@ impl Parting {
         self.words.push((session, message));
     }
 
-    /// Adds that nobody waits for the rest of this answer. A modern server hears that from its connection.
+    /// Adds that nobody waits for the rest of this answer, if any is to come. A modern server hears that from its
+    /// connection.
     pub fn call_off(&mut self, answer: &Answer) {
-        self.words.extend(answer.replier().map(|session| (session, cancelled(answer.id()))));
+        let session = answer.replier().filter(|_| answer.is_unfinished());
+        self.words.extend(session.map(|session| (session, cancelled(answer.id()))));
     }
 
     /// Adds that nobody waits for the answer to a request of this id, which was made so long ago and has not begun: in the
