@@ -440,3 +440,23 @@ fn a_call_that_takes_too_long_leaves_no_question_open_at_its_server() {
     nothing_is_left(&harness);
     gate.open();
 }
+
+#[test]
+fn a_call_ends_with_the_session_of_its_client() {
+    for mode in ASKING {
+        let (fixture, harness) = shared(Options::of(mode), "");
+        let mut alice = client(&harness, ALICE);
+        let mut other = client(&harness, ALICE);
+        let question = asked(&mut alice, r#"{"text":"mine"}"#);
+        let going_on = asked(&mut other, r#"{"text":"other"}"#);
+        assert_eq!(alice.another().delete().status(), 204);
+        // Nobody could answer any more.
+        wait_until("the call is over", || harness.gateway().vitals().calls == 1);
+        assert_eq!(harness.gateway().vitals().questions, 1);
+        assert_eq!(alice.another().post(reply(&question, &accept(&json!({})))).status(), 404);
+        assert_eq!(other.another().post(reply(&going_on, &accept(&json!({ "reply": "r" })))).status(), 202);
+        assert!(other.connection.message()["result"].is_object());
+        nothing_is_left(&harness);
+        wait_until("the server has ended it", || fixture.counts().questions_open == 0);
+    }
+}
