@@ -388,9 +388,8 @@ impl Gateway {
         let running = handle.and_then(|handle| state.parked.take(handle));
         let mut running = running.ok_or(GatewayError::InvalidParams(Repeatable::UNKNOWN))?;
         running.0.renew(request, client);
-        if self.generation() != request.snapshot.generation() {
-            running.0.lease.review(self.snapshot().registry());
-        }
+        // An order to end it may have been given and not been seen yet.
+        running.0.lease.review(self.snapshot().registry());
         // SECURITY: nothing more goes to the server for a client that may not call it any more.
         if !running.0.lease.is_over() {
             running.0.take_responses(&request.envelope);
