@@ -257,7 +257,8 @@ pub fn result_type(response: &Envelope) -> ResultType {
 /// What a modern server asks for before it goes on.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Questions<'a> {
-    /// What the client needs for the answers; `None` if one of the questions is none that a server may ask, or there is neither a question nor a state.
+    /// What the client needs for the answers; `None` if one of the questions is none that a server may ask, they come
+    /// twice, or there is neither a question nor a state.
     pub needed: Option<ClientCapabilities>,
     /// What the server wants back with the answers, a JSON string.
     pub state: Option<&'a [u8]>,
@@ -268,10 +269,13 @@ pub struct Questions<'a> {
 pub fn questions(response: &Envelope) -> Questions<'_> {
     let bytes = response.bytes();
     let members = response.result_span().map(|result| members_of(bytes, result)).unwrap_or_default();
+    let repeats = members.iter().filter(|(key, _)| key == "inputRequests").count() > 1;
     let state = last_of(&members, "requestState")
         .map(|state| state.of(bytes))
         .filter(|state| type_of(state) == JsonType::String);
     let needed = match last_of(&members, "inputRequests") {
+        // SECURITY: the client might take the one that is not looked at.
+        _ if repeats => None,
         Some(requests) if type_of(requests.of(bytes)) == JsonType::Object => {
             let mut asked = members_of(bytes, requests).into_iter().map(|(_, request)| Asked::of(request.of(bytes)));
             asked.try_fold(ClientCapabilities::NONE, |all, one| Some(all.with(one?.needed)))
