@@ -305,3 +305,24 @@ fn a_modern_client_is_not_asked_what_it_has_not_declared() {
     assert_eq!((&error["code"], &error["data"]), (&json!(-32021), &required), "{error}");
     wait_until("nothing is left", || harness.gateway().vitals().calls == 0);
 }
+
+#[test]
+fn a_state_is_not_good_for_a_server_of_another_owner() {
+    let (upstream, harness) = scripted("[allow.server_a]\nbob = [\"*\"]\n", |exchange| {
+        exchange.result(&asks(r#""k""#, r#","requestState":"theirs""#));
+    });
+    let mut bob = harness.client(BOB);
+    let message = declaring(Message::call(MODERN, "echo", "{}"), MODERN, EVERYTHING);
+    let first = bob.ask(&message).response()["result"].clone();
+    let answers = json!({ "k": accept(&json!({})) });
+    // Somebody else takes the name.
+    let other = server(|exchange| exchange.result(DONE));
+    let taken = harness.config().replace(&upstream.url(), &other.url()).replace(r#""alice""#, r#""charlie""#);
+    harness.replace_config(&taken);
+    let ask = |client: &mut Client| client.ask(&message).response();
+    wait_until("the other server answers", || ask(&mut bob)["result"]["resultType"] == "complete");
+    let before = other.state().received.len();
+    let refused = bob.ask(&again(&message, &first, &answers)).response();
+    assert_eq!(refused["error"]["message"], "invalid params: unknown or expired `requestState`", "{refused}");
+    assert_eq!(other.state().received.len(), before, "it hears nothing of the answers");
+}
