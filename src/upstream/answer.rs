@@ -460,10 +460,11 @@ impl Answer {
         let Dialect::Legacy(session) = &self.dialect else { return Ok(()) };
         let replies = self.replies.get_or_insert_with(|| {
             let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(REPLIES);
-            let (channel, session) = (self.channel.clone(), Arc::clone(session));
-            tokio::spawn(async move {
+            let replier = Replier::new(&self.channel, session);
+            self.channel.upstream.ears.runtime.spawn(async move {
                 while let Some(answer) = receiver.recv().await {
-                    channel.notify_or_log(&session, answer).await;
+                    let Some(_waiting) = replier.wait() else { return };
+                    replier.deliver(answer).await;
                 }
             });
             sender
