@@ -239,8 +239,17 @@ impl Flights {
     /// Ends the calls of this id, as the client wrote it, that run in a session. A client may use an id twice; calling it off
     /// means both.
     pub(super) fn call_off(&self, session: [u8; 16], id: &[u8]) {
+        self.call_off_those(|flight| flight.session == Some(session) && *flight.id == *id);
+    }
+
+    /// Ends all calls that run in a session: nobody could answer what their servers ask any more, or call them off.
+    pub(super) fn call_off_all_of(&self, session: [u8; 16]) {
+        self.call_off_those(|flight| flight.session == Some(session));
+    }
+
+    fn call_off_those(&self, are_meant: impl Fn(&Flight) -> bool) {
         let flights = self.lock();
-        let meant = flights.iter().filter(|flight| flight.session == Some(session) && *flight.id == *id);
+        let meant = flights.iter().filter(|flight| are_meant(flight));
         meant.for_each(|flight| flight.end(CALLED_OFF));
     }
 }

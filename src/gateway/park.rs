@@ -277,34 +277,45 @@ impl Call {
                 Progress::Sending(sending) => {
                     match ready!(sending.as_mut().poll(cx)) {
                         Ok(answer) => *progress = Progress::Answering(answer),
-                        Err(error) => self.ended(Err(error)),
+                        Err(error) => {
+                            *progress = Progress::Nothing;
+                            self.failed_meanwhile(progress, error);
+                        }
                     }
                     continue;
                 }
                 Progress::Nothing => return Poll::Pending,
             };
             match ready!(answer.poll_message(cx)) {
-                Ok(Message::Response(response)) => self.ended(Ok(response)),
+                Ok(Message::Response(response)) => self.answered_meanwhile(response),
                 Ok(Message::Notification(n)) if n.method().as_deref() == Some(method::CANCELLED) => {
                     self.question_withdrawn(&n);
                 }
                 Ok(Message::Notification(notification)) => parking.keep(notification),
                 Ok(Message::Request(request)) => {
                     if let Err(error) = self.asked(answer, &request) {
-                        self.ended(Err(error));
+                        self.failed_meanwhile(progress, error);
                     }
                 }
-                Err(error) => self.ended(Err(error)),
+                Err(error) => self.failed_meanwhile(progress, error),
             }
         }
     }
 
-    /// Takes note that the server has ended the call while the client was away, and so wants no answers any more.
-    fn ended(&mut self, outcome: Result<Envelope, UpstreamError>) {
+    /// Keeps the response that has come while the client was away; the server wants no answers any more.
+    fn answered_meanwhile(&mut self, response: Envelope) {
         let Some(bridge) = &mut self.bridge else { return };
         bridge.take(|_| true);
         if let Some(parking) = bridge.parking() {
-            parking.outcome = Some(outcome);
+            parking.outcome = Some(Ok(response));
+        }
+    }
+
+    /// Keeps why there will be no response.
+    fn failed_meanwhile(&mut self, progress: &mut Progress, error: UpstreamError) {
+        self.abandon(progress);
+        if let Some(parking) = self.bridge.as_deref_mut().and_then(Bridge::parking) {
+            parking.outcome = Some(Err(error));
         }
     }
 
@@ -377,9 +388,8 @@ impl Gateway {
         let running = handle.and_then(|handle| state.parked.take(handle));
         let mut running = running.ok_or(GatewayError::InvalidParams(Repeatable::UNKNOWN))?;
         running.0.renew(request, client);
-        if self.generation() != request.snapshot.generation() {
-            running.0.lease.review(self.snapshot().registry());
-        }
+        // An order to end it may have been given and not been seen yet.
+        running.0.lease.review(self.snapshot().registry());
         // SECURITY: nothing more goes to the server for a client that may not call it any more.
         if !running.0.lease.is_over() {
             running.0.take_responses(&request.envelope);

@@ -189,7 +189,10 @@ impl Call {
                         *progress = Progress::Answering(answer);
                         continue;
                     }
-                    Err(error) => return Poll::Ready(Some(self.failure(error))),
+                    Err(error) => {
+                        *progress = Progress::Nothing;
+                        return Poll::Ready(Some(self.failed(progress, error)));
+                    }
                 },
                 Progress::Nothing => return Poll::Pending,
             };
@@ -211,9 +214,15 @@ impl Call {
                 Err(error) => Err(error),
             };
             if let Err(error) = settled {
-                return Poll::Ready(Some(self.failure(error)));
+                return Poll::Ready(Some(self.failed(progress, error)));
             }
         }
+    }
+
+    /// Ends the call that gets no answer.
+    fn failed(&mut self, progress: &mut Progress, error: UpstreamError) -> Outgoing {
+        self.abandon(progress);
+        self.failure(error)
     }
 
     /// Ends the call before its answer.

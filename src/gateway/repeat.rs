@@ -37,7 +37,7 @@ pub(super) struct Repeatable {
 
 impl Repeatable {
     pub(super) fn new(asker: &Principal, server: &Server, request: String, arguments: Bytes, now: Duration) -> Self {
-        let (principal, server) = (asker.state().digest, *server.key.as_bytes());
+        let (principal, server) = (asker.state().digest, *server.identity.as_bytes());
         Self { principal, server, request, arguments, now }
     }
 

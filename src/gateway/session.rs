@@ -405,7 +405,7 @@ impl Gateway {
         true
     }
 
-    /// Ends a session for good.
+    /// Ends a session for good, and what runs in it.
     ///
     /// # Errors
     /// As [`session`](Self::session).
@@ -428,6 +428,7 @@ impl Gateway {
         }
         // Before the client is answered: from then on it relies on that.
         self.lasting.keep_end(&id);
+        principal.state().flights.call_off_all_of(id.nonce);
         self.pool.end_session(principal.client(), id.nonce);
         Ok(())
     }

@@ -99,8 +99,8 @@ impl Gateway {
             return None;
         }
         let (registry, client) = (snapshot.registry(), principal.client());
-        let key = ServerKey::from_bytes(id.server);
-        let server = registry.servers_of(client).into_iter().find(|server| server.key == key)?;
+        let identity = ServerKey::from_bytes(id.server);
+        let server = registry.servers_of(client).into_iter().find(|server| server.identity == identity)?;
         let permit = registry.decide(client, &server.id, Target::Tool(&id.tool)).verdict.ok()?;
         let upstream = self.pool.get(&server.id)?;
         Some(Task { permit, upstream, own: id.own, sealed: sealed.to_owned() })
@@ -183,7 +183,7 @@ impl Call {
         let permit = &self.lease.sent().permit;
         let id = TaskId {
             principal: self.lease.client().digest,
-            server: *permit.server().key.as_bytes(),
+            server: *permit.server().identity.as_bytes(),
             tool: permit.name().to_owned(),
             own: own.into_owned(),
         };

@@ -183,6 +183,8 @@ pub struct Answer {
     replies: Option<mpsc::Sender<Vec<u8>>>,
     /// How the stream is taken up again should it end too early; made for the first event that says something of that.
     resumption: Option<Box<Resumption>>,
+    /// Whether the server may still be working on the request when nothing more of the answer is read.
+    unfinished: bool,
 }
 
 impl Answer {
@@ -208,13 +210,15 @@ impl Answer {
             }
         };
         let body = Some(response.into_body());
-        Ok(Self { channel, dialect, id, body, form, timer, holding, replies: None, resumption: None })
+        let (replies, resumption, unfinished) = (None, None, true);
+        Ok(Self { channel, dialect, id, body, form, timer, holding, replies, resumption, unfinished })
     }
 
     /// An answer that consists of a response alone.
     pub(super) fn settled(channel: Channel, dialect: Dialect, id: u64, response: Envelope, timer: Timer) -> Self {
         let (form, holding) = (Form::Settled(Some(Box::new(response))), channel.upstream.budget.hold(0));
-        Self { channel, dialect, id, body: None, form, timer, holding, replies: None, resumption: None }
+        let (body, replies, resumption, unfinished) = (None, None, None, false);
+        Self { channel, dialect, id, body, form, timer, holding, replies, resumption, unfinished }
     }
 
     /// The id under which the request was sent, which is its progress token too.
@@ -243,11 +247,27 @@ impl Answer {
         }
     }
 
-    /// Waits for the response. Notifications are passed over, and requests refused.
+    /// Whether the server may be working on the request for nobody, if nothing more of the answer is read from now on. Of
+    /// an `initialize` it is not told so.
+    pub(super) fn is_unfinished(&self) -> bool {
+        let opening = matches!(&self.dialect, Dialect::Legacy(session) if session.opening);
+        self.unfinished && !opening
+    }
+
+    /// Waits for the response. Notifications are passed over, and requests refused. A request that fails while the server
+    /// may still be working on it is cancelled there.
     ///
     /// # Errors
     /// As [`poll_message`](Self::poll_message).
     pub async fn response(mut self) -> Result<Envelope, UpstreamError> {
+        let response = self.read_response().await;
+        if response.is_err() && self.is_unfinished() {
+            self.channel.cancel(&self.dialect, self.id);
+        }
+        response
+    }
+
+    async fn read_response(&mut self) -> Result<Envelope, UpstreamError> {
         loop {
             match poll_fn(|cx| self.poll_message(cx)).await? {
                 Message::Response(response) => return Ok(response),
@@ -260,34 +280,25 @@ impl Answer {
     /// The next message. After the response, or an error, there is none.
     ///
     /// # Errors
-    /// Everything in [`UpstreamError`] that can happen to an answer. A call that fails while the server may still be
-    /// working on it is cancelled there.
+    /// Everything in [`UpstreamError`] that can happen to an answer.
     pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, UpstreamError>> {
         let result = match self.poll_unlimited(cx) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(ready!(self.timer.poll_limit(cx))),
         };
         match &result {
-            Ok(Message::Response(_)) => self.resumption = None,
+            Ok(Message::Response(_)) => (self.resumption, self.unfinished) = (None, false),
             Ok(_) => {}
-            Err(error) => self.abandon(error),
+            Err(error) => self.lost(error),
         }
         Poll::Ready(result)
     }
 
-    /// Tells the server, in the background, that nobody waits for the rest of the answer any more.
-    fn cancel(&self) {
-        self.channel.cancel(&self.dialect, self.id);
-    }
-
-    fn abandon(&mut self, error: &UpstreamError) {
+    /// Nothing more of the answer is read after this error.
+    fn lost(&mut self, error: &UpstreamError) {
         let gone = matches!(error, UpstreamError::Ended | UpstreamError::Unreachable(_));
-        // `initialize` is never cancelled.
-        let opening = matches!(&self.dialect, Dialect::Legacy(session) if session.opening);
-        let resumed = self.resumption.take().is_some();
-        if (self.body.take().is_some() || resumed) && !gone && !opening {
-            self.cancel();
-        }
+        let (body, resumption) = (self.body.take(), self.resumption.take());
+        self.unfinished &= (body.is_some() || resumption.is_some()) && !gone;
     }
 
     fn poll_unlimited(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, UpstreamError>> {
@@ -444,15 +455,16 @@ impl Answer {
     /// Sends the answer to a request of the server, after those before it, without making this call wait.
     ///
     /// # Errors
-    /// [`UpstreamError::NotMcp`] if the server asks faster than it takes answers; the call is abandoned.
+    /// [`UpstreamError::NotMcp`] if the server asks faster than it takes answers.
     pub fn reply(&mut self, answer: Vec<u8>) -> Result<(), UpstreamError> {
         let Dialect::Legacy(session) = &self.dialect else { return Ok(()) };
         let replies = self.replies.get_or_insert_with(|| {
             let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(REPLIES);
-            let (channel, session) = (self.channel.clone(), Arc::clone(session));
-            tokio::spawn(async move {
+            let replier = Replier::new(&self.channel, session);
+            self.channel.upstream.ears.runtime.spawn(async move {
                 while let Some(answer) = receiver.recv().await {
-                    channel.notify_or_log(&session, answer).await;
+                    let Some(_waiting) = replier.wait() else { return };
+                    replier.deliver(answer).await;
                 }
             });
             sender
@@ -460,9 +472,7 @@ impl Answer {
         if replies.try_send(answer).is_ok() {
             return Ok(());
         }
-        let error = UpstreamError::NotMcp(format!("expected at most {REPLIES} requests at a time"));
-        self.abandon(&error);
-        Err(error)
+        Err(UpstreamError::NotMcp(format!("expected at most {REPLIES} requests at a time")))
     }
 }
 

@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::AbortHandle;
 
 use super::answer::refusal_to;
 use super::channel::Channel;
 use super::error::UpstreamError;
 use super::legacy::{Session, Tenant};
-use super::parting::Partings;
+use super::parting::{Messages, Partings};
 use super::{Upstream, hear};
 use crate::outbound::Client;
 use crate::policy::Permit;
@@ -45,12 +45,29 @@ impl Replier {
 
     /// Sends the answer, in the background.
     pub fn reply(&self, answer: Vec<u8>) {
+        let Some(waiting) = self.wait() else { return };
         let replier = self.clone();
-        self.upstream().ears.runtime.spawn(async move { replier.deliver(answer).await });
+        self.upstream().ears.runtime.spawn(async move {
+            replier.deliver(answer).await;
+            drop(waiting);
+        });
     }
 
-    /// Sends a message in the session.
+    /// Held while something waits to be sent; `None` if so much does already that this is lost.
+    pub(super) fn wait(&self) -> Option<OwnedSemaphorePermit> {
+        let upstream = self.upstream();
+        let waiting = upstream.ears.messages.wait();
+        if waiting.is_none() {
+            upstream.log.debug("message to server lost", |r| {
+                r.field("server", upstream.id()).text("reason", "it does not take those before");
+            });
+        }
+        waiting
+    }
+
+    /// Sends a message in the session when it is its turn.
     pub(super) async fn deliver(&self, message: Vec<u8>) {
+        let _turn = self.upstream().ears.messages.turn().await;
         self.channel.notify_or_log(&self.session, message).await;
     }
 
@@ -81,6 +98,7 @@ pub(super) struct Ears {
     pub(super) http: Client,
     hearer: Listening,
     pub(super) partings: Partings,
+    pub(super) messages: Messages,
     open: Mutex<Open>,
 }
 
@@ -127,7 +145,7 @@ enum State {
 
 impl Ears {
     pub(super) fn new(runtime: Handle, http: Client, hearer: Listening, partings: Partings) -> Self {
-        Self { runtime, http, hearer, partings, open: Mutex::default() }
+        Self { runtime, http, hearer, partings, messages: Messages::default(), open: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::sleep;
 
 use super::Upstream;
@@ -38,6 +38,35 @@ impl Partings {
     }
 }
 
+/// Messages that are on their way to one server at a time, beside requests and what its ears say.
+const ON_THE_WAY: usize = 64;
+/// How many of them may wait for that.
+const WAITING: usize = 1024;
+
+/// Keeps a server that takes messages slowly, or not at all, from having ever more tasks and connections wait for it.
+pub(super) struct Messages {
+    turns: Semaphore,
+    waiting: Arc<Semaphore>,
+}
+
+impl Default for Messages {
+    fn default() -> Self {
+        Self { turns: Semaphore::new(ON_THE_WAY), waiting: Arc::new(Semaphore::new(WAITING)) }
+    }
+}
+
+impl Messages {
+    /// Held from when somebody wants to send something to when all of it was sent; `None` if too many do.
+    pub(super) fn wait(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.waiting).try_acquire_owned().ok()
+    }
+
+    /// Waits for a turn to send one message. The semaphore is never closed.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turns.acquire().await.ok()
+    }
+}
+
 /// By when a request has arrived at its server.
 const ARRIVED: Duration = Duration::from_secs(1);
 
@@ -55,9 +84,11 @@ impl Parting {
         self.words.push((session, message));
     }
 
-    /// Adds that nobody waits for the rest of this answer. A modern server hears that from its connection.
+    /// Adds that nobody waits for the rest of this answer, if any is to come. A modern server hears that from its
+    /// connection.
     pub fn call_off(&mut self, answer: &Answer) {
-        self.words.extend(answer.replier().map(|session| (session, cancelled(answer.id()))));
+        let session = answer.replier().filter(|_| answer.is_unfinished());
+        self.words.extend(session.map(|session| (session, cancelled(answer.id()))));
     }
 
     /// Adds that nobody waits for the answer to a request of this id, which was made so long ago and has not begun: in the
@@ -75,17 +106,18 @@ impl Parting {
     /// Sends all of it in the background, one message after the other. Needs no runtime.
     pub fn send(self) {
         let Some((first, _)) = self.words.first() else { return };
+        let Some(waiting) = first.wait() else { return };
         let ears = &first.upstream().ears;
         let (runtime, held) = (ears.runtime.clone(), ears.partings.hold());
         runtime.spawn(async move {
             for (session, message) in self.words {
                 session.deliver(message).await;
             }
-            drop(held);
+            drop((held, waiting));
             let Some((tenant, session, id)) = self.repeated else { return };
             sleep(ARRIVED).await;
             if session.is_live(&tenant) {
-                session.deliver(cancelled(id)).await;
+                session.reply(cancelled(id));
             }
         });
     }
@@ -96,7 +128,6 @@ impl Channel {
     /// A modern server hears it from the connection, which closes when its answer is dropped.
     pub(super) fn cancel(&self, dialect: &Dialect, id: u64) {
         let Dialect::Legacy(session) = dialect else { return };
-        let (channel, session) = (self.clone(), Arc::clone(session));
-        tokio::spawn(async move { channel.notify_or_log(&session, cancelled(id)).await });
+        Replier::new(&Self::new(&self.upstream, &self.upstream.ears.http), session).reply(cancelled(id));
     }
 }

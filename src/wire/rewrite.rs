@@ -70,8 +70,7 @@ pub fn request(envelope: &Envelope, id: u64, sent: Sent<'_>) -> Vec<u8> {
     // Nobody is sent the first, and the others are something between modern clients and servers.
     // SECURITY: a modern server takes all clients for the same, so that no state may reach it which was not opened here.
     let dropped: &[Param] = match (asker.era, server) {
-        // Tasks have no state of this kind.
-        (Era::Modern, Era::Modern) if operation.is_about_task() => &[Param::Task, Param::RequestState],
+        (Era::Modern, Era::Modern) if inputs.state.is_none() => &[Param::Task, Param::RequestState],
         (Era::Modern, Era::Modern) => &[Param::Task],
         _ => &[Param::Task, Param::InputResponses, Param::RequestState],
     };
@@ -258,8 +257,8 @@ pub fn result_type(response: &Envelope) -> ResultType {
 /// What a modern server asks for before it goes on.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Questions<'a> {
-    /// What the client needs for the answers; `None` if one of the questions is none that a server may ask, or there is
-    /// neither a question nor a state.
+    /// What the client needs for the answers; `None` if one of the questions is none that a server may ask, they come
+    /// twice, or there is neither a question nor a state.
     pub needed: Option<ClientCapabilities>,
     /// What the server wants back with the answers, a JSON string.
     pub state: Option<&'a [u8]>,
@@ -270,10 +269,13 @@ pub struct Questions<'a> {
 pub fn questions(response: &Envelope) -> Questions<'_> {
     let bytes = response.bytes();
     let members = response.result_span().map(|result| members_of(bytes, result)).unwrap_or_default();
+    let repeats = members.iter().filter(|(key, _)| key == "inputRequests").count() > 1;
     let state = last_of(&members, "requestState")
         .map(|state| state.of(bytes))
         .filter(|state| type_of(state) == JsonType::String);
     let needed = match last_of(&members, "inputRequests") {
+        // SECURITY: the client might take the one that is not looked at.
+        _ if repeats => None,
         Some(requests) if type_of(requests.of(bytes)) == JsonType::Object => {
             let mut asked = members_of(bytes, requests).into_iter().map(|(_, request)| Asked::of(request.of(bytes)));
             asked.try_fold(ClientCapabilities::NONE, |all, one| Some(all.with(one?.needed)))
@@ -680,6 +682,16 @@ mod tests {
             about("info")
         );
         check(&params, MODERN_CLIENT, Era::Modern, &expected);
+    }
+
+    #[test]
+    fn a_state_that_was_not_opened_here_reaches_no_server() {
+        let params = r#"{"name":"own","inputResponses":{},"requestState":"ours"}"#;
+        let message = parse(&format!(r#"{{"method":"tools/call","id":1,"params":{params},"jsonrpc":"2.0"}}"#));
+        let (inputs, asker, server) = (Inputs::default(), MODERN_CLIENT, Era::Modern);
+        let sent = request(&message, 7, Sent { operation: Operation::Call, name: "own", asker, inputs, server });
+        let sent = parse(&String::from_utf8(sent).unwrap());
+        assert_eq!((sent.param(Param::RequestState), sent.param(Param::InputResponses)), (None, Some(&b"{}"[..])));
     }
 
     #[test]

@@ -207,7 +207,7 @@ pub struct RequestState {
     pub kind: StateKind,
     /// First half of the SHA-256 of the client's name, as in [`SessionId::principal`].
     pub principal: [u8; 16],
-    /// SHA-256 of the server's name.
+    /// The server, as long as it is its owner's.
     pub server: [u8; 32],
     /// Digest of the request that the server wants to see again.
     pub request: [u8; 32],
@@ -290,7 +290,7 @@ impl Handle {
 pub struct TaskId {
     /// First half of the SHA-256 of the client's name, as in [`SessionId::principal`].
     pub principal: [u8; 16],
-    /// SHA-256 of the server's name.
+    /// The server, as long as it is its owner's.
     pub server: [u8; 32],
     /// The server's own name for the tool that became a task.
     pub tool: String,

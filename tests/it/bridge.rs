@@ -11,7 +11,7 @@ use super::support::asking::{
 };
 use super::support::client::Client;
 use super::support::message::Message;
-use super::support::upstream::Upstream;
+use super::support::upstream::{Received, Upstream};
 use super::support::{ALICE, BOB, Gate, Harness, call_message, wait_until};
 
 const NEWEST: &str = "2025-11-25";
@@ -422,4 +422,41 @@ fn servers_are_told_that_the_roots_of_a_client_are_others() {
     assert_eq!(silent.post(changed).status(), 202);
     let declared = fixture.received().iter().filter(|r| r.body.contains(r#""listChanged":true"#)).count();
     assert_eq!(declared, 2, "declared for those who have");
+}
+
+#[test]
+fn a_call_that_takes_too_long_leaves_no_question_open_at_its_server() {
+    let (upstream, harness) = scripted("[gateway]\nwhole_call_seconds = 1\n");
+    let gate = asks(&upstream, vec![elicitation("1")]);
+    let mut alice = client(&harness, ALICE);
+    alice.stream(&call_message("1", "echo", "{}"));
+    question(&mut alice);
+    assert_eq!(alice.connection.message()["error"]["code"], -32603);
+    let nobody = json!({ "jsonrpc": "2.0", "id": 1, "result": { "action": "cancel" } });
+    assert_eq!(answered(&upstream, 1), [nobody]);
+    upstream.wait_for("the cancellation", |s| s.of("notifications/cancelled").len() == 1);
+    let last = upstream.state().received.last().map(Received::rpc);
+    assert_eq!(last.as_deref(), Some("notifications/cancelled"), "first an answer, then that nobody waits");
+    nothing_is_left(&harness);
+    gate.open();
+}
+
+#[test]
+fn a_call_ends_with_the_session_of_its_client() {
+    for mode in ASKING {
+        let (fixture, harness) = shared(Options::of(mode), "");
+        let mut alice = client(&harness, ALICE);
+        let mut other = client(&harness, ALICE);
+        let question = asked(&mut alice, r#"{"text":"mine"}"#);
+        let going_on = asked(&mut other, r#"{"text":"other"}"#);
+        assert_eq!(alice.another().delete().status(), 204);
+        // Nobody could answer any more.
+        wait_until("the call is over", || harness.gateway().vitals().calls == 1);
+        assert_eq!(harness.gateway().vitals().questions, 1);
+        assert_eq!(alice.another().post(reply(&question, &accept(&json!({})))).status(), 404);
+        assert_eq!(other.another().post(reply(&going_on, &accept(&json!({ "reply": "r" })))).status(), 202);
+        assert!(other.connection.message()["result"].is_object());
+        nothing_is_left(&harness);
+        wait_until("the server has ended it", || fixture.counts().questions_open == 0);
+    }
 }

@@ -1,10 +1,12 @@
 //! `notifications/cancelled`: a call that its client calls off ends at the server, and is never answered; nobody else can
 //! call it off. Protocol.md 2.4, 3.7, 4.2.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::support::upstream::{Plan, Upstream};
-use super::support::{ALICE, Gate, Harness, call_message, owned_by_alice};
+use super::support::{ALICE, Gate, Harness, call_message, owned_by_alice, wait_until};
 
 /// A gateway with a server whose calls wait for the gate; with `streaming` they send an event first.
 fn waiting(upstream: &Upstream, streaming: bool) -> (Harness, Gate) {
@@ -135,4 +137,40 @@ fn calling_off_what_is_over_changes_nothing() {
     assert_eq!(alice.post(cancelled("1")).status(), 202);
     assert_eq!(alice.text("echo"), "a:echo");
     assert!(upstream.state().of("notifications/cancelled").is_empty());
+}
+
+#[test]
+fn a_server_that_takes_no_cancellations_has_no_more_of_them_wait_than_may() {
+    const CALLS: usize = 100;
+    const MOST: usize = 64;
+    let upstream = Plan::new("a").start();
+    let (harness, calls) = waiting(&upstream, true);
+    let (gate, waiting, most) = (Gate::default(), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let mut alice = harness.client(ALICE);
+    alice.initialize("2025-11-25");
+    let mut streams = Vec::new();
+    for id in 0..CALLS {
+        let mut client = alice.another();
+        client.send(call_message(&id.to_string(), "echo", "{}"));
+        assert!(client.connection.head().is_stream());
+        streams.push(client);
+    }
+    let (waited, counted, highest) = (gate.clone(), Arc::clone(&waiting), Arc::clone(&most));
+    upstream.on_request(move |exchange| {
+        highest.fetch_max(counted.fetch_add(1, Relaxed) + 1, Relaxed);
+        waited.wait();
+        counted.fetch_sub(1, Relaxed);
+        exchange.respond(202, "application/json", "");
+    });
+    let cancellations = || upstream.state().of("notifications/cancelled").len();
+    for id in 0..CALLS {
+        assert_eq!(alice.another().post(cancelled(&id.to_string())).status(), 202);
+    }
+    wait_until("the calls are over", || harness.gateway().vitals().calls == 0);
+    wait_until("the server is told", || cancellations() >= MOST);
+    gate.open();
+    wait_until("the server has heard of all", || cancellations() == CALLS);
+    assert_eq!(most.load(Relaxed), MOST);
+    upstream.as_planned();
+    calls.open();
 }

@@ -382,7 +382,7 @@ fn a_parked_call_is_not_silent_but_ends_with_the_time_of_a_call() {
     let mut alice = harness.client(ALICE);
     let result = parked(&mut alice, &ask_back("mine"));
     let begun = Instant::now();
-    wait_until("the server hears of it", || fixture.counts().requests_of("notifications/cancelled") == 1);
+    was_ended(&fixture);
     assert!(begun.elapsed() > Duration::from_millis(1_500), "{:?}", begun.elapsed());
     let response = alice.ask(&again(&ask_back("mine"), &result, &fill_in(&["q1"], "r"))).response();
     assert_eq!(response["error"]["code"], -32603, "{response}");

@@ -14,8 +14,8 @@ use super::support::{ALICE, BOB, Harness, call_message, owned_by_alice, wait_unt
 
 const NEWEST: &str = LEGACY[3];
 
-/// A scripted modern server with one thing of each kind, and a gateway with further lines.
-fn scripted(lines: &str, script: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static) -> (Upstream, Harness) {
+/// A scripted modern server with one thing of each kind.
+fn server(script: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static) -> Upstream {
     let upstream = Plan::new("a").start();
     upstream.on_request(move |exchange| match exchange.request.rpc().as_str() {
         "server/discover" => {
@@ -33,6 +33,12 @@ fn scripted(lines: &str, script: impl Fn(&mut Exchange<'_>) + Send + Sync + 'sta
         "resources/templates/list" => exchange.result(r#"{"resultType":"complete","resourceTemplates":[]}"#),
         _ => script(exchange),
     });
+    upstream
+}
+
+/// The same, and a gateway with further lines.
+fn scripted(lines: &str, script: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static) -> (Upstream, Harness) {
+    let upstream = server(script);
     let harness = Harness::start(&(owned_by_alice(&[("server_a", &upstream)]) + lines));
     assert_eq!(harness.client(ALICE).tools(), ["echo"]);
     (upstream, harness)
@@ -146,6 +152,8 @@ fn what_is_no_question_is_an_error() {
         r#"{"resultType":"input_required","inputRequests":{"k":7}}"#,
         r#"{"resultType":"input_required","inputRequests":[],"requestState":"s"}"#,
         r#"{"resultType":"input_required"}"#,
+        // Which of them a client takes nobody knows.
+        r#"{"resultType":"input_required","inputRequests":{"k":{"method":"tools/list"}},"inputRequests":{"k":{"method":"roots/list"}}}"#,
     ] {
         let (upstream, harness) = scripted("", |exchange| exchange.result(odd));
         let modern = declaring(Message::call(MODERN, "echo", "{}"), MODERN, EVERYTHING);
@@ -296,4 +304,25 @@ fn a_modern_client_is_not_asked_what_it_has_not_declared() {
     let required = json!({ "requiredCapabilities": { "elicitation": { "form": {} } } });
     assert_eq!((&error["code"], &error["data"]), (&json!(-32021), &required), "{error}");
     wait_until("nothing is left", || harness.gateway().vitals().calls == 0);
+}
+
+#[test]
+fn a_state_is_not_good_for_a_server_of_another_owner() {
+    let (upstream, harness) = scripted("[allow.server_a]\nbob = [\"*\"]\n", |exchange| {
+        exchange.result(&asks(r#""k""#, r#","requestState":"theirs""#));
+    });
+    let mut bob = harness.client(BOB);
+    let message = declaring(Message::call(MODERN, "echo", "{}"), MODERN, EVERYTHING);
+    let first = bob.ask(&message).response()["result"].clone();
+    let answers = json!({ "k": accept(&json!({})) });
+    // Somebody else takes the name.
+    let other = server(|exchange| exchange.result(DONE));
+    let taken = harness.config().replace(&upstream.url(), &other.url()).replace(r#""alice""#, r#""charlie""#);
+    harness.replace_config(&taken);
+    let ask = |client: &mut Client| client.ask(&message).response();
+    wait_until("the other server answers", || ask(&mut bob)["result"]["resultType"] == "complete");
+    let before = other.state().received.len();
+    let refused = bob.ask(&again(&message, &first, &answers)).response();
+    assert_eq!(refused["error"]["message"], "invalid params: unknown or expired `requestState`", "{refused}");
+    assert_eq!(other.state().received.len(), before, "it hears nothing of the answers");
 }

@@ -140,6 +140,19 @@ fn a_task_ends_for_the_client_with_the_grant_of_its_tool() {
 }
 
 #[test]
+fn a_task_is_not_known_at_a_server_of_another_owner() {
+    let (first, second) = (fixture(Mode::Modern), fixture(Mode::Modern));
+    let harness = Harness::start(&config(&first, &bob_may("")));
+    let mut bob = harness.client(BOB);
+    let id = begin(&mut bob, SLOW);
+    let taken = config(&second, &bob_may("")).replace("from_client = \"alice\"", "from_client = \"charlie\"");
+    harness.replace_config(&taken);
+    wait_until("somebody else has the name", || get(&mut bob, &id).get("result").is_none());
+    is_unknown(&mut bob, &id);
+    assert!(reached(&second).is_empty(), "it hears nothing of the task");
+}
+
+#[test]
 fn a_tool_with_a_prefix_is_the_same_tool_for_its_tasks() {
     let fixture = fixture(Mode::Modern);
     let config = clients() + &server("fixture", "alice", &fixture, "tool_prefix = \"gh_\"");

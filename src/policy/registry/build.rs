@@ -144,6 +144,7 @@ impl Builder<'_> {
             let registered_by = table.registered_by.as_ref().map(|by| ClientId::new(&by.value));
             let server = Server {
                 key: ServerKey::of(&id),
+                identity: ServerKey::owned(&id, &owner),
                 id,
                 endpoint,
                 owner,

@@ -57,6 +57,14 @@ impl ServerKey {
         Self(Sha256::digest(server.as_str()).into())
     }
 
+    /// The key of a server as long as it is this owner's: what is sealed for one owner's server, and goes to it again, must
+    /// not go to another's that has taken the name.
+    #[must_use]
+    pub fn owned(server: &ServerId, owner: &ClientId) -> Self {
+        let digest = Sha256::new().chain_update(Self::of(server).0).chain_update(owner.as_str());
+        Self(digest.finalize().into())
+    }
+
     /// The key of which these are the bytes, be there such a server or not.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
@@ -87,6 +95,8 @@ pub struct Server {
     pub id: ServerId,
     /// SHA-256 of the name.
     pub key: ServerKey,
+    /// What tells it from a server of the same name that is another owner's.
+    pub identity: ServerKey,
     /// Where it lives.
     pub endpoint: Endpoint,
     /// The client that owns it, which may not exist.
