@@ -402,6 +402,7 @@ impl Gateway {
             // One whose cursors clients hold stays, out of date, to tell where its entries stood.
             view.take_if(|v| outdated(v) && !v.has_cursors());
         }
+        self.pool.end_hearing(after.registry());
         self.pool.changed().notify_one();
         before.registry
     }

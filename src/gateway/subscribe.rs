@@ -231,7 +231,11 @@ impl Gateway {
     }
 
     /// Passes on a log message that belongs to no call, to whoever listens in the session in which it came.
-    fn pass_on_log(&self, client: &ClientId, nonce: &[u8; 16], message: &Envelope) {
+    fn pass_on_log(&self, upstream: &Upstream, client: &ClientId, nonce: &[u8; 16], message: &Envelope) {
+        // SECURITY: the session with the server outlives the grants that it was opened for.
+        if !self.snapshot().registry().may_use(client, upstream.id()) {
+            return;
+        }
         let Some(state) = self.shard(client).get(client).cloned() else { return };
         let Some((outbox, least)) = state.sessions().outbox_and_level(nonce) else { return };
         let level = message.param_text(Param::Level).and_then(|level| LogLevel::parse(&level));
@@ -265,7 +269,7 @@ impl Hearer for Gateway {
                 }
             }
             (Some(method::MESSAGE), Tenant::Client { client, session: Some(nonce), .. }) => {
-                self.pass_on_log(client, nonce, notification);
+                self.pass_on_log(upstream, client, nonce, notification);
             }
             (Some(method::PROGRESS), Tenant::Client { client, .. }) => {
                 let token = notification.param(Param::ProgressToken);

@@ -1,14 +1,16 @@
 //! What servers say unasked: streams that they refuse, end and go on with, and what they say there. protocol.md 3.2, 3.5, 4.2.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use mcp_x_fixture::Mode;
+use mcp_x_fixture::{Fixture, Mode, Options};
 use serde_json::{Value, json};
 
 use super::support::ear::{ERAS, Ear, LEGACY, WATCHED, about, start};
 use super::support::message::Message;
 use super::support::upstream::{Plan, State};
-use super::support::{ALICE, Harness, owned_by_alice};
+use super::support::{ALICE, BOB, Gate, Harness, clients, owned_by_alice, server, wait_until};
 
 #[test]
 fn log_messages_that_belong_to_no_call_are_told_in_their_session_from_its_level_on() {
@@ -122,4 +124,28 @@ fn what_a_server_says_on_the_stream_of_a_call_reaches_those_who_listen() {
     let answer = ear.client.ask(&about(LEGACY, "resources/unsubscribe", "test://a"));
     assert_eq!(answer.json()["result"], json!({}));
     upstream.wait_for("it is told", |state| state.of("resources/unsubscribe").len() == 1);
+}
+
+#[test]
+fn a_client_that_may_use_nothing_of_a_server_hears_nothing_of_it_any_more() {
+    let fixture = Fixture::start(Options::of(Mode::LegacySessions));
+    let config = |grant: &str| clients() + &server("fixture", "alice", &fixture, "") + grant;
+    let harness = Harness::start(&config("[allow.fixture]\nbob = [\"*\"]\n"));
+    assert!(!harness.client(ALICE).tools().is_empty());
+    let mut bob = Ear::open(&harness, BOB, LEGACY, &[]);
+    let _ = bob.client.text("echo");
+    wait_until("the server is heard for bob, too", || fixture.counts().streams == 2);
+    let log = |data: &str| json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "error", "data": data } });
+    assert_eq!(fixture.broadcast(&log("for bob").to_string()), 2);
+    assert_eq!(bob.stream.message(), log("for bob"));
+    harness.replace_config(&config(""));
+    bob.hears_of("tools");
+    wait_until("it is heard for the gateway itself only", || fixture.counts().streams == 1);
+    fixture.broadcast(&log("for alice").to_string());
+    harness.replace_config(&config("[allow.fixture]\nbob = [\"*\"]\n"));
+    bob.hears_of("tools");
+    let _ = bob.client.text("echo");
+    wait_until("it is heard for bob again", || fixture.counts().streams == 2);
+    fixture.broadcast(&log("for bob again").to_string());
+    assert_eq!(bob.stream.message(), log("for bob again"));
 }
