@@ -149,3 +149,60 @@ fn a_client_that_may_use_nothing_of_a_server_hears_nothing_of_it_any_more() {
     fixture.broadcast(&log("for bob again").to_string());
     assert_eq!(bob.stream.message(), log("for bob again"));
 }
+
+/// As much as a server says, it is listened to for a part of the time only.
+#[test]
+fn a_server_that_never_stops_talking_is_heard_at_a_pace() {
+    const LISTENED: Duration = Duration::from_secs(3);
+    let upstream = Plan::new("talking").sessionful().start();
+    let said = Arc::new(AtomicUsize::default());
+    let counted = Arc::clone(&said);
+    upstream.on_request(move |exchange| match (exchange.request.method.as_str(), exchange.request.rpc().as_str()) {
+        ("GET", _) => {
+            exchange.begin_events();
+            let data = "x".repeat(4_000);
+            let log = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "info", "data": data } });
+            let events = format!("data: {log}\n\n").repeat(16);
+            while exchange.is_open() {
+                exchange.chunk(&events);
+                counted.fetch_add(events.len(), Ordering::Relaxed);
+            }
+        }
+        (_, "initialize") => exchange.initialize_with(r#"{"tools":{"listChanged":true}}"#),
+        _ => exchange.normally(),
+    });
+    let (fixture, harness) = start(Mode::LegacySessions, &server("talking", "alice", &upstream, ""));
+    let mut ear = Ear::open(&harness, ALICE, LEGACY, &[]);
+    wait_until("it talks", || said.load(Ordering::Relaxed) > 0);
+    std::thread::sleep(LISTENED);
+    let said = said.load(Ordering::Relaxed);
+    // What the sockets hold comes on top.
+    assert!(said < 60_000_000, "{said} bytes were taken in {LISTENED:?}");
+    fixture.add_tool("new");
+    ear.hears_of("tools");
+}
+
+#[test]
+fn what_servers_only_begin_to_say_leaves_room_for_calls() {
+    let (quiet, good) = (Plan::new("quiet").sessionful().start(), Plan::new("good").tools(&["fine"]).start());
+    quiet.on_request(|exchange| match (exchange.request.method.as_str(), exchange.request.rpc().as_str()) {
+        ("GET", _) => {
+            exchange.begin_events();
+            exchange.chunk(&format!("data: {}", "x".repeat(60_000)));
+            exchange.hang();
+        }
+        (_, "initialize") => exchange.initialize_with(r#"{"tools":{"listChanged":true}}"#),
+        _ => exchange.normally(),
+    });
+    good.on_call(|exchange| {
+        let text = "y".repeat(60_000);
+        exchange.result(&json!({ "content": [{ "type": "text", "text": text }] }).to_string());
+    });
+    let config = owned_by_alice(&[("quiet", &quiet), ("good", &good)]) + "[gateway]\nmax_buffered_bytes = 100000\n";
+    let harness = Harness::start(&config);
+    let gets = || quiet.state().received.iter().filter(|r| r.method == "GET").count();
+    wait_until("it has begun, or is not listened to any more", || {
+        harness.gateway().budget().held() > 50_000 || gets() > 1
+    });
+    assert_eq!(harness.client(ALICE).text("fine").len(), 60_000);
+}

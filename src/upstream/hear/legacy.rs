@@ -81,7 +81,7 @@ impl Hearing<'_> {
     async fn open_stream(&self, session: &Arc<Session>, last: Option<&str>) -> Result<Stream, UpstreamError> {
         let response = self.channel.get(session, last).await?;
         match response.status() {
-            status if status.is_success() => Stream::new(&self.channel, response),
+            status if status.is_success() => Stream::new(&self.channel, self.tenant, response),
             status => Err(UpstreamError::BadStatus(status.as_u16())),
         }
     }

@@ -113,7 +113,7 @@ impl Hearing<'_> {
             filter.topics().for_each(|topic| self.ear.settle(&topic, Err(error.clone())));
             return Err(error);
         }
-        let mut stream = Stream::new(&self.channel, response)?;
+        let mut stream = Stream::new(&self.channel, self.tenant, response)?;
         let granted = timer.limit(pin!(self.acknowledged(&mut stream))).await??;
         for topic in filter.topics() {
             let is_granted = granted.as_ref().is_none_or(|granted| granted.has(&topic));
