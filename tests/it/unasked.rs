@@ -206,3 +206,33 @@ fn what_servers_only_begin_to_say_leaves_room_for_calls() {
     });
     assert_eq!(harness.client(ALICE).text("fine").len(), 60_000);
 }
+
+#[test]
+fn a_session_is_not_given_up_for_an_event_that_its_server_has_forgotten() {
+    let upstream = Plan::new("forgetful").sessionful().start();
+    upstream.on_request(|exchange| match (exchange.request.method.as_str(), exchange.request.rpc().as_str()) {
+        ("GET", _) if exchange.request.header("last-event-id").is_some() => {
+            exchange.respond(400, "text/plain", "no such event");
+        }
+        ("GET", _) => {
+            exchange.begin_events();
+            exchange.chunk("retry: 100\nid: 1\ndata:\n\n");
+            exchange.end_events();
+        }
+        (_, "initialize") => exchange.initialize_with(r#"{"tools":{"listChanged":true}}"#),
+        _ => exchange.normally(),
+    });
+    let _harness = Harness::start(&owned_by_alice(&[("forgetful", &upstream)]));
+    let gets = |state: &State| -> Vec<(bool, Option<String>)> {
+        let gets = state.received.iter().filter(|r| r.method == "GET");
+        gets.map(|get| (get.header("last-event-id").is_some(), get.header("mcp-session-id").map(str::to_owned)))
+            .collect()
+    };
+    upstream.wait_for("it is heard once more", |state| gets(state).len() >= 5);
+    let asked = gets(&upstream.state());
+    let session = Some("session-1".to_owned());
+    for (at, get) in asked.iter().enumerate() {
+        assert_eq!(*get, (at % 2 == 1, session.clone()), "{at}: {asked:?}");
+    }
+    assert_eq!(upstream.state().of("initialize").len(), 1);
+}

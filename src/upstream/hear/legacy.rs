@@ -61,6 +61,8 @@ impl Hearing<'_> {
                         self.report(&error);
                     }
                 }
+                // It does not know any more which event that was.
+                Err(UpstreamError::BadStatus(400 | 404)) if resume.last.take().is_some() => {}
                 // The server had a stream for the session, and does not know it any more.
                 Err(UpstreamError::BadStatus(400 | 404)) if had_one => {
                     self.channel.upstream.sessions.forget(self.tenant, session);
