@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 
 use super::answer::refusal_to;
@@ -21,6 +21,10 @@ use crate::outbound::Client;
 use crate::policy::Permit;
 use crate::wire::changes::Topic;
 use crate::wire::jsonrpc::Envelope;
+
+/// Refusals of a server's requests that are sent at a time, each on a connection of its own, and those that may wait for that.
+const REFUSALS: usize = 16;
+const MOST_REFUSALS: usize = 1_024;
 
 /// Who is told what servers say unasked to one of their tenants. Nothing of it is waited for.
 pub trait Hearer: Send + Sync {
@@ -63,11 +67,18 @@ impl Replier {
         self.upstream().sessions.live(tenant).is_some_and(|live| Arc::ptr_eq(&live, &self.session))
     }
 
-    /// Tells the server that nobody will answer its request; a ping gets its pong.
+    /// Tells the server that nobody will answer its request; a ping gets its pong. One that does not take what it has asked
+    /// for is told no more.
     pub fn refuse(&self, request: &Envelope) {
-        if let Some(refusal) = refusal_to(request) {
-            self.reply(refusal);
-        }
+        let Some(refusal) = refusal_to(request) else { return };
+        let ears = &self.upstream().ears;
+        let Ok(waiting) = Arc::clone(&ears.refusals_waiting).try_acquire_owned() else { return };
+        let (replier, sending) = (self.clone(), Arc::clone(&ears.refusals_sent));
+        ears.runtime.spawn(async move {
+            let _sending = sending.acquire_owned().await;
+            replier.deliver(refusal).await;
+            drop(waiting);
+        });
     }
 }
 
@@ -81,6 +92,8 @@ pub(super) struct Ears {
     pub(super) http: Client,
     hearer: Listening,
     pub(super) partings: Partings,
+    refusals_waiting: Arc<Semaphore>,
+    refusals_sent: Arc<Semaphore>,
     open: Mutex<Open>,
 }
 
@@ -127,7 +140,9 @@ enum State {
 
 impl Ears {
     pub(super) fn new(runtime: Handle, http: Client, hearer: Listening, partings: Partings) -> Self {
-        Self { runtime, http, hearer, partings, open: Mutex::default() }
+        let (waiting, sent) = (Arc::new(Semaphore::new(MOST_REFUSALS)), Arc::new(Semaphore::new(REFUSALS)));
+        let (refusals_waiting, refusals_sent) = (waiting, sent);
+        Self { runtime, http, hearer, partings, refusals_waiting, refusals_sent, open: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

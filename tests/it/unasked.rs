@@ -236,3 +236,41 @@ fn a_session_is_not_given_up_for_an_event_that_its_server_has_forgotten() {
     }
     assert_eq!(upstream.state().of("initialize").len(), 1);
 }
+
+/// However many requests a server makes that it gets no answer to, few connections are used to say so.
+#[test]
+fn a_server_that_asks_a_lot_is_refused_a_few_at_a_time() {
+    const ASKED: usize = 40;
+    const AT_A_TIME: usize = 16;
+    let (upstream, gate) = (Plan::new("asking").sessionful().start(), Gate::default());
+    let held = gate.clone();
+    upstream.on_request(move |exchange| match (exchange.request.method.as_str(), exchange.request.rpc().as_str()) {
+        ("GET", _) => {
+            exchange.begin_events();
+            exchange.chunk(":\n\n");
+            assert!(exchange.called());
+            for number in 0..ASKED {
+                exchange.event(&format!(
+                    r#"{{"jsonrpc":"2.0","id":{number},"method":"sampling/createMessage","params":{{}}}}"#
+                ));
+            }
+            exchange.hang();
+        }
+        (_, "initialize") => exchange.initialize_with(r#"{"tools":{}}"#),
+        (_, "tools/call") => exchange.hang(),
+        ("POST", "null") => {
+            held.wait();
+            exchange.respond(202, "application/json", "");
+        }
+        _ => exchange.normally(),
+    });
+    let harness = Harness::start(&owned_by_alice(&[("asking", &upstream)]));
+    let mut alice = harness.client(ALICE).speaking_as(LEGACY, r#"{"elicitation":{}}"#);
+    alice.send(super::support::call_message("1", "echo", "{}"));
+    let refused = |state: &State| state.received.iter().filter(|r| r.json()["error"]["code"] == -32601).count();
+    upstream.wait_for("some are refused", |state| refused(state) >= AT_A_TIME);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(refused(&upstream.state()), AT_A_TIME);
+    gate.open();
+    upstream.wait_for("all are refused", |state| refused(state) == ASKED);
+}
