@@ -12,7 +12,7 @@ use crate::wire::changes::{Change, Changes};
 /// Messages that may wait, and their bytes.
 const MOST_MESSAGES: usize = 256;
 const MOST_BYTES: usize = 1024 * 1024;
-/// Resources that are named as their servers name them; beyond these, as they were subscribed to.
+/// Resources that are named as their servers name them, and bytes of these names; beyond, as they were subscribed to.
 const MOST_URIS: usize = 1_000;
 const MOST_URI_BYTES: usize = 256 * 1024;
 
@@ -42,6 +42,8 @@ pub(super) struct Outbox {
     queue: Mutex<Queue>,
     /// The resources of whose changes it is told, by URI.
     held: Mutex<BTreeMap<String, Subscription>>,
+    /// Those of which it is to be told again, once there is a subscription. Locked before `held`.
+    awaited: Mutex<BTreeSet<String>>,
     /// The tasks, by the id that the client knows.
     tasks: Mutex<BTreeMap<String, Followed>>,
 }
@@ -76,6 +78,10 @@ impl Outbox {
 
     pub(super) fn held(&self) -> MutexGuard<'_, BTreeMap<String, Subscription>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn awaited(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn tasks(&self) -> MutexGuard<'_, BTreeMap<String, Followed>> {

@@ -349,3 +349,32 @@ fn the_commands_that_only_ask_leave_no_trace_of_sessions() {
     assert!(explained.status.success(), "{explained:?}");
     assert!(!folder.path().join("sessions").exists());
 }
+
+#[test]
+fn whoever_unsubscribes_first_thing_after_a_restart_is_not_subscribed_again() {
+    let fixture = stateful();
+    let quiet = "[gateway]\nkeep_alive_seconds = 60\n";
+    let mut harness = Harness::start(&(shared(&fixture) + quiet));
+    let (mut alice, session) = opened(harness.client(ALICE));
+    let ask = |client: &mut Client, method: &str, uri: &str| {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"resources/{method}","params":{{"uri":"{uri}"}}}}"#);
+        assert!(client.post(body).response().get("result").is_some(), "{method} {uri}");
+    };
+    for uri in ["test://static-text", WATCHED] {
+        ask(&mut alice, "subscribe", uri);
+    }
+    drop(alice);
+    harness.restart();
+    let mut alice = back(harness.client(ALICE), &session);
+    ask(&mut alice, "unsubscribe", "test://static-text");
+    let mut stream = alice.get_stream();
+    wait_until("an update is told", || {
+        fixture.resource_updated(WATCHED);
+        stream.has_event()
+    });
+    assert_eq!(stream.message()["params"]["uri"], WATCHED);
+    // The server is asked for one after the other.
+    ask(&mut alice, "subscribe", "test://template/1/data");
+    let asked = fixture.received().into_iter().filter(|r| r.body.contains("resources/subscribe"));
+    assert_eq!(asked.filter(|r| r.body.contains("test://static-text")).count(), 1);
+}
