@@ -221,6 +221,11 @@ impl Ear {
         self.settled.send_replace(());
     }
 
+    /// Whether the server has said something to a subscription.
+    pub(super) fn is_settled(&self, topic: &Topic) -> bool {
+        !matches!(self.state(topic), State::New)
+    }
+
     fn hold(&self, topic: &Topic) {
         let mut wants = self.wants();
         match wants.topics.get_mut(topic) {

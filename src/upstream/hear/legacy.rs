@@ -118,7 +118,8 @@ impl Hearing<'_> {
             }
             told.retain(|topic| wants.contains(topic));
             for topic in wants {
-                if told.contains(&topic) || refused.contains(&topic) {
+                // What was given up and is wanted again is asked for again.
+                if self.ear.is_settled(&topic) && (told.contains(&topic) || refused.contains(&topic)) {
                     continue;
                 }
                 let answer = match &topic {
