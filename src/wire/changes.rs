@@ -132,9 +132,9 @@ impl Topic {
 pub struct Filter {
     /// Changes that change.
     pub lists: Changes,
-    /// Resources that are updated, each once.
+    /// Resources that are updated, each once, in order.
     pub uris: Vec<String>,
-    /// Tasks that get on, each once, by id.
+    /// Tasks that get on, each once, by id, in order.
     pub tasks: Vec<String>,
 }
 
@@ -174,7 +174,7 @@ impl Filter {
         Ok(filter)
     }
 
-    /// Adds a topic.
+    /// Adds a topic that comes after all those of its kind.
     pub fn add(&mut self, topic: Topic) {
         match topic {
             Topic::Resource(uri) => self.uris.push(uri),
@@ -192,8 +192,8 @@ impl Filter {
     #[must_use]
     pub fn has(&self, topic: &Topic) -> bool {
         match topic {
-            Topic::Resource(uri) => self.uris.contains(uri),
-            Topic::Task(id) => self.tasks.contains(id),
+            Topic::Resource(uri) => self.uris.binary_search(uri).is_ok(),
+            Topic::Task(id) => self.tasks.binary_search(id).is_ok(),
         }
     }
 
