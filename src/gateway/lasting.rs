@@ -102,6 +102,16 @@ impl Lasting {
         }
     }
 
+    /// Forgets what was asked for in any session of a client that is gone; that some have ended only of one that cannot
+    /// come again.
+    pub(super) fn forget_client(&self, client: &[u8; 16], for_ever: bool) {
+        let ended = for_ever.then_some(Kind::Ended);
+        if let Some(journal) = &self.0 {
+            let kinds = [Kind::Level, Kind::Subscription].into_iter().chain(ended);
+            kinds.for_each(|kind| journal.remove_under(&kind.of_client(client)));
+        }
+    }
+
     fn keep_subscription(&self, id: &SessionId, uri: &str) {
         if let Some(journal) = self.0.as_ref().filter(|_| uri.len() <= LONGEST_URI) {
             journal.put(&subscription(id, uri), uri, ends(id));

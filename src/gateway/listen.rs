@@ -17,13 +17,38 @@ use super::outbox::{News, Outbox};
 use super::{ClientState, Gateway, Outgoing, Principal, Session, Snapshot, View};
 use crate::alarm::{Alarm, Alarms};
 use crate::policy::{ClientId, Registry};
-use crate::wire::changes::{self, Change, Changes, Each, Filter};
+use crate::wire::changes::{self, Change, Changes, Filter};
+use crate::wire::mcp::ListKind;
 
 /// How long changes are gathered before anybody is told.
 const GATHERED: Duration = Duration::from_millis(20);
 
-/// What a client sees of each list, in short.
-pub(super) type Digests = Each<u64>;
+/// What a client sees of each list, in short; each in the place that its kind has in [`ListKind::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Digests([u64; ListKind::ALL.len()]);
+
+impl Digests {
+    /// What this makes of each.
+    pub(super) fn of(make: impl Fn(ListKind) -> u64) -> Self {
+        Self(ListKind::ALL.map(make))
+    }
+
+    /// That of one list.
+    pub(super) fn get(&self, kind: ListKind) -> u64 {
+        let [tools, prompts, resources, templates] = self.0;
+        match kind {
+            ListKind::Tools => tools,
+            ListKind::Prompts => prompts,
+            ListKind::Resources => resources,
+            ListKind::Templates => templates,
+        }
+    }
+
+    /// Whether the lists that change as one are others.
+    fn differ(&self, other: &Self, change: Change) -> bool {
+        change.kinds().iter().any(|kind| self.get(*kind) != other.get(*kind))
+    }
+}
 
 /// Who hears of changes: what all that tell it something know of one open stream.
 pub(super) struct Listener {
@@ -51,13 +76,9 @@ impl Listener {
 
     /// Tells it of the lists that are others by now.
     fn compare(&self, now: &Digests) {
-        let mut told = self.told();
-        for list in Change::ALL.into_iter().filter(|list| self.lists.has(*list)) {
-            let now = *now.get(list);
-            if std::mem::replace(told.get_mut(list), now) != now {
-                self.outbox.changed(list);
-            }
-        }
+        let told = std::mem::replace(&mut *self.told(), *now);
+        let differing = Change::ALL.into_iter().filter(|list| self.lists.has(*list) && told.differ(now, *list));
+        differing.for_each(|list| self.outbox.changed(list));
     }
 }
 
@@ -161,7 +182,8 @@ impl Stream {
         let stream = match &self.dialect {
             Dialect::Legacy(session) => {
                 if let News::Changed(list) = news {
-                    session.shown(list, *self.listener.told().get(list));
+                    let told = *self.listener.told();
+                    list.kinds().iter().for_each(|kind| session.shown(*kind, told.get(*kind)));
                 }
                 None
             }
@@ -288,10 +310,10 @@ impl Gateway {
 
     /// Tells the clients that listen what has changed for them.
     async fn tell_changes(&self) {
-        let snapshot = self.snapshot();
-        self.follow_servers(&snapshot);
+        self.follow_servers(&self.snapshot());
         for (client, state) in self.listening_clients() {
-            self.compare(&snapshot, &client, &state, &state.listeners.all());
+            // What is in force now: under another registry its listeners may have been told of more than this one knows.
+            self.compare(&self.snapshot(), &client, &state, &state.listeners.all());
             // Other tasks of the runtime must not wait for all clients.
             tokio::task::yield_now().await;
         }
@@ -311,6 +333,6 @@ pub(super) async fn follow_changes(gateway: Weak<Gateway>, changed: Arc<Notify>)
 impl View {
     /// What the client sees of each list, in short.
     fn digests(&self) -> Digests {
-        Each::of(|list| self.digest(list))
+        Digests::of(|kind| self.digest(kind))
     }
 }

@@ -402,6 +402,12 @@ impl Gateway {
             // One whose cursors clients hold stays, out of date, to tell where its entries stood.
             view.take_if(|v| outdated(v) && !v.has_cursors());
         }
+        for gone in before.registry.clients().filter(|client| after.registry().client(&client.id).is_none()) {
+            // Of one that registered itself nobody gets the name again.
+            let digest = SessionId::principal(gone.id.as_str());
+            self.lasting.forget_client(&digest, gone.registered.is_some());
+        }
+        self.pool.end_hearing(after.registry());
         self.pool.changed().notify_one();
         before.registry
     }

@@ -12,8 +12,9 @@ use crate::wire::changes::{Change, Changes};
 /// Messages that may wait, and their bytes.
 const MOST_MESSAGES: usize = 256;
 const MOST_BYTES: usize = 1024 * 1024;
-/// Resources that are named as their servers name them; beyond these, as they were subscribed to.
+/// Resources that are named as their servers name them, and bytes of these names; beyond, as they were subscribed to.
 const MOST_URIS: usize = 1_000;
+const MOST_URI_BYTES: usize = 256 * 1024;
 
 /// One thing to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub(super) struct Outbox {
     queue: Mutex<Queue>,
     /// The resources of whose changes it is told, by URI.
     held: Mutex<BTreeMap<String, Subscription>>,
+    /// Those of which it is to be told again, once there is a subscription. Locked before `held`.
+    awaited: Mutex<BTreeSet<String>>,
     /// The tasks, by the id that the client knows.
     tasks: Mutex<BTreeMap<String, Followed>>,
 }
@@ -56,6 +59,8 @@ pub(super) struct Followed {
 struct Queue {
     changed: Changes,
     updated: BTreeSet<String>,
+    /// Of these.
+    uri_bytes: usize,
     messages: VecDeque<(Vec<u8>, Worth)>,
     /// Of the messages.
     bytes: usize,
@@ -73,6 +78,10 @@ impl Outbox {
 
     pub(super) fn held(&self) -> MutexGuard<'_, BTreeMap<String, Subscription>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn awaited(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn tasks(&self) -> MutexGuard<'_, BTreeMap<String, Followed>> {
@@ -136,8 +145,11 @@ impl Outbox {
     /// Has it told that a resource was updated, which lies below one that was subscribed to or is that one.
     pub(super) fn updated(&self, subscribed: &str, uri: &str) {
         self.change(|queue| {
-            let uri = if queue.updated.len() < MOST_URIS { uri } else { subscribed };
-            queue.updated.insert(uri.to_owned());
+            let fits = queue.updated.len() < MOST_URIS && queue.uri_bytes + uri.len() <= MOST_URI_BYTES;
+            let uri = if fits { uri } else { subscribed };
+            if queue.updated.insert(uri.to_owned()) {
+                queue.uri_bytes += uri.len();
+            }
         });
     }
 
@@ -150,11 +162,11 @@ impl Outbox {
         let mut overrun = false;
         self.change(|queue| {
             let needed = message.len();
-            if !queue.has_room(needed) && worth == Worth::Much {
+            if !queue.has_room(needed, worth) && worth == Worth::Much {
                 queue.messages.retain(|(_, worth)| *worth == Worth::Much);
                 queue.bytes = queue.messages.iter().map(|(message, _)| message.len()).sum();
             }
-            match (queue.has_room(needed), worth) {
+            match (queue.has_room(needed, worth), worth) {
                 (true, _) => {
                     queue.bytes += needed;
                     queue.messages.push_back((message, worth));
@@ -183,6 +195,7 @@ impl Outbox {
             return Poll::Ready(Some(News::Changed(list)));
         }
         if let Some(uri) = queue.updated.pop_first() {
+            queue.uri_bytes -= uri.len();
             return Poll::Ready(Some(News::Updated(uri)));
         }
         queue.waker = Some(cx.waker().clone());
@@ -196,9 +209,10 @@ impl Queue {
         self.is_read = false;
     }
 
-    fn has_room(&self, bytes: usize) -> bool {
-        // One alone may be as large as its server's events.
-        self.messages.is_empty() || (self.messages.len() < MOST_MESSAGES && self.bytes + bytes <= MOST_BYTES)
+    fn has_room(&self, bytes: usize, worth: Worth) -> bool {
+        let fits = self.messages.len() < MOST_MESSAGES && self.bytes + bytes <= MOST_BYTES;
+        // One that must not be lost may be as large as its server's events, if it is alone.
+        fits || (worth == Worth::Much && self.messages.is_empty())
     }
 }
 
@@ -295,5 +309,29 @@ mod tests {
         assert!(outbox.push(vec![b'x'; MOST_BYTES], Worth::Much));
         assert!(!outbox.push(b"one too many".to_vec(), Worth::Much));
         assert!(is_over(&outbox, reader));
+    }
+
+    #[test]
+    fn long_names_of_resources_cost_no_more_than_others() {
+        let outbox = Outbox::default();
+        let reader = outbox.attach();
+        for round in 0..2 {
+            (0..100).for_each(|n| outbox.updated("a", &format!("a/{n}{}", "x".repeat(MOST_URI_BYTES / 10))));
+            let told = read(&outbox, reader);
+            let bytes: usize = told.iter().map(|news| if let News::Updated(uri) = news { uri.len() } else { 0 }).sum();
+            assert!((MOST_URI_BYTES / 2..=MOST_URI_BYTES + 1).contains(&bytes), "{round}: {bytes}");
+            assert!(told.contains(&News::Updated("a".to_owned())), "{round}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_done_without_is_never_large() {
+        let outbox = Outbox::default();
+        let reader = outbox.attach();
+        let large = vec![b'x'; MOST_BYTES + 1];
+        assert!(outbox.push(large.clone(), Worth::Little) && outbox.push(b"small".to_vec(), Worth::Little));
+        assert_eq!(read(&outbox, reader), [message("small")]);
+        assert!(outbox.push(large.clone(), Worth::Much));
+        assert_eq!(read(&outbox, reader), [News::Message(large)]);
     }
 }

@@ -4,7 +4,7 @@
 //! state that may be dropped and made anew at any time. Only the mark of a session that its client has ended must stay.
 //! Source: MCP 2025-11-25, transports, "Session Management"; design 8.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,10 +18,9 @@ use super::principal::{Memory, Principal};
 use super::{ClientState, Gateway, Snapshot};
 use crate::policy::ClientId;
 use crate::upstream::Tenant;
-use crate::wire::changes::{Change, Each};
 use crate::wire::json::text_of;
 use crate::wire::jsonrpc::Envelope;
-use crate::wire::mcp::{ClientCapabilities, LogLevel, ProtocolVersion};
+use crate::wire::mcp::{ClientCapabilities, ListKind, LogLevel, ProtocolVersion};
 use crate::wire::seal::SessionId;
 
 /// How long a session id is valid.
@@ -102,9 +101,9 @@ impl Session {
     }
 
     /// Notes what the client has been shown of a list, or that it was told of that.
-    pub(super) fn shown(&self, list: Change, digest: u64) {
+    pub(super) fn shown(&self, kind: ListKind, digest: u64) {
         if let Some((_, state)) = &self.0 {
-            *state.shown.lock().unwrap_or_else(PoisonError::into_inner).get_mut(list) = Some(digest);
+            state.shown.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, digest);
         }
     }
 
@@ -112,7 +111,7 @@ impl Session {
     pub(super) fn last_shown(&self, now: &Digests) -> Digests {
         let Some((_, state)) = &self.0 else { return *now };
         let shown = state.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        Each::of(|list| shown.get(list).unwrap_or(*now.get(list)))
+        Digests::of(|kind| shown.get(&kind).copied().unwrap_or_else(|| now.get(kind)))
     }
 
     /// For whom sessions with servers are held, in which they may ask what the client has declared.
@@ -199,7 +198,7 @@ struct State {
     /// What waits to be sent to whoever listens.
     outbox: Arc<Outbox>,
     /// The lists as the client was shown them last, or told that they are others.
-    shown: Mutex<Each<Option<u64>>>,
+    shown: Mutex<BTreeMap<ListKind, u64>>,
 }
 
 impl State {

@@ -43,8 +43,17 @@ impl Outbox {
         drop(before);
     }
 
-    /// Ends a subscription.
+    /// Holds a subscription that was made anew, unless nobody waits for it any more.
+    fn subscribe_anew(&self, subscription: Subscription) {
+        let mut awaited = self.awaited();
+        if awaited.remove(subscription.name()) {
+            self.subscribe(subscription);
+        }
+    }
+
+    /// Ends a subscription, even one that is still to be made anew.
     pub(super) fn unsubscribe(&self, uri: &str) {
+        self.awaited().remove(uri);
         let ended = self.held().remove(uri);
         drop(ended);
     }
@@ -78,9 +87,10 @@ impl Outbox {
     fn hear_of(&self, upstream: &Upstream, uri: &str, registry: &Registry) {
         let held = self.held();
         let fitting = held.values().filter(|s| s.upstream().id() == upstream.id() && covers(s.name(), uri));
+        // SECURITY: the resource that was subscribed to is decided about too: the grant may be gone since.
         let may_read = |s: &&Subscription| {
             let client = s.permit().client();
-            s.name() == uri || registry.decide(client, upstream.id(), Target::Resource(uri)).verdict.is_ok()
+            registry.decide(client, upstream.id(), Target::Resource(uri)).verdict.is_ok()
         };
         if let Some(subscription) = { fitting }.find(may_read) {
             self.updated(subscription.name(), uri);
@@ -159,9 +169,15 @@ impl Gateway {
     pub(super) fn resubscribe(&self, session: &Session, client: &ClientId) {
         let uris = self.subscriptions_of(session);
         let Some(outbox) = session.outbox().filter(|_| !uris.is_empty()) else { return };
-        let moved = |uri| Moved { outbox: Arc::downgrade(outbox), tenant: session.tenant(client), uri };
-        self.moved().extend(uris.into_iter().map(moved));
+        let tenant = session.tenant(client);
+        self.await_anew(outbox, uris.into_iter().map(|uri| (tenant.clone(), uri)));
         self.pool.changed().notify_one();
+    }
+
+    /// Notes what is to be subscribed to again for an outbox.
+    fn await_anew(&self, outbox: &Arc<Outbox>, moved: impl IntoIterator<Item = (Tenant, String)>) {
+        let noted = moved.into_iter().inspect(|(_, uri)| _ = outbox.awaited().insert(uri.clone()));
+        self.moved().extend(noted.map(|(tenant, uri)| Moved { outbox: Arc::downgrade(outbox), tenant, uri }));
     }
 
     /// Subscribes for a modern stream to those of the resources that the client may read and whose servers tell of changes,
@@ -193,8 +209,7 @@ impl Gateway {
     /// others by now. Tells whether any were ended.
     pub(super) fn review_outbox(&self, outbox: &Arc<Outbox>, registry: &Registry) -> bool {
         let (withdrawn, moved) = outbox.review(registry);
-        let moved = moved.into_iter().map(|(tenant, uri)| Moved { outbox: Arc::downgrade(outbox), tenant, uri });
-        self.moved().extend(moved);
+        self.await_anew(outbox, moved);
         withdrawn
     }
 
@@ -205,7 +220,13 @@ impl Gateway {
             let (Some(kept), Tenant::Client { client, .. }) = (outbox.upgrade(), &tenant) else { continue };
             let view = self.view_as_known(snapshot, client, &self.client(client));
             match subscribe_in(&view, snapshot, &tenant, &uri) {
-                Ok(subscription) => kept.subscribe(subscription),
+                Ok(subscription) => {
+                    kept.subscribe_anew(subscription);
+                    if self.generation() != snapshot.generation() {
+                        // What was taken away meanwhile was not taken from this subscription yet.
+                        self.review_outbox(&kept, self.snapshot().registry());
+                    }
+                }
                 // Perhaps the server has not said yet what it has.
                 Err(_) if view.is_unsettled() => self.moved().push(Moved { outbox, tenant, uri }),
                 Err(_) => kept.unsubscribe(&uri),
@@ -231,7 +252,11 @@ impl Gateway {
     }
 
     /// Passes on a log message that belongs to no call, to whoever listens in the session in which it came.
-    fn pass_on_log(&self, client: &ClientId, nonce: &[u8; 16], message: &Envelope) {
+    fn pass_on_log(&self, upstream: &Upstream, client: &ClientId, nonce: &[u8; 16], message: &Envelope) {
+        // SECURITY: the session with the server outlives the grants that it was opened for.
+        if !self.snapshot().registry().may_use(client, upstream.id()) {
+            return;
+        }
         let Some(state) = self.shard(client).get(client).cloned() else { return };
         let Some((outbox, least)) = state.sessions().outbox_and_level(nonce) else { return };
         let level = message.param_text(Param::Level).and_then(|level| LogLevel::parse(&level));
@@ -265,7 +290,7 @@ impl Hearer for Gateway {
                 }
             }
             (Some(method::MESSAGE), Tenant::Client { client, session: Some(nonce), .. }) => {
-                self.pass_on_log(client, nonce, notification);
+                self.pass_on_log(upstream, client, nonce, notification);
             }
             (Some(method::PROGRESS), Tenant::Client { client, .. }) => {
                 let token = notification.param(Param::ProgressToken);

@@ -21,7 +21,6 @@ use super::paging::{Mark, Order};
 use super::{ClientState, Gateway, GatewayError, Principal, Session, Snapshot};
 use crate::policy::{ClientId, Decider, Permit, Registry, ServerKey, Target};
 use crate::upstream::{Catalogue, Member, Upstream};
-use crate::wire::changes::Change;
 use crate::wire::json::{Span, members_of, text_of, write_text};
 use crate::wire::mcp::{ListKind, ProtocolVersion};
 use crate::wire::seal::{Cursor, Sealer};
@@ -209,10 +208,9 @@ impl View {
     }
 
     /// What the client sees of a list in short: another for every other list, and the same for the same.
-    pub(super) fn digest(&self, change: Change) -> u64 {
-        let lists = change.kinds().iter().map(|kind| self.list(*kind));
-        let digests = lists.map(|list| *list.digest.get_or_init(|| self.digest_of(list)));
-        digests.fold(0, |all, one| all.rotate_left(1) ^ one)
+    pub(super) fn digest(&self, kind: ListKind) -> u64 {
+        let list = self.list(kind);
+        *list.digest.get_or_init(|| self.digest_of(list))
     }
 
     fn digest_of(&self, list: &List) -> u64 {
@@ -384,9 +382,9 @@ impl Gateway {
         let last = cursor.map(|cursor| self.read_cursor(principal, kind, cursor)).transpose()?;
         let view = self.view_of(snapshot, principal, None).await;
         let start = last.map_or(0, |last| view.list(kind).after(&last));
-        if session.version().is_some() {
-            let change = Change::to(kind);
-            session.shown(change, view.digest(change));
+        // A list that changes while it is walked is not the one that its first page was of.
+        if session.version().is_some() && cursor.is_none() {
+            session.shown(kind, view.digest(kind));
         }
         Ok(Page {
             bytes: view.page(kind, version, start, &self.keys.cursors),

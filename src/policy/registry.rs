@@ -139,6 +139,16 @@ impl Registry {
         owned.chain(operators).chain(registered).map(|server| &server.server).collect()
     }
 
+    /// Whether a client may use anything of a server.
+    #[must_use]
+    pub fn may_use(&self, client: &ClientId, server: &ServerId) -> bool {
+        match self.relation(client, server) {
+            Relation::Owner { .. } => true,
+            Relation::Granted { grants, .. } => grants.iter().any(|(_, grant)| grant.allows()),
+            Relation::NoSuchClient | Relation::NoSuchServer | Relation::NoGrant | Relation::NotShared => false,
+        }
+    }
+
     /// Tells whether a client may see and call the same as under another registry, its servers being the same in
     /// order and in how they are reached.
     #[must_use]

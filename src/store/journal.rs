@@ -32,12 +32,18 @@ use crate::log::{Log, os_error};
 const FOLDER: &str = "sessions";
 /// A file is not worth rewriting before it is this long, in bytes.
 const SMALL: u64 = 64 * 1024;
+/// Bytes of the lines that count, at most.
+const MOST_LIVE: u64 = 128 * 1024 * 1024;
+/// Bytes of a file, at most; one that is longer nobody has written here.
+const MOST_FILE: u64 = 4 * MOST_LIVE;
 
 /// The texts that are kept, and the file that outlives the process. Shared by all threads.
 pub struct Journal {
     /// This process's place on the disk; `None` if there can be none.
     own: Option<Own>,
     state: Mutex<State>,
+    /// Bytes of the lines that count, at most.
+    most: u64,
     now: fn() -> Duration,
     log: Log,
 }
@@ -59,6 +65,8 @@ struct State {
     behind: bool,
     /// Whether it was told that nothing can be written.
     told: bool,
+    /// Whether it was told that no more can be kept.
+    told_full: bool,
     /// What was appended since somebody began to write the file anew.
     aside: Option<Vec<u8>>,
     /// Places of processes that are gone; what they left behind goes once it is in the own file.
@@ -86,7 +94,7 @@ impl Journal {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         let found = made.map_or_else(Found::nothing, |()| Found::in_folder(&folder, &log));
         let Found { newest, own, absorbed, trouble } = found;
-        let journal = Self { own, state: Mutex::default(), now, log };
+        let journal = Self { own, state: Mutex::default(), most: MOST_LIVE, now, log };
         let mut state = journal.state();
         state.absorbed = absorbed;
         for record in newest.into_values() {
@@ -114,21 +122,28 @@ impl Journal {
     }
 
     /// Keeps a text under a key until then, since the epoch, in place of the one before. When this returns, the end of the
-    /// process does not lose it.
+    /// process does not lose it. If there is no room for it, nothing is kept under the key.
     pub fn put(&self, key: &str, value: &str, until: Duration) {
         let mut state = self.state();
         let (at, until) = (self.tick(&mut state), until.as_secs());
         let line = record::kept(at, until, key, value);
+        if state.live + line.len() as u64 > self.most {
+            self.tell_full(&mut state);
+            return self.forget(&mut state, key);
+        }
         state.set(key, Some(Text { value: value.into(), until, at, length: line.len() as u64 }));
         self.append(&mut state, &line);
     }
 
     /// Forgets what is kept under a key.
     pub fn remove(&self, key: &str) {
-        let mut state = self.state();
+        self.forget(&mut self.state(), key);
+    }
+
+    fn forget(&self, state: &mut State, key: &str) {
         if state.set(key, None) {
-            let at = self.tick(&mut state);
-            self.append(&mut state, &record::forgotten(at, key));
+            let at = self.tick(state);
+            self.append(state, &record::forgotten(at, key));
         }
     }
 
@@ -161,9 +176,11 @@ impl Journal {
         let mut state = self.state();
         if state.behind || state.written > state.live.saturating_mul(2).max(SMALL) {
             drop(state);
-            return self.rewrite();
+            self.rewrite();
+            state = self.state();
         }
-        let Some(file) = state.file.clone().filter(|_| state.dirty) else { return };
+        // If it could not be written anew, the old one is still the one that counts.
+        let Some(file) = state.file.clone().filter(|_| state.dirty && !state.behind) else { return };
         state.dirty = false;
         drop(state);
         if let (Err(error), Some(own)) = (file.sync_data(), &self.own) {
@@ -188,7 +205,9 @@ impl Journal {
         }
         let Some(file) = state.file.as_deref().filter(|_| !state.behind) else { return };
         state.dirty = true;
-        match { file }.write_all(line) {
+        let fits = state.written + line.len() as u64 <= MOST_FILE;
+        let appended = if fits { { file }.write_all(line) } else { Err(io::ErrorKind::FileTooLarge.into()) };
+        match appended {
             Ok(()) => state.written += line.len() as u64,
             Err(error) => {
                 // A part of the line may be there, and everything else that belongs behind it is missing.
@@ -247,6 +266,16 @@ impl Journal {
         if !std::mem::replace(&mut state.told, true) {
             self.log.warn("sessions not kept", |r| {
                 r.field("file", path.display()).field("reason", os_error(reason));
+            });
+        }
+    }
+
+    /// Tells that no more can be kept, the first time.
+    fn tell_full(&self, state: &mut State) {
+        if let Some(own) = self.own.as_ref().filter(|_| !std::mem::replace(&mut state.told_full, true)) {
+            self.log.warn("sessions not kept", |r| {
+                r.field("file", own.path.display())
+                    .field("reason", format_args!("{} bytes are kept already", self.most));
             });
         }
     }
@@ -350,7 +379,7 @@ impl Found {
             });
             false
         };
-        let (records, damaged) = match slot.read() {
+        let (records, damaged) = match slot.read(MOST_FILE) {
             Err(error) => return ignored(os_error(&error)),
             Ok(bytes) => match record::read(&bytes.unwrap_or_default()) {
                 Err(OtherFormat) => return ignored(format!("expected format {}", record::FORMAT)),

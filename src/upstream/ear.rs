@@ -80,7 +80,8 @@ impl Replier {
         self.upstream().sessions.live(tenant).is_some_and(|live| Arc::ptr_eq(&live, &self.session))
     }
 
-    /// Tells the server that nobody will answer its request; a ping gets its pong.
+    /// Tells the server that nobody will answer its request; a ping gets its pong. One that does not take what it has asked
+    /// for is told no more.
     pub fn refuse(&self, request: &Envelope) {
         if let Some(refusal) = refusal_to(request) {
             self.reply(refusal);
@@ -222,6 +223,11 @@ impl Ear {
             want.state = answer.map_or_else(State::Refused, |()| State::Live);
         }
         self.settled.send_replace(());
+    }
+
+    /// Whether the server has said something to a subscription.
+    pub(super) fn is_settled(&self, topic: &Topic) -> bool {
+        !matches!(self.state(topic), State::New)
     }
 
     fn hold(&self, topic: &Topic) {

@@ -229,6 +229,14 @@ impl Pool {
         self.end_tenants(|tenant| matches!(tenant, Tenant::Client { client: c, .. } if c == client));
     }
 
+    /// Has servers heard no longer for clients that may use nothing of them.
+    pub fn end_hearing(&self, registry: &Registry) {
+        for upstream in self.upstreams.read().unwrap_or_else(PoisonError::into_inner).values() {
+            let may_hear = |client: &ClientId| registry.may_use(client, upstream.id());
+            upstream.ears.end(|tenant| matches!(tenant, Tenant::Client { client, .. } if !may_hear(client)));
+        }
+    }
+
     /// Ends the sessions with servers that no client has used for so long, in the background; those that were made because
     /// another was taken, as soon as no call can be running in them. One that resources are subscribed to in is in use.
     pub fn end_idle(&self, idle: Duration) {

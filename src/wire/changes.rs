@@ -60,52 +60,10 @@ impl Change {
         }
     }
 
-    /// What is said to change when a list of this kind does.
-    #[must_use]
-    pub fn to(kind: ListKind) -> Self {
-        match kind {
-            ListKind::Tools => Self::Tools,
-            ListKind::Prompts => Self::Prompts,
-            ListKind::Resources | ListKind::Templates => Self::Resources,
-        }
-    }
-
     /// Whether a server that can do this tells of it.
     #[must_use]
     pub fn is_told_by(self, capabilities: ServerCapabilities) -> bool {
         self.kinds().iter().any(|kind| capabilities.tells_of(*kind))
-    }
-}
-
-/// Something of each list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Each<T>([T; Change::ALL.len()]);
-
-impl<T> Each<T> {
-    /// What this makes of each.
-    pub fn of(make: impl Fn(Change) -> T) -> Self {
-        Self(Change::ALL.map(make))
-    }
-
-    /// That of one list.
-    #[must_use]
-    pub fn get(&self, list: Change) -> &T {
-        let [tools, prompts, resources] = &self.0;
-        match list {
-            Change::Tools => tools,
-            Change::Prompts => prompts,
-            Change::Resources => resources,
-        }
-    }
-
-    /// The same, to be changed.
-    pub fn get_mut(&mut self, list: Change) -> &mut T {
-        let [tools, prompts, resources] = &mut self.0;
-        match list {
-            Change::Tools => tools,
-            Change::Prompts => prompts,
-            Change::Resources => resources,
-        }
     }
 }
 
@@ -174,9 +132,9 @@ impl Topic {
 pub struct Filter {
     /// Changes that change.
     pub lists: Changes,
-    /// Resources that are updated, each once.
+    /// Resources that are updated, each once, in order.
     pub uris: Vec<String>,
-    /// Tasks that get on, each once, by id.
+    /// Tasks that get on, each once, by id, in order.
     pub tasks: Vec<String>,
 }
 
@@ -216,7 +174,7 @@ impl Filter {
         Ok(filter)
     }
 
-    /// Adds a topic.
+    /// Adds a topic that comes after all those of its kind.
     pub fn add(&mut self, topic: Topic) {
         match topic {
             Topic::Resource(uri) => self.uris.push(uri),
@@ -234,8 +192,8 @@ impl Filter {
     #[must_use]
     pub fn has(&self, topic: &Topic) -> bool {
         match topic {
-            Topic::Resource(uri) => self.uris.contains(uri),
-            Topic::Task(id) => self.tasks.contains(id),
+            Topic::Resource(uri) => self.uris.binary_search(uri).is_ok(),
+            Topic::Task(id) => self.tasks.binary_search(id).is_ok(),
         }
     }
 
@@ -534,14 +492,6 @@ mod tests {
         ] {
             assert_eq!(covers(subscribed, updated), is_covered, "{subscribed} {updated}");
         }
-    }
-
-    #[test]
-    fn each_list_has_its_own() {
-        let mut each = Each::of(|list| list as u8);
-        *each.get_mut(Change::Prompts) += 10;
-        assert_eq!(Change::ALL.map(|list| *each.get(list)), [0, 11, 2]);
-        assert!(ListKind::ALL.into_iter().all(|kind| Change::to(kind).kinds().contains(&kind)));
     }
 
     #[test]

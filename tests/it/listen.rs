@@ -137,6 +137,27 @@ fn what_changed_between_a_list_and_the_stream_is_told_when_it_opens() {
     ear.hears_of("prompts");
 }
 
+/// Resources and templates are two lists, which change as one.
+#[test]
+fn what_changed_between_two_lists_that_change_as_one_is_told_when_the_stream_opens() {
+    let (fixture, harness) = start(Mode::LegacySessions, "");
+    let mut alice = harness.client(ALICE).speaking(LEGACY);
+    let before = alice.listed("resources/list").len();
+    fixture.put(ListKind::Resources, r#"{"uri":"test://new","name":"new"}"#);
+    let mut other = harness.client(ALICE);
+    wait_until("the change is seen", || other.listed("resources/list").len() > before);
+    let _ = alice.listed("resources/templates/list");
+    let stream = alice.get_stream();
+    let mut ear = Ear { client: alice, stream, revision: LEGACY };
+    ear.hears_of("resources");
+    let _ = (ear.client.listed("resources/list"), ear.client.listed("resources/templates/list"));
+    let stream = ear.client.get_stream();
+    ear.hears_the_end();
+    ear.stream = stream;
+    fixture.add_tool("new");
+    ear.hears_of("tools");
+}
+
 #[test]
 fn the_newest_stream_of_a_session_wins() {
     let (fixture, harness) = start(Mode::LegacySessions, "");

@@ -349,3 +349,63 @@ fn the_commands_that_only_ask_leave_no_trace_of_sessions() {
     assert!(explained.status.success(), "{explained:?}");
     assert!(!folder.path().join("sessions").exists());
 }
+
+#[test]
+fn whoever_unsubscribes_first_thing_after_a_restart_is_not_subscribed_again() {
+    let fixture = stateful();
+    let quiet = "[gateway]\nkeep_alive_seconds = 60\n";
+    let mut harness = Harness::start(&(shared(&fixture) + quiet));
+    let (mut alice, session) = opened(harness.client(ALICE));
+    let ask = |client: &mut Client, method: &str, uri: &str| {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"resources/{method}","params":{{"uri":"{uri}"}}}}"#);
+        assert!(client.post(body).response().get("result").is_some(), "{method} {uri}");
+    };
+    for uri in ["test://static-text", WATCHED] {
+        ask(&mut alice, "subscribe", uri);
+    }
+    drop(alice);
+    harness.restart();
+    let mut alice = back(harness.client(ALICE), &session);
+    ask(&mut alice, "unsubscribe", "test://static-text");
+    let mut stream = alice.get_stream();
+    wait_until("an update is told", || {
+        fixture.resource_updated(WATCHED);
+        stream.has_event()
+    });
+    assert_eq!(stream.message()["params"]["uri"], WATCHED);
+    // The server is asked for one after the other.
+    ask(&mut alice, "subscribe", "test://template/1/data");
+    let asked = fixture.received().into_iter().filter(|r| r.body.contains("resources/subscribe"));
+    assert_eq!(asked.filter(|r| r.body.contains("test://static-text")).count(), 1);
+}
+
+#[test]
+fn a_client_that_registered_itself_takes_all_along_that_was_kept_of_it() {
+    let (fixture, folder) = (stateful(), Folder::new());
+    fs::write(folder.config(), shared(&fixture) + "[gateway]\nregistration = \"open\"\n").unwrap();
+    let mut served = Served::start(&folder);
+    let registered = served.client().done("/register_client", &serde_json::json!({}));
+    let text = |member: &str| registered[member].as_str().unwrap().to_owned();
+    let (id, token) = (text("client_id"), text("auth_token"));
+    let (mut client, _) = opened(served.client_of(&token));
+    let set = r#"{"jsonrpc":"2.0","id":1,"method":"logging/setLevel","params":{"level":"error"}}"#;
+    assert_eq!(client.post(set).status(), 200);
+    let (mut other, _) = opened(served.client_of(&token));
+    assert_eq!(other.delete().status(), 204);
+    let (mut alice, ended) = opened(served.client());
+    assert_eq!(alice.delete().status(), 204);
+    let kept = |kind: &str| fs::read_to_string(journal(folder.path(), 0)).unwrap().matches(kind).count();
+    assert_eq!((kept("\"level/"), kept("\"ended/")), (1, 2));
+    client.done("/unregister_client", &serde_json::json!({ "client_id": id }));
+    served.signal("TERM");
+    let (status, log) = served.end();
+    assert!(status.success(), "{log}");
+    let served = Served::start(&folder);
+    assert_eq!((kept("\"level/"), kept("\"ended/")), (0, 1));
+    assert_eq!(status_of(&served, &ended), 404);
+}
+
+/// How a request in a session of alice's is answered.
+fn status_of(served: &Served, session: &str) -> u16 {
+    status(&mut back(served.client(), session))
+}

@@ -1,12 +1,14 @@
 //! Subscriptions to resources, in both eras and with every kind of server. protocol.md 2.3, 2.4, 4.2; design 13, 14.
 
+use std::time::Duration;
+
 use mcp_x_fixture::{Fixture, ListKind, Mode, Options};
 use serde_json::{Value, json};
 
 use super::support::client::Client;
 use super::support::ear::{ERAS, Ear, LEGACY, TELLING, WATCHED, about, start};
 use super::support::message::Message;
-use super::support::upstream::Plan;
+use super::support::upstream::{Exchange, Plan};
 use super::support::{ALICE, BOB, Gate, Harness, clients, owned_by_alice, server, wait_until};
 
 const MODES: [Mode; 3] = [Mode::LegacyStateless, Mode::LegacySessions, Mode::Modern];
@@ -240,4 +242,89 @@ fn the_server_forgets_clients_that_leave() {
         assert_eq!(legacy.client.delete().status(), 204);
         wait_until("the legacy one is gone", || fixture.counts().streams == 1);
     }
+}
+
+/// What is given up and asked for again while its server is still busy with something else is no other than before.
+#[test]
+fn a_subscription_that_is_made_again_before_its_server_hears_of_the_end_holds() {
+    let (upstream, gate) =
+        (Plan::new("busy").sessionful().resources(&["test://a", "test://b"]).start(), Gate::default());
+    let waited = gate.clone();
+    upstream.on_request(move |exchange| match exchange.request.rpc().as_str() {
+        "initialize" => exchange.initialize_with(r#"{"tools":{},"resources":{"subscribe":true}}"#),
+        "resources/subscribe" if exchange.request.body.contains("test://b") => {
+            waited.wait();
+            exchange.result("{}");
+        }
+        "resources/subscribe" | "resources/unsubscribe" => exchange.result("{}"),
+        _ => exchange.normally(),
+    });
+    let harness = Harness::start(&owned_by_alice(&[("busy", &upstream)]));
+    assert_eq!(harness.client(ALICE).tools(), ["echo"]);
+    let mut alice = harness.client(ALICE).speaking(LEGACY);
+    let mut others = [alice.another(), alice.another()];
+    let done = json!({ "jsonrpc": "2.0", "id": 1, "result": {} });
+    assert_eq!(alice.ask(&about(LEGACY, "resources/subscribe", "test://a")).json(), done);
+    others[0].send_message(&about(LEGACY, "resources/subscribe", "test://b"));
+    upstream.wait_for("it is asked for the other", |state| state.of("resources/subscribe").len() == 2);
+    assert_eq!(alice.ask(&about(LEGACY, "resources/unsubscribe", "test://a")).json(), done);
+    others[1].send_message(&about(LEGACY, "resources/subscribe", "test://a"));
+    // Long enough to be taken; if it is not, there is nothing to see here.
+    std::thread::sleep(Duration::from_millis(200));
+    gate.open();
+    for other in &mut others {
+        assert_eq!(other.connection.answer().json(), done);
+    }
+}
+
+#[test]
+fn what_a_server_refuses_costs_no_subscription_that_it_has_taken() {
+    const NO: &str = r#"{"jsonrpc":"2.0","error":{"code":-32602,"message":"no"}}"#;
+    check_refusal(|exchange| exchange.respond(400, "application/json", NO));
+    check_refusal(|exchange| exchange.respond(200, "application/json", NO));
+    check_refusal(|exchange| {
+        exchange.begin_events();
+        exchange.event(NO);
+        exchange.end_events();
+    });
+    check_refusal(|exchange| exchange.respond(500, "text/plain", "no"));
+}
+
+/// A server that takes all of a filter or nothing, and says so like this.
+#[track_caller]
+fn check_refusal(refuse: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static) {
+    let upstream = Plan::new("picky").resources(&["test://a", "test://b"]).start();
+    upstream.on_request(move |exchange| match exchange.request.rpc().as_str() {
+        "server/discover" => exchange.result(
+            r#"{"supportedVersions":["2026-07-28"],"capabilities":{"tools":{},"resources":{"subscribe":true}}}"#,
+        ),
+        "tools/list" => exchange.result(r#"{"tools":[]}"#),
+        "subscriptions/listen" if exchange.request.body.contains("test://b") => {
+            refuse(exchange);
+        }
+        "subscriptions/listen" => {
+            let granted = json!({ "notifications": exchange.request.json()["params"]["notifications"] });
+            exchange.begin_events();
+            exchange.event(
+                &json!({ "jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": granted })
+                    .to_string(),
+            );
+            exchange.hang();
+        }
+        _ => exchange.normally(),
+    });
+    let harness = Harness::start(&owned_by_alice(&[("picky", &upstream)]));
+    wait_until("it is known", || harness.client(ALICE).listed("resources/list").len() == 2);
+    let alice = harness.client(ALICE);
+    let filter = |uri: &str| json!({ "resourceSubscriptions": [uri] });
+    let (_first, granted) = alice.listen(&filter("test://a").to_string());
+    assert_eq!(granted, filter("test://a"));
+    let (_second, granted) = alice.listen(&filter("test://b").to_string());
+    assert_eq!(granted, json!({}));
+    let (_third, granted) = alice.listen(&filter("test://a").to_string());
+    assert_eq!(granted, filter("test://a"));
+    let asked = upstream.state().of("subscriptions/listen");
+    let asked: Vec<Value> = asked.iter().map(|r| r.json()["params"]["notifications"].clone()).collect();
+    let both = json!({ "resourceSubscriptions": ["test://a", "test://b"] });
+    assert_eq!(asked, [filter("test://a"), both], "what it has taken it is not asked for again");
 }

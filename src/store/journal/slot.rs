@@ -1,7 +1,7 @@
 //! The places for journals in a folder: a file each, and a lock beside it that says whether a process writes there.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -43,17 +43,34 @@ impl Slot {
         }
     }
 
-    /// The journal as it is now; nothing if there is none.
+    /// The journal as it is now, of at most so many bytes; nothing if there is none.
     ///
     /// # Errors
-    /// What the system says if it cannot be read.
-    pub(super) fn read(&self) -> io::Result<Option<Vec<u8>>> {
-        match fs::read(&self.path) {
+    /// What the system says if it cannot be read; also if it is larger, or no file.
+    pub(super) fn read(&self, most: u64) -> io::Result<Option<Vec<u8>>> {
+        match read(&self.path, most) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    // Looked at before it is opened: what is no file may keep whoever opens it waiting.
+    let found = fs::metadata(path)?;
+    if !found.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    // One that another process writes may have grown meanwhile.
+    if found.len() <= most {
+        File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    }
+    if found.len().max(bytes.len() as u64) > most {
+        return Err(io::Error::new(ErrorKind::FileTooLarge, format!("larger than {most} bytes")));
+    }
+    Ok(bytes)
 }
 
 impl Own {

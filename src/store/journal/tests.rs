@@ -297,3 +297,65 @@ fn a_full_disk_is_told_once_and_all_is_there_when_it_has_room_again() {
     drop(journal);
     check(&world.open(), &[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]);
 }
+
+#[test]
+fn a_file_that_nobody_can_have_written_is_left_alone() {
+    for (name, make) in [
+        ("huge", (|path| File::create(path).unwrap().set_len(MOST_FILE + 1).unwrap()) as fn(PathBuf)),
+        ("folder", |path| fs::create_dir(path).unwrap()),
+        ("device", |path| std::os::unix::fs::symlink("/dev/zero", path).unwrap()),
+    ] {
+        let world = World::new(name);
+        fs::create_dir_all(world.folder.join(FOLDER)).unwrap();
+        make(world.file(0));
+        let journal = world.open();
+        journal.put("a", "1", NEVER);
+        drop(journal);
+        let journal = world.open();
+        check(&journal, &[("a", "1")]);
+        assert!(world.file(1).exists() && world.file(0).exists(), "{name}");
+        let log = world.log(&journal);
+        assert!(log.len() == 2 && log[1].starts_with("WARN kept sessions ignored file="), "{name}: {log:?}");
+    }
+}
+
+#[test]
+fn no_more_is_kept_than_is_read_again() {
+    let world = World::new("most");
+    let mut journal = world.open();
+    journal.most = 1_000;
+    let value = "x".repeat(300);
+    for key in ["a", "b", "c", "d", "e"] {
+        journal.put(key, &value, NEVER);
+        journal.tend();
+    }
+    check(&journal, &[("a", &value), ("b", &value)]);
+    // What is not kept any more must not be taken for what is good now.
+    journal.put("a", &"y".repeat(900), NEVER);
+    check(&journal, &[("b", &value)]);
+    let log = world.log(&journal);
+    assert_eq!(log.len(), 1, "{log:?}");
+    assert!(log[0].starts_with("WARN sessions not kept file=") && log[0].contains("1000 bytes"), "{log:?}");
+    journal.put("b", "2", NEVER);
+    journal.put("f", &value, NEVER);
+    drop(journal);
+    check(&world.open(), &[("b", "2"), ("f", &value)]);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_anew_grows_up_to_a_limit() {
+    let world = World::new("stuck");
+    let journal = world.open();
+    fs::create_dir(world.file(0).with_extension("new")).unwrap();
+    journal.state().written = MOST_FILE - 10;
+    let size = || fs::metadata(world.file(0)).unwrap().len();
+    let before = size();
+    journal.put("a", "1", NEVER);
+    assert_eq!(size(), before);
+    let log = world.log(&journal);
+    assert!(log.len() == 1 && log[0].starts_with("WARN sessions not kept file="), "{log:?}");
+    fs::remove_dir(world.file(0).with_extension("new")).unwrap();
+    journal.tend();
+    drop(journal);
+    check(&world.open(), &[("a", "1")]);
+}

@@ -61,6 +61,8 @@ impl Hearing<'_> {
                         self.report(&error);
                     }
                 }
+                // It does not know any more which event that was.
+                Err(UpstreamError::BadStatus(400 | 404)) if resume.last.take().is_some() => {}
                 // The server had a stream for the session, and does not know it any more.
                 Err(UpstreamError::BadStatus(400 | 404)) if had_one => {
                     self.channel.upstream.sessions.forget(self.tenant, session);
@@ -81,7 +83,7 @@ impl Hearing<'_> {
     async fn open_stream(&self, session: &Arc<Session>, last: Option<&str>) -> Result<Stream, UpstreamError> {
         let response = self.channel.get(session, last).await?;
         match response.status() {
-            status if status.is_success() => Stream::new(&self.channel, response),
+            status if status.is_success() => Stream::new(&self.channel, self.tenant, response),
             status => Err(UpstreamError::BadStatus(status.as_u16())),
         }
     }
@@ -116,7 +118,8 @@ impl Hearing<'_> {
             }
             told.retain(|topic| wants.contains(topic));
             for topic in wants {
-                if told.contains(&topic) || refused.contains(&topic) {
+                // What was given up and is wanted again is asked for again.
+                if self.ear.is_settled(&topic) && (told.contains(&topic) || refused.contains(&topic)) {
                     continue;
                 }
                 let answer = match &topic {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::watch;
 
 use super::{End, Hearing, first, not_offered};
-use crate::upstream::answer::collect;
+use crate::upstream::answer::{collect, content_type};
 use crate::upstream::channel::{Dialect, ERROR_BYTES};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::legacy::Tenant;
@@ -26,6 +26,11 @@ enum Next {
     End(End),
     /// The tenant wants to hear something else.
     Wanted,
+}
+
+/// Whether an error is the server's word on what it was asked to tell of.
+fn is_refusal(error: &UpstreamError) -> bool {
+    matches!(error, UpstreamError::Rpc(_) | UpstreamError::BadStatus(_) | UpstreamError::NotMcp(_))
 }
 
 impl Hearing<'_> {
@@ -61,24 +66,38 @@ impl Hearing<'_> {
                     return Ok(End::Idle);
                 }
             } else if stream.is_none() {
-                stream = Some(self.open_listen(server, &filter).await?);
+                stream = Some(self.open_listen(server, &filter, &Filter::default()).await?);
             }
             match self.next(&mut stream, &mut wanted).await? {
                 Next::Message(message) => self.hear(&message, None).await,
                 Next::End(end) => return Ok(end),
                 Next::Wanted => {
                     let other = self.filter(server);
-                    if other != filter && !other.is_empty() {
-                        // The new one is there before the old one goes, so that nothing is lost between them.
-                        let newer = self.open_listen(server, &other).await?;
-                        if let Some(old) = stream.replace(newer) {
-                            self.drain(old).await;
-                        }
+                    if other.is_empty() || (stream.is_some() && self.is_told(&filter, &other)) {
+                        filter = other;
+                        continue;
                     }
-                    filter = other;
+                    // The new one is there before the old one goes, so that nothing is lost between them.
+                    match self.open_listen(server, &other, &filter).await {
+                        Ok(newer) => {
+                            if let Some(old) = stream.replace(newer) {
+                                self.drain(old).await;
+                            }
+                            filter = other;
+                        }
+                        // Who wanted more has been told so; what the old one tells of it goes on telling.
+                        Err(error) if stream.is_some() && is_refusal(&error) => {}
+                        Err(error) => return Err(error),
+                    }
                 }
             }
         }
+    }
+
+    /// Whether a stream with this filter will do for another.
+    fn is_told(&self, filter: &Filter, other: &Filter) -> bool {
+        // What was given up and is wanted again is asked for again.
+        filter == other && other.topics().all(|topic| self.ear.is_settled(&topic))
     }
 
     /// What happens next: on the stream, or, if there is none, to the server.
@@ -99,21 +118,38 @@ impl Hearing<'_> {
         first([Box::pin(happens), Box::pin(wanted)]).await
     }
 
-    /// Opens a stream of changes at a modern server, and waits for its acknowledgement.
-    async fn open_listen(&self, server: &Discovered, filter: &Filter) -> Result<Stream, UpstreamError> {
+    /// Opens a stream of changes at a modern server, and waits for its acknowledgement. If there is none, nothing changes for
+    /// what another one tells of, whose filter is `before`.
+    async fn open_listen(
+        &self,
+        server: &Discovered,
+        filter: &Filter,
+        before: &Filter,
+    ) -> Result<Stream, UpstreamError> {
+        let opened = self.ask_to_listen(server, filter).await;
+        if let Some(error) = opened.as_ref().err().filter(|error| is_refusal(error)) {
+            let more = filter.topics().filter(|topic| !(before.has(topic) && self.ear.is_settled(topic)));
+            more.for_each(|topic| self.ear.settle(&topic, Err(error.clone())));
+        }
+        opened
+    }
+
+    async fn ask_to_listen(&self, server: &Discovered, filter: &Filter) -> Result<Stream, UpstreamError> {
         let id = self.channel.upstream.next_id();
         let message = Outbound::modern(changes::listen(id, filter), method::LISTEN, None);
         let dialect = Dialect::Modern(Arc::clone(&server.target));
         let (response, mut timer) = self.channel.post_short(&dialect, message).await?;
         let status = response.status();
-        if !status.is_success() {
+        let is_stream = content_type(&response) == "text/event-stream";
+        if !status.is_success() || !is_stream {
             let body = timer.limit(pin!(collect(response.into_body(), ERROR_BYTES))).await?.unwrap_or_default();
-            let error = self.channel.error_message(body).and_then(|message| message.error());
-            let error = error.map_or(UpstreamError::BadStatus(status.as_u16()), UpstreamError::Rpc);
-            filter.topics().for_each(|topic| self.ear.settle(&topic, Err(error.clone())));
-            return Err(error);
+            return Err(match self.channel.error_message(body).and_then(|message| message.error()) {
+                Some(error) => UpstreamError::Rpc(error),
+                None if status.is_success() => UpstreamError::NotMcp("expected an event stream".to_owned()),
+                None => UpstreamError::BadStatus(status.as_u16()),
+            });
         }
-        let mut stream = Stream::new(&self.channel, response)?;
+        let mut stream = Stream::new(&self.channel, self.tenant, response)?;
         let granted = timer.limit(pin!(self.acknowledged(&mut stream))).await??;
         for topic in filter.topics() {
             let is_granted = granted.as_ref().is_none_or(|granted| granted.has(&topic));

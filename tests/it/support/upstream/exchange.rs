@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Received, Script, Shared};
+use super::{PATIENCE, Received, Script, Shared, State};
 use crate::support::client::list_of;
 
 /// One request, and the means to answer it.
@@ -206,6 +206,13 @@ impl<'a> Exchange<'a> {
     /// Whether the other side still takes what is sent.
     pub(crate) fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Waits until a tool is called; false if that takes long.
+    pub(crate) fn called(&self) -> bool {
+        let state = self.shared.state();
+        let called = |state: &mut State| state.of("tools/call").is_empty();
+        !self.shared.changed.wait_timeout_while(state, PATIENCE, called).unwrap().1.timed_out()
     }
 
     /// Closes the connection after this.
