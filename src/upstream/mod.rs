@@ -21,7 +21,7 @@
 //! | `health` | whether a server can be reached, and when it is asked next |
 //! | `kept` | [`Keeper`]: catalogues that outlive the process |
 //! | `lasting` | [`SessionKeeper`]: sessions that outlive the process |
-//! | `parting` | [`Parting`]: the last that a server hears of a call
+//! | `parting` | [`Parting`]: the last that a server hears of a call |
 //! | `pool` | [`Pool`]: the upstreams of a registry, each kept fresh in the background |
 //! | `series` | [`Series`]: what is counted of one server |
 //! | `error` | [`UpstreamError`] |
