@@ -23,7 +23,7 @@
 //! | 3 | [`outbound`] | outgoing HTTP(S): connector, address vetting, idle connections | sockets |
 //! | 4 | [`store`] | where configuration, secrets, sessions and what servers offered last are kept | files |
 //! | 4 | [`upstream`] | the client side of MCP: sessions, calls, catalogues, breakers | through `outbound` |
-//! | 5 | [`gateway`] | the use cases: snapshot, view, call, explain, session, change | through rank 4 |
+//! | 5 | [`gateway`] | the use cases: snapshot, view, call, question, task, explain, session, change | through rank 4 |
 //! | 6 | [`http`] | the server side: accept loop, checks, the MCP endpoint, the REST endpoints, `/metrics` | listening socket |
 //! | 7 | [`cli`] | arguments, and one file a subcommand | process |
 //!
@@ -99,8 +99,8 @@
 //!
 //! A session id says by its seal what it takes to serve the session, so a client goes on with the gateway that comes next.
 //! What its session has behind it is appended to a journal when it comes to be ([`store::Journal`]): the sessions with
-//! servers ([`upstream::SessionKeeper`]), the log level, the end. The next process reads that before it listens; a server
-//! that has forgotten a session meanwhile says so, and is called in a new one.
+//! servers ([`upstream::SessionKeeper`]), the log level, the subscriptions, the end. The next process reads that before it
+//! listens; a server that has forgotten a session meanwhile says so, and is called in a new one.
 //!
 //! # What you will not find
 //!

@@ -108,7 +108,7 @@ impl Reason {
             Self::Rule(Rule::Denied(_)) => 8,
             Self::Hidden(_) => 7,
             Self::Rule(Rule::NotShared) => 6,
-            Self::Rule(Rule::NotMatched) => 5,
+            Self::Rule(Rule::NotMatched | Rule::NoneOf(_)) => 5,
             Self::Unknown => 4,
             Self::Prefixed(_) => 3,
             Self::Rule(_) => 2,

@@ -21,7 +21,7 @@
 //! | `task` | [`Task`]: calls whose result is fetched later, and news of them |
 //! | `outbox` | what waits to be sent on such a stream |
 //! | `session` | legacy sessions of clients: sealed ids and their soft state |
-//! | `explain` | why a client may or may not call a tool, and what it sees |
+//! | `explain` | why a client may or may not use something, and what it sees |
 //! | `keeper` | catalogues and sessions with servers on their way to the disk |
 //! | `lasting` | what of clients' sessions outlives the process |
 //! | `register` | clients that register themselves: their tokens, and their end |

@@ -3,8 +3,7 @@
 //! A server that runs a tool as a task gives out an id for it. The client gets one that says by its seal which server has
 //! the task, for which tool it was begun, and whose it is: nothing is kept here, and whatever gateway has the same secret
 //! can go on with it. A request about a task, or a wish to hear of it, is decided like a call of its tool, each time anew.
-//! Source: MCP extension
-//! `io.modelcontextprotocol/tasks`; protocol.md 4.9.
+//! Source: MCP extension `io.modelcontextprotocol/tasks`; protocol.md 4.9.
 
 use std::sync::Arc;
 

@@ -22,7 +22,7 @@ use crate::policy::registry::{Grant, Patterns, Who};
 use crate::policy::{Caller, ClientId, Edit, EditError, Registry, ServerId};
 use crate::time::Timestamp;
 use crate::wire::config::{Place, Severity};
-use crate::wire::mcp::{ListKind, ProtocolVersion};
+use crate::wire::mcp::{ListKind, MODERN, ProtocolVersion};
 use crate::wire::rest::{self, answer, query};
 
 /// An endpoint.
@@ -382,7 +382,7 @@ fn status(call: &Call<'_>, caller: &Caller) -> Served {
         config,
         clients: registry.clients().len(),
         servers: registry.servers().len(),
-        protocol_versions: ProtocolVersion::ALL.map(ProtocolVersion::as_str).to_vec(),
+        protocol_versions: ProtocolVersion::ALL.map(ProtocolVersion::as_str).into_iter().chain([MODERN]).collect(),
         limits: answer::Ordered(limits.collect()),
     }))
 }

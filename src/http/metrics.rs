@@ -77,7 +77,7 @@ pub struct Traffic {
     pub connections: Gauge,
     /// Event streams to clients.
     pub streams: Gauge,
-    /// Calls of tools that the caller may not use or that do not exist.
+    /// Requests for tools, prompts, resources and tasks that the caller may not use or that do not exist.
     pub denied: Counter,
     /// Requests by route and class of status.
     requests: Words<Words<Counter>>,
@@ -152,7 +152,7 @@ impl Traffic {
         for (method, rpc) in self.rpc.iter() {
             family.histogram(&[("method", method)], &rpc.seconds);
         }
-        let help = "Calls of tools that the caller may not use or that do not exist.";
+        let help = "Requests for tools, prompts, resources and tasks that the caller may not use or that do not exist.";
         text.single("mcp_x_denied_total", Kind::Counter, help, self.denied.get());
         text.single("mcp_x_connections", Kind::Gauge, "Open connections of clients.", self.connections.get());
         text.single("mcp_x_event_streams", Kind::Gauge, "Open event streams to clients.", self.streams.get());
@@ -180,7 +180,8 @@ pub(super) fn page(gateway: &Gateway, snapshot: &Snapshot, traffic: &Traffic) ->
 
 fn write_gateway(text: &mut Text, gateway: &Gateway) {
     let vitals = gateway.vitals();
-    text.single("mcp_x_calls_in_flight", Kind::Gauge, "Calls of tools in flight.", vitals.calls);
+    let help = "Calls in flight: of tools, and whatever else is passed on to servers.";
+    text.single("mcp_x_calls_in_flight", Kind::Gauge, help, vitals.calls);
     let help = "Calls in flight that wait for a modern client to come back with an answer.";
     text.single("mcp_x_calls_parked", Kind::Gauge, help, vitals.parked);
     let help = "Questions of servers to clients that wait for an answer.";
@@ -239,13 +240,13 @@ fn write_servers(text: &mut Text, gateway: &Gateway, snapshot: &Snapshot) {
             }
         }
     };
-    let help = "Calls of a server's tools that are over.";
+    let help = "Calls of a server, of tools and whatever else is passed on, that are over.";
     counts("mcp_x_server_calls_total", help, "outcome", &|v| &v.series.calls);
     let help = "Calls that a server did not answer.";
     counts("mcp_x_server_errors_total", help, "kind", &|v| &v.series.errors);
     let help = "Attempts to fetch a server's catalogue.";
     counts("mcp_x_server_refreshes_total", help, "outcome", &|v| &v.series.refreshes);
-    let help = "Time from a call of a server's tool to its end, whichever that was.";
+    let help = "Time from a call of a server to its end, whichever that was.";
     let mut family = text.family("mcp_x_server_call_duration_seconds", Kind::Histogram, help);
     for (name, vitals) in &known {
         family.histogram(&[("server", name)], &vitals.series.seconds);

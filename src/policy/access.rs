@@ -56,6 +56,8 @@ pub enum Rule {
     Denied(Match),
     /// There is a grant, but no pattern of it matches.
     NotMatched,
+    /// There is a grant, and it has no patterns at all for these: `prompts` or `resources`.
+    NoneOf(&'static str),
     /// There is no grant.
     NoGrant,
     /// There is a grant of a self-registered owner, and `shares = "operator"` keeps it from this client.
@@ -94,6 +96,9 @@ impl fmt::Display for Rule {
             Self::Allowed(found) => write!(f, "allowed by {found}"),
             Self::Denied(found) => write!(f, "denied by {found}"),
             Self::NotMatched => f.write_str("no pattern granted to the client matches"),
+            Self::NoneOf(kind) => {
+                write!(f, "no {kind} on this server are granted to the client; a plain list grants tools only")
+            }
             Self::NoGrant => f.write_str("nothing on this server is granted to the client"),
             Self::NotShared => {
                 f.write_str("`shares = \"operator\"` keeps grants of self-registered owners from the client")
@@ -214,12 +219,26 @@ impl Decider<'_> {
         if let Some(found) = self.find(grants, |grant| &grant.deny, target) {
             return Rule::Denied(found);
         }
-        let allowed = match target {
-            Target::Tool(_) => self.find(grants, |grant| &grant.tools, target),
-            Target::Prompt(_) => self.find(grants, |grant| &grant.prompts, target),
-            Target::Resource(_) => self.find(grants, |grant| &grant.resources, target),
-        };
-        allowed.map_or(Rule::NotMatched, Rule::Allowed)
+        match target {
+            Target::Tool(_) => self.allowed(grants, |grant| &grant.tools, target, Rule::NotMatched),
+            Target::Prompt(_) => self.allowed(grants, |grant| &grant.prompts, target, Rule::NoneOf("prompts")),
+            Target::Resource(_) => self.allowed(grants, |grant| &grant.resources, target, Rule::NoneOf("resources")),
+        }
+    }
+
+    /// What one list of each grant says of it, and `none` where all these lists are empty.
+    fn allowed<'g>(
+        &self,
+        grants: &'g [Compiled<'g>],
+        list: impl Fn(&'g Compiled<'g>) -> &'g [Test<'g>],
+        target: Target<'_>,
+        none: Rule,
+    ) -> Rule {
+        match self.find(grants, &list, target) {
+            Some(found) => Rule::Allowed(found),
+            None if grants.iter().all(|grant| list(grant).is_empty()) => none,
+            None => Rule::NotMatched,
+        }
     }
 
     /// The first pattern in one list of each grant that matches.
@@ -345,6 +364,8 @@ carols = { url = 'http://c/', from_client = 'carol', registered_by = 'carol' }
     const OWNER: &str = "the client owns the server";
     const NO_GRANT: &str = "nothing on this server is granted to the client";
     const NOT_MATCHED: &str = "no pattern granted to the client matches";
+    const NO_PROMPTS: &str = "no prompts on this server are granted to the client; a plain list grants tools only";
+    const NO_RESOURCES: &str = "no resources on this server are granted to the client; a plain list grants tools only";
     const NOT_SHARED: &str = "`shares = \"operator\"` keeps grants of self-registered owners from the client";
     const UNSAFE: &str = "a URI with `.` or `..` segments or encoded slashes is for the owner only";
 
@@ -355,7 +376,12 @@ carols = { url = 'http://c/', from_client = 'carol', registered_by = 'carol' }
         {
             check("", ("alice", "bobs"), target, false, NO_GRANT);
             check("", ("dave", "bobs"), target, false, NO_GRANT);
-            check("[allow.bobs]\nalice = []", ("alice", "bobs"), target, false, NOT_MATCHED);
+            let nothing = match target {
+                Target::Tool(_) => NOT_MATCHED,
+                Target::Prompt(_) => NO_PROMPTS,
+                Target::Resource(_) => NO_RESOURCES,
+            };
+            check("[allow.bobs]\nalice = []", ("alice", "bobs"), target, false, nothing);
             check("[allow.alices]\ndave = ['*']", ("dave", "bobs"), target, false, NO_GRANT);
             check("", ("nobody", "bobs"), target, false, "no such client");
             check("[allow.bobs]\n'*' = ['*']", ("nobody", "bobs"), target, false, "no such client");
@@ -398,8 +424,10 @@ carols = { url = 'http://c/', from_client = 'carol', registered_by = 'carol' }
     fn a_list_grants_tools_only() {
         let text = "[allow.bobs]\nalice = ['*']";
         check(text, ("alice", "bobs"), Target::Tool("t"), true, "allowed by pattern `*` for `alice` at 12:10");
-        check(text, ("alice", "bobs"), Target::Prompt("t"), false, NOT_MATCHED);
-        check(text, ("alice", "bobs"), Target::Resource("t"), false, NOT_MATCHED);
+        check(text, ("alice", "bobs"), Target::Prompt("t"), false, NO_PROMPTS);
+        check(text, ("alice", "bobs"), Target::Resource("t"), false, NO_RESOURCES);
+        let others = "[allow.bobs]\nalice = ['*']\n'*' = { prompts = ['p'] }";
+        check(others, ("alice", "bobs"), Target::Prompt("t"), false, NOT_MATCHED);
     }
 
     #[test]

@@ -10,16 +10,27 @@ through the gateway.
 """
 
 import asyncio
-import json
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from matrix import LEGACY, MODERN, url
-from support import CACHE, HERE, LAST_LEGACY, MODULES, NEWEST, PYTHON_1, PYTHON_2, Processes, Report, equal, free_port
+from support import (
+    CACHE,
+    HERE,
+    LAST_LEGACY,
+    MODULES,
+    NEWEST,
+    PYTHON_1,
+    PYTHON_2,
+    Processes,
+    Report,
+    equal,
+    free_port,
+    run_job,
+)
 from world import World, client_table, server_table, token
 
 # In the cells of the table, instead of a check's letter: the SDK cannot, it failed.
@@ -178,19 +189,7 @@ class Pair(NamedTuple):
 async def sessions(client: str, pairs: list[Pair]) -> list[dict[str, Any]]:
     """Runs the sessions of one client, all at once, in one process."""
     program = CLIENTS[client]
-    job = json.dumps({**program.job, "sessions": [pair.job for pair in pairs]})
-    process = await asyncio.create_subprocess_exec(
-        *program.command, job, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        output, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, f"{client} ended with {process.returncode}: {errors.decode()[-4000:]}"
-    found: list[dict[str, Any]] = json.loads(output)
-    return found
+    return await run_job(client, program.command, {**program.job, "sessions": [pair.job for pair in pairs]})
 
 
 def cell(client: str, pair: Pair, done: dict[str, Any]) -> tuple[str, list[str]]:

@@ -290,8 +290,15 @@ async def run_sessions(name: str, url: str, sessions: list[Wanted], trusted: Pat
     program = CLIENTS[name]
     job = {"url": url, "sessions": [asdict(wanted) for wanted in sessions], **program.job}
     trust = {"SSL_CERT_FILE": str(trusted), "NODE_EXTRA_CA_CERTS": str(trusted)} if trusted else {}
+    return [Seen(**seen) for seen in await run_job(name, program.command, job, trust)]
+
+
+async def run_job(
+    name: str, command: list[str], job: dict[str, Any], more: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """Runs a client's program with a job and `more` environment; what it printed of each session."""
     process = await asyncio.create_subprocess_exec(
-        *program.command, json.dumps(job), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **trust}
+        *command, json.dumps(job), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(more or {})}
     )
     try:
         output, errors = await process.communicate()
@@ -299,5 +306,6 @@ async def run_sessions(name: str, url: str, sessions: list[Wanted], trusted: Pat
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode == 0, f"{name} ended with {process.returncode}: {errors.decode()}"
-    return [Seen(**seen) for seen in json.loads(output)]
+    assert process.returncode == 0, f"{name} ended with {process.returncode}: {errors.decode()[-4000:]}"
+    printed: list[dict[str, Any]] = json.loads(output)
+    return printed

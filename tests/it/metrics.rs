@@ -1,6 +1,8 @@
 //! `/metrics`: who may read it, that it keeps the format's rules, that it counts what was done, and that every gauge comes
 //! back to 0 however things end. Also the limit on bytes held. Design 13, 15.
 
+use std::collections::BTreeSet;
+
 use super::support::client::Client;
 use super::support::exposition::Exposition;
 use super::support::upstream::{Plan, Upstream};
@@ -450,7 +452,7 @@ fn too_many_calls_are_counted_by_the_limit_that_they_met() {
 }
 
 #[test]
-fn the_readme_names_every_metric() {
+fn the_readme_names_every_metric_and_no_other() {
     let upstream = Plan::new("a").start();
     let harness = Harness::start(&config(&upstream, ""));
     let readme = include_str!("../../README.md");
@@ -460,7 +462,12 @@ fn the_readme_names_every_metric() {
         let ends = ["_bucket", "_sum", "_count"];
         ends.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name).to_owned()
     };
-    for name in page.names().into_iter().map(family) {
+    let there: BTreeSet<String> = page.names().into_iter().map(family).collect();
+    let quoted = readme.split('`').skip(1).step_by(2).filter(|text| text.starts_with("mcp_x_"));
+    let named: BTreeSet<String> = quoted.map(str::to_owned).collect();
+    let (own, others): (BTreeSet<_>, BTreeSet<_>) = there.into_iter().partition(|name| name.starts_with("mcp_x_"));
+    assert_eq!(named, own);
+    for name in others {
         assert!(readme.contains(&format!("`{name}`")), "{name} is not in the README");
     }
 }

@@ -58,6 +58,22 @@ impl Visitor<'_> {
         assert_eq!(answer.status(), status, "{head}: {answer:?}");
         self.note(method, path, &answer);
     }
+
+    /// Opens the stream of a client's session, and ones that are none.
+    fn streams_of(&mut self, client: &Client) {
+        let head = format!("GET /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ALICE}");
+        let session = format!("Mcp-Session-Id: {}", client.session.as_deref().unwrap());
+        let mut connection = self.harness.connect();
+        connection.send(format!("{head}\r\n{session}\r\n\r\n"));
+        let opened = Answer { head: connection.head(), body: String::new() };
+        assert_eq!(opened.status(), 200, "{opened:?}");
+        self.note("GET", "/mcp", &opened);
+        self.raw(&head, "", 405);
+        self.raw(&format!("{head}\r\nMcp-Session-Id: x"), "", 404);
+        self.raw(&format!("{head}\r\n{session}\r\nMCP-Protocol-Version: x"), "", 400);
+        self.raw(&format!("{head}\r\n{session}\r\nAccept: application/json"), "", 406);
+        self.raw("GET /mcp HTTP/1.1\r\nHost: localhost", "", 401);
+    }
 }
 
 fn documented() -> Seen {
@@ -192,9 +208,9 @@ fn answers_of_mcp(v: &mut Visitor<'_>) {
     v.raw(&json(ping.len(), "\r\nAccept: text/html"), ping, 406);
     v.raw(&head("Content-Length: 2"), "{}", 415);
     v.raw("POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0", "", 401);
-    v.raw(&format!("GET /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ALICE}"), "", 405);
     let mut alice = v.harness.client(ALICE);
     alice.initialize("2025-11-25");
+    v.streams_of(&alice);
     let ended = alice.delete();
     v.note("DELETE", "/mcp", &ended);
     let again = alice.delete();

@@ -502,6 +502,8 @@ fn admins_see_everything_but_secrets() {
         (&json!(4), &json!(1), &json!(true))
     );
     assert_eq!(status["limits"]["max_calls_per_client"], 128);
+    let spoken = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"];
+    assert_eq!(status["protocol_versions"], json!(spoken));
     assert_eq!(status["config"]["problems"][0]["path"], "allow.gone");
     let clients = admin.get("/clients");
     assert_eq!(clients["clients"][0]["admin"], true);

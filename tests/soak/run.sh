@@ -1,7 +1,9 @@
 #!/bin/sh
-# Long trials: what the tests of `leaks` and `crosses` do in `cargo test`, as much of it as issue 7 says: 10,000 calls that are cancelled
-# at any moment, 1,000 parked calls that nobody comes back for, 1,000 streams that are dropped, three times over; and fifty
-# clients that do everything at once. run.sh [path of mcp-x]
+# Long trials: run.sh [path of mcp-x]
+#
+# What the tests of `leaks` and `crosses` do in `cargo test`, as much of it as issue 7 says: 10,000 calls that are cancelled at
+# any moment, 1,000 parked calls that nobody comes back for, 1,000 streams that are dropped, three times over; and fifty
+# clients that do everything at once.
 #
 # MCP_X_SEED makes the same moments again as in a run that has failed.
 set -eu

@@ -4,6 +4,7 @@
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -281,7 +282,10 @@ impl Connection {
     /// The data of the next event of a stream, as soon as it is there; `None` at the end.
     #[track_caller]
     pub(crate) fn event(&mut self) -> Option<String> {
+        let begun = Instant::now();
         loop {
+            // The sign of life that a silent stream gives is no event, and resets the time limit of the socket.
+            assert!(begun.elapsed() < PATIENCE, "no event in {PATIENCE:?}: {:?}", self.partial);
             if let Some((event, rest)) = self.partial.split_once("\n\n") {
                 let (event, rest) = (format!("{event}\n\n"), rest.to_owned());
                 self.partial = rest;
