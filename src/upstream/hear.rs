@@ -169,17 +169,17 @@ impl Hearing<'_> {
     /// Has a request answered; one that nobody takes before the next message is read.
     async fn answer(&self, request: &Envelope, session: &Arc<Session>) {
         let Some(id) = request.id() else { return };
+        let replier = Replier::new(&self.channel, session);
         if request.method().as_deref() == Some(method::PING) {
-            return self.channel.notify_or_log(session, result_message(id, b"{}")).await;
+            return replier.deliver(result_message(id, b"{}")).await;
         }
         let upstream = &self.channel.upstream;
         let hearer = upstream.ears.hearer().filter(|_| *self.tenant != Tenant::Catalogue);
-        let replier = Replier::new(&self.channel, session);
         if hearer.is_some_and(|hearer| hearer.asked(upstream, self.tenant, request, &replier)) {
             return;
         }
         let error = ErrorObject::new(code::METHOD_NOT_FOUND, "no client can be asked here");
-        self.channel.notify_or_log(session, error.to_message(Some(id))).await;
+        replier.deliver(error.to_message(Some(id))).await;
     }
 }
 
