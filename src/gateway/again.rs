@@ -35,16 +35,16 @@ pub(super) struct Again {
     answers: Vec<(String, Bytes)>,
     /// Rings when the server is to be asked again that has not asked for anything.
     wait: Option<Alarm>,
-    /// Rings when the call has taken as long as it may.
-    limit: Alarm,
+    /// Rings when the call has taken as long as it may; made for the first round.
+    limit: Option<Alarm>,
     longest: Duration,
     /// Why the call ends because of an answer.
     refused: Option<ErrorObject>,
 }
 
 impl Again {
-    pub(super) fn new(asked: Arc<Asked>, limit: Alarm, longest: Duration) -> Self {
-        let (state, answers, wait, refused) = (None, Vec::new(), None, None);
+    pub(super) fn new(asked: Arc<Asked>, longest: Duration) -> Self {
+        let (state, answers, wait, limit, refused) = (None, Vec::new(), None, None, None);
         Self { asked, rounds: 0, empty_rounds: 0, state, answers, wait, limit, longest, refused }
     }
 
@@ -89,6 +89,8 @@ impl Call {
         if !again.begin(questions.len(), state) {
             return Some(self.failure(UpstreamError::NeedsInput));
         }
+        let left = again.longest.saturating_sub(self.slot.age());
+        again.limit.get_or_insert_with(|| self.lease.alarms().after(left));
         if questions.is_empty() {
             again.wait = Some(self.lease.alarms().after(again.pause()));
         }
@@ -113,7 +115,7 @@ impl Call {
         if let Some(error) = again.refused.take() {
             return Poll::Ready(self.refused_by_client(&error));
         }
-        if again.limit.poll(cx).is_ready() {
+        if again.limit.as_mut().is_some_and(|limit| limit.poll(cx).is_ready()) {
             let longest = again.longest;
             return Poll::Ready(self.failure(UpstreamError::TooLong(longest)));
         }

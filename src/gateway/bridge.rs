@@ -37,8 +37,8 @@ pub(super) struct Bridge {
     pub(super) open: Vec<Open>,
     /// What goes to the client before anything else.
     queue: VecDeque<Saying>,
-    /// Says when the server waits for the client, and so may be silent itself.
-    waits: Waits,
+    /// Says when the server waits for the client, and so may be silent itself; nothing if that can be asked nothing.
+    waits: Option<Waits>,
     /// Whether the client's stream is gone, so that nothing can be asked on it any more.
     deaf: bool,
     /// Whether a client that has called its request off was told what becomes of its questions.
@@ -111,7 +111,7 @@ enum About {
 }
 
 impl Bridge {
-    pub(super) fn new(how: How, waits: Waits, count: Gauge) -> Self {
+    pub(super) fn new(how: How, waits: Option<Waits>, count: Gauge) -> Self {
         let (open, queue) = (Vec::new(), VecDeque::new());
         Self { open, queue, waits, deaf: false, taken_back: false, count, how }
     }
@@ -137,7 +137,7 @@ impl Bridge {
         let about = About::Question(place.number());
         self.queue.extend(request.map(|message| Saying { message, about }));
         self.open.push(Open { place, asked, to, _counted: self.count.hold() });
-        self.waits.set(true);
+        self.note_waiting();
     }
 
     /// Says something to the client before anything else.
@@ -148,8 +148,14 @@ impl Bridge {
     /// Takes out the questions that are over.
     pub(super) fn take(&mut self, is_over: impl Fn(&Open) -> bool) -> Vec<Open> {
         let over = self.open.extract_if(.., |open| is_over(open)).collect();
-        self.waits.set(!self.open.is_empty());
+        self.note_waiting();
         over
+    }
+
+    fn note_waiting(&self) {
+        if let Some(waits) = &self.waits {
+            waits.set(!self.open.is_empty());
+        }
     }
 
     /// Takes out the question of this number.

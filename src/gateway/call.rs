@@ -161,24 +161,22 @@ impl Gateway {
             // A modern server may want to be asked again, without anything of the client.
             Era::Legacy => askable.is_some() || (operation.may_ask() && sent.upstream.era() == Some(Era::Modern)),
         };
-        let waits = is_bridged.then(Waits::default);
+        let waits = askable.map(|_| Waits::default());
         let token = envelope.meta(Meta::ProgressToken).map(Bytes::copy_from_slice);
         let (envelope, trace) = (request.envelope, request.trace);
         let asked = Asked { envelope, operation, asker, passed_on, trace, waits, tool, task };
         let (principal, session) = (request.principal, request.session);
-        let lease = Lease::new(client_slot, principal, session, sent, request.id, request.now, is_bridged);
+        let lease = Lease::new(client_slot, principal, session, sent, request.id, request.now, askable.is_some());
         if self.generation() != request.snapshot.generation() {
             // What was taken away while the call was being prepared was not taken from this call yet.
             lease.review(self.snapshot().registry());
         }
-        let (bridge, sending) = match asked.waits.clone() {
-            Some(waits) => {
-                let asked = Arc::new(asked);
-                let how = self.how(lane, &asked, &lease, limits);
-                let bridge = Bridge::new(how, waits, self.questions.clone());
-                (Some(Box::new(bridge)), send(lease.flight(), asked, state))
-            }
-            None => (None, send(lease.flight(), asked, state)),
+        let (bridge, sending) = if is_bridged {
+            let (waits, asked) = (asked.waits.clone(), Arc::new(asked));
+            let bridge = Bridge::new(self.how(lane, &asked, limits), waits, self.questions.clone());
+            (Some(Box::new(bridge)), send(lease.flight(), asked, state))
+        } else {
+            (None, send(lease.flight(), asked, state))
         };
         let call = Call {
             client: answered,
@@ -196,16 +194,13 @@ impl Gateway {
     }
 
     /// How what a server asks reaches the client.
-    fn how(&self, lane: Option<Lane>, asked: &Arc<Asked>, lease: &Lease, limits: &Limits) -> How {
+    fn how(&self, lane: Option<Lane>, asked: &Arc<Asked>, limits: &Limits) -> How {
         match lane {
             Some(lane) => {
                 let (patience, most) = (limits.parked_call, limits.parked_calls_per_client);
                 How::Results(Box::new(Parking::new(self.instance, patience, most, lane, self.parked.clone())))
             }
-            None => {
-                let longest = limits.whole_call;
-                How::Requests(Box::new(Again::new(Arc::clone(asked), lease.alarms().after(longest), longest)))
-            }
+            None => How::Requests(Box::new(Again::new(Arc::clone(asked), limits.whole_call))),
         }
     }
 }
