@@ -47,8 +47,8 @@ server_b.alice = ["*"]
 "#;
 /// The first tool of the first server.
 const FIRST: &str = "test_simple_text";
-/// Tools of the three servers together.
-const TOOLS: usize = 102;
+/// How many servers there are.
+const SERVED: usize = 3;
 
 pub(crate) fn add(operations: &mut Operations) -> Result<(), Box<dyn Error>> {
     let world = Rc::new(World::new()?);
@@ -58,11 +58,12 @@ pub(crate) fn add(operations: &mut Operations) -> Result<(), Box<dyn Error>> {
     let again = move || here.gateway.sign_in(&here.memory, &here.after, "123", Duration::ZERO).is_ok();
     operations.add("sign in: with a token that is remembered", again, signed_in);
     let here = Rc::clone(&world);
-    let seen = |view: &Option<Arc<View>>| view.as_ref().is_some_and(|view| view.names().count() == TOOLS);
+    let all = world.tools;
+    let seen = move |view: &Option<Arc<View>>| view.as_ref().is_some_and(|view| view.names().count() == all);
     operations.add("view: one that is ready", move || here.view(&here.after), seen);
     // Under the registry before, a view is made for every request, and not kept.
     let here = Rc::clone(&world);
-    operations.add(format!("view: made anew, {TOOLS} tools"), move || here.view(&here.before), seen);
+    operations.add(format!("view: made anew, {all} tools"), move || here.view(&here.before), seen);
 
     let here = Rc::clone(&world);
     let first = move || here.page(Some(ProtocolVersion::LATEST), None);
@@ -105,6 +106,8 @@ struct World {
     /// What was in force at first, and what is now.
     before: Snapshot,
     after: Snapshot,
+    /// Tools of all servers together.
+    tools: usize,
     /// Holds the tasks that would ask the servers, and the timers of whoever would wait for that.
     runtime: Runtime,
 }
@@ -133,17 +136,17 @@ impl World {
         let after = gateway.snapshot();
         let memory = Memory::default();
         let alice = gateway.sign_in(&memory, &after, "123", Duration::ZERO)?;
-        let world = Self { gateway, alice, memory, before, after, runtime };
+        let tools = SERVED * tools()?.matches(r#""inputSchema""#).count();
+        let world = Self { gateway, alice, memory, before, after, tools, runtime };
         let found = {
             let _timers = world.runtime.enter();
             world.view(&world.after).map_or(0, |view| view.names().count())
         };
-        match found {
-            TOOLS => Ok(world),
-            found => {
-                Err(format!("expected {TOOLS} tools, found {found}: has the form of kept catalogues changed?").into())
-            }
+        if found != tools {
+            let what = format!("expected {tools} tools, found {found}: has the form of kept catalogues changed?");
+            return Err(what.into());
         }
+        Ok(world)
     }
 
     /// What alice sees.

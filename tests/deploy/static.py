@@ -86,7 +86,8 @@ async def alone(report: Report, processes: Processes, binary: Path) -> None:
                 call = message("tools/call", name=f"{prefix}echo", arguments={"message": "hello"})
                 answer = (await http.post(f"http://127.0.0.1:{port}/mcp", json=call)).json()
                 equal("hello" in str(answer.get("result")), True) if "result" in answer else equal(answer, "a result")
-        equal(sorted(path.name for path in (root / "data").iterdir() if path.name != "catalogues"), ["config.toml", "jwt_secret"])
+        kept = sorted(path.name for path in (root / "data").iterdir() if path.name != "catalogues")
+        equal(kept, ["config.toml", "jwt_secret", "sessions"])
         equal(processes.stop("gateway", 15), 0)
 
 
