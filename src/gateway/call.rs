@@ -133,14 +133,13 @@ impl Gateway {
         let (asker, passed_on) = request.asked(tool.as_ref())?;
         let task = about.own();
         let answered = request.client(permit.server(), &self.keys, about);
-        let state = match (opened(&answered, envelope)?, answered) {
+        let (state, answered) = match (opened(&answered, envelope)?, answered) {
             (Some((StateKind::Parked, handle)), Client::Modern(client)) => {
                 return self.resume(&request, *client, &handle);
             }
             (Some((StateKind::Relay, state)), client) => (Some(state), client),
             (_, client) => (None, client),
         };
-        let (state, answered) = state;
         let client = self.current_state(principal, &request.snapshot);
         let listens = client.listeners.count() > 0;
         let client_slot = self.client_slot(&request.snapshot, client).ok_or(GatewayError::Overloaded("client"))?;
@@ -172,9 +171,8 @@ impl Gateway {
             lease.review(self.snapshot().registry());
         }
         let (bridge, sending) = if is_bridged {
-            let (waits, asked) = (asked.waits.clone(), Arc::new(asked));
-            let bridge = Bridge::new(self.how(lane, &asked, limits), waits, self.questions.clone());
-            (Some(Box::new(bridge)), send(lease.flight(), asked, state))
+            let asked = Arc::new(asked);
+            (Some(self.bridge(lane, &asked, limits)), send(lease.flight(), asked, state))
         } else {
             (None, send(lease.flight(), asked, state))
         };
@@ -193,15 +191,16 @@ impl Gateway {
         Ok(Relay::new(call, Progress::Sending(sending)))
     }
 
-    /// How what a server asks reaches the client.
-    fn how(&self, lane: Option<Lane>, asked: &Arc<Asked>, limits: &Limits) -> How {
-        match lane {
+    /// What passes on what a server asks the client: by results if the call has a session to itself, else by requests.
+    fn bridge(&self, lane: Option<Lane>, asked: &Arc<Asked>, limits: &Limits) -> Box<Bridge> {
+        let how = match lane {
             Some(lane) => {
                 let (patience, most) = (limits.parked_call, limits.parked_calls_per_client);
                 How::Results(Box::new(Parking::new(self.instance, patience, most, lane, self.parked.clone())))
             }
             None => How::Requests(Box::new(Again::new(Arc::clone(asked), limits.whole_call))),
-        }
+        };
+        Box::new(Bridge::new(how, asked.waits.clone(), self.questions.clone()))
     }
 }
 

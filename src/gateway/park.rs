@@ -134,9 +134,14 @@ impl Parked {
     fn take(&self, round: u32) -> Option<Running> {
         let fits = |running: &mut Running| running.0.parked_for() == Some(round);
         let taken = self.running().take_if(fits)?;
+        self.dismiss();
+        Some(taken)
+    }
+
+    /// Wakes what looks after the call, which is not there any more.
+    fn dismiss(&self) {
         let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         keeper.inspect(Waker::wake_by_ref);
-        Some(taken)
     }
 }
 
@@ -164,8 +169,7 @@ impl ParkedCalls {
                 let (call, progress) = &mut *running;
                 call.abandon(progress);
             }
-            let keeper = parked.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
-            keeper.inspect(Waker::wake_by_ref);
+            parked.dismiss();
         }
     }
 }

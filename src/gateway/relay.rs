@@ -88,7 +88,8 @@ pub(super) struct Call {
     pub(super) request: RequestId,
     /// What the call counts as at its server, and how it ended.
     pub(super) slot: CallSlot,
-    /// What passes on what the server asks the client; only for clients that can be asked something.
+    /// What passes on what the server asks the client; only where that can be asked something, or its modern server may want
+    /// to be asked again.
     pub(super) bridge: Option<Box<Bridge>>,
     /// What the call counts as while it runs.
     pub(super) _held: Held,

@@ -16,13 +16,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::Upstream;
+use super::answer::refusal_to;
 use super::channel::Channel;
 use super::ear::{Ear, Replier};
 use super::error::UpstreamError;
 use super::legacy::{Session, Tenant};
 use super::probe::Known;
 use crate::wire::changes::Change;
-use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind, result_message};
+use crate::wire::jsonrpc::{Envelope, ErrorObject, Kind};
 use crate::wire::mcp::{code, method};
 
 /// Shortest and longest wait before a stream is opened again that its server has ended, unless that says itself how long.
@@ -168,18 +169,13 @@ impl Hearing<'_> {
 
     /// Has a request answered; one that nobody takes before the next message is read.
     async fn answer(&self, request: &Envelope, session: &Arc<Session>) {
-        let Some(id) = request.id() else { return };
-        let replier = Replier::new(&self.channel, session);
-        if request.method().as_deref() == Some(method::PING) {
-            return replier.deliver(result_message(id, b"{}")).await;
+        let Some(refusal) = refusal_to(request) else { return };
+        let (upstream, replier) = (&self.channel.upstream, Replier::new(&self.channel, session));
+        let is_ping = request.method().as_deref() == Some(method::PING);
+        let hearer = upstream.ears.hearer().filter(|_| !is_ping && *self.tenant != Tenant::Catalogue);
+        if hearer.is_none_or(|hearer| !hearer.asked(upstream, self.tenant, request, &replier)) {
+            replier.deliver(refusal).await;
         }
-        let upstream = &self.channel.upstream;
-        let hearer = upstream.ears.hearer().filter(|_| *self.tenant != Tenant::Catalogue);
-        if hearer.is_some_and(|hearer| hearer.asked(upstream, self.tenant, request, &replier)) {
-            return;
-        }
-        let error = ErrorObject::new(code::METHOD_NOT_FOUND, "no client can be asked here");
-        replier.deliver(error.to_message(Some(id))).await;
     }
 }
 

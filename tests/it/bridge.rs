@@ -7,11 +7,11 @@ use mcp_x_fixture::{AnswerForm, Mode, Options};
 use serde_json::{Value, json};
 
 use super::support::asking::{
-    EVERYTHING, accept, answered, answers, elicitation, nothing_is_left, play, reply, scripted, shared,
+    EVERYTHING, accept, answered, answers, asks, elicitation, nothing_is_left, play, reply, scripted, shared,
 };
 use super::support::client::Client;
 use super::support::message::Message;
-use super::support::upstream::{Received, Upstream};
+use super::support::upstream::Received;
 use super::support::{ALICE, BOB, Gate, Harness, call_message, wait_until};
 
 const NEWEST: &str = "2025-11-25";
@@ -39,19 +39,6 @@ fn question(client: &mut Client) -> Value {
             return message;
         }
     }
-}
-
-/// Has a scripted server ask all this on a call's stream, and answer when the gate is open.
-fn asks(upstream: &Upstream, questions: Vec<String>) -> Gate {
-    let gate = Gate::default();
-    let waited = gate.clone();
-    upstream.on_call(move |exchange| {
-        exchange.begin_events();
-        questions.iter().for_each(|question| exchange.event(question));
-        waited.wait();
-        exchange.result_event(r#"{"content":[]}"#);
-    });
-    gate
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::client::Client;
 use super::message::{MODERN, Message};
 use super::upstream::{Plan, Received, Upstream};
-use super::{ALICE, Harness, owned_by_alice, wait_until};
+use super::{ALICE, Gate, Harness, owned_by_alice, wait_until};
 
 /// What a client declares that can be asked for everything.
 pub(crate) const EVERYTHING: &str =
@@ -133,4 +133,17 @@ pub(crate) fn nothing_is_left(harness: &Harness) {
         (vitals.calls, vitals.parked, vitals.questions)
     };
     wait_until("no call is left", || open() == (0, 0, 0));
+}
+
+/// Has a scripted server ask all this on a call's stream, and answer when the gate is open.
+pub(crate) fn asks(upstream: &Upstream, questions: Vec<String>) -> Gate {
+    let gate = Gate::default();
+    let waited = gate.clone();
+    upstream.on_call(move |exchange| {
+        exchange.begin_events();
+        questions.iter().for_each(|question| exchange.event(question));
+        waited.wait();
+        exchange.result_event(r#"{"content":[]}"#);
+    });
+    gate
 }
