@@ -447,9 +447,10 @@ impl Answer {
     /// What answers the server's requests later than at once; nothing for a modern server, which makes none.
     #[must_use]
     pub fn replier(&self) -> Option<Replier> {
-        let Dialect::Legacy(session) = &self.dialect else { return None };
-        let upstream = self.upstream();
-        Some(Replier::new(&Channel::new(upstream, &upstream.ears.http), session))
+        match &self.dialect {
+            Dialect::Legacy(session) => Some(Replier::beside_calls(self.upstream(), session)),
+            Dialect::Modern(_) => None,
+        }
     }
 
     /// Sends the answer to a request of the server, after those before it, without making this call wait.
@@ -457,10 +458,9 @@ impl Answer {
     /// # Errors
     /// [`UpstreamError::NotMcp`] if the server asks faster than it takes answers.
     pub fn reply(&mut self, answer: Vec<u8>) -> Result<(), UpstreamError> {
-        let Dialect::Legacy(session) = &self.dialect else { return Ok(()) };
+        let Some(replier) = self.replier() else { return Ok(()) };
         let replies = self.replies.get_or_insert_with(|| {
             let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(REPLIES);
-            let replier = Replier::new(&self.channel, session);
             self.channel.upstream.ears.runtime.spawn(async move {
                 while let Some(answer) = receiver.recv().await {
                     let Some(_waiting) = replier.wait() else { return };

@@ -43,6 +43,11 @@ impl Replier {
         Self { channel: channel.clone(), session: Arc::clone(session) }
     }
 
+    /// The same beside all calls, over the connections of the runtime on which it sends.
+    pub(super) fn beside_calls(upstream: &Arc<Upstream>, session: &Arc<Session>) -> Self {
+        Self::new(&Channel::new(upstream, &upstream.ears.http), session)
+    }
+
     /// Sends the answer, in the background.
     pub fn reply(&self, answer: Vec<u8>) {
         let Some(waiting) = self.wait() else { return };

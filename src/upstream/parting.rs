@@ -98,7 +98,7 @@ impl Parting {
     /// to end, and would run it, and ask its client, for nobody; so it is told once more when the request has arrived.
     pub fn call_off_unanswered(&mut self, upstream: &Arc<Upstream>, tenant: &Tenant, id: u64, age: Duration) {
         let Some(session) = upstream.sessions.live(tenant) else { return };
-        let session = Replier::new(&Channel::new(upstream, &upstream.ears.http), &session);
+        let session = Replier::beside_calls(upstream, &session);
         self.repeated = (age < ARRIVED).then(|| (tenant.clone(), session.clone(), id));
         self.words.push((session, cancelled(id)));
     }
@@ -128,6 +128,6 @@ impl Channel {
     /// A modern server hears it from the connection, which closes when its answer is dropped.
     pub(super) fn cancel(&self, dialect: &Dialect, id: u64) {
         let Dialect::Legacy(session) = dialect else { return };
-        Replier::new(&Self::new(&self.upstream, &self.upstream.ears.http), session).reply(cancelled(id));
+        Replier::beside_calls(&self.upstream, session).reply(cancelled(id));
     }
 }

@@ -94,7 +94,7 @@ impl Pool {
         let message = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, method::ROOTS_CHANGED);
         for upstream in self.upstreams.read().unwrap_or_else(PoisonError::into_inner).values() {
             if let Some(session) = upstream.sessions.of(tenant) {
-                Replier::new(&Channel::new(upstream, &self.common.http), &session).reply(message.clone().into_bytes());
+                Replier::beside_calls(upstream, &session).reply(message.clone().into_bytes());
             }
         }
     }
